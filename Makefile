@@ -1,0 +1,47 @@
+PYTHON ?= python3
+VENV   ?= .venv
+PY     := $(VENV)/bin/python
+PIP    := $(PY) -m pip --disable-pip-version-check --quiet
+RUN    := $(VENV)/.run.stamp
+DEV    := $(VENV)/.dev.stamp
+PYTEST_ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench train evaluate clean
+
+help:  ## show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "leukoflow needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(RUN): $(PY) requirements.lock pyproject.toml
+	@echo "installing leukoflow into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements.lock
+	@$(PIP) install --no-deps --editable .
+	@touch $@
+
+# torch has a lock file of its own: its hashes are those of the CPU build and of PyPI's files.
+$(DEV): $(RUN) requirements-dev.lock requirements-train.lock
+	@echo "installing the development tools into $(VENV) ..."
+	@$(PIP) install --require-hashes -r requirements-dev.lock -r requirements-train.lock
+	@touch $@
+
+demo: $(RUN)  ## scans into the bucket, differentials out; SCANS=dir for your own
+	@$(VENV)/bin/leukoflow demo $(if $(SCANS),--scans "$(SCANS)")
+
+test: $(DEV)  ## every test, on its own embedded set of servers
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: $(DEV)  ## ruff, mypy --strict, import-linter
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
+
+bench: $(DEV)  ## ratios of speed, in one run; writes build/bench.json
+	@$(PY) -m tests.bench
+
+clean:  ## remove what the targets made
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

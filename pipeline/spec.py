@@ -1,0 +1,52 @@
+"""The parameters of an analysis, and their digest: same scan, same bundle, same spec, same result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+
+from pipeline import taxonomy
+
+ALGORITHM_VERSION = "1"
+"""Raised with every change to the pure pipeline that can change a result."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineSpec:
+    """Everything that can change a result, apart from the scan and the models."""
+
+    working_mpp_um: float = 0.25
+    """µm per pixel of the segmentation; a leukocyte is 40 to 80 px across"""
+    assumed_mpp_um: float = 0.10
+    """where the file has no scale and nothing in it can be measured: 100× oil immersion"""
+    tile_core_px: int = 512
+    halo_px: int = 96
+    """24 µm at the working scale: more than the widest leukocyte (Source: Bain, Blood Cells, 6th ed.:
+    monocyte 12 to 20 µm)"""
+    cell_threshold: float = 0.5
+    """probability of cytoplasm or nucleus above which a pixel belongs to a cell"""
+    nucleus_threshold: float = 0.5
+    min_nucleus_um2: float = 8.0
+    """below it a stained spot is debris or a platelet's granulomere; a small lymphocyte's nucleus has 30"""
+    min_cell_um2: float = 18.0
+    split_distance_um: float = 3.0
+    """nuclei whose inscribed-circle centres are farther apart may belong to two cells"""
+    accept_probability: float = 0.60
+    leaf_probability: float = 0.70
+    max_disagreement: float = 0.40
+    min_leukocytes: int = 100
+    """Source: CLSI H20-A2 counts 200; 100 is the least that ICSH calls a differential"""
+    blast_flag_percent: float = 1.0
+    left_shift_percent: float = 10.0
+    """bands and immature granulocytes. Source: Palmer et al., ICSH 2015, Int J Lab Hematol 37:287"""
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over the parameters, the taxonomy's and the algorithm's version."""
+        document = {
+            "algorithm": ALGORITHM_VERSION,
+            "taxonomy": taxonomy.VERSION,
+            "parameters": asdict(self),
+        }
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
