@@ -19,7 +19,7 @@ FORMAT = 1
 INPUT_NAME = "rgb"
 OUTPUT_NAME = "probabilities"
 
-Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
 
 @dataclass(frozen=True, slots=True)
