@@ -1,0 +1,73 @@
+"""Pixels of a scan brought into the working frame, and crops around cells."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from pipeline.domain import Rgb, SlideMeta, Tile, TileSpec
+from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
+from pipeline.ports import SlideReader
+
+WHITE = 255
+
+
+def read_tile(reader: SlideReader, frame: WorkingFrame, spec: TileSpec) -> Tile:
+    """Return the tile with its halo, uint8 (H, W, 3) in the working frame.
+
+    The tile starts on a whole source pixel (`geometry.EIGHTHS`), so that a working pixel has the same value
+    in every tile that shows it.
+    """
+    rect_px0 = frame.rect_to_px0(spec.halo_px)
+    size_px = Size(spec.halo_px.width, spec.halo_px.height)
+    return Tile(spec, read_px0(reader, rect_px0, size_px))
+
+
+def read_px0(reader: SlideReader, rect_px0: Rect, size_px: Size) -> Rgb:
+    """Return the level-0 rectangle as uint8 (size.height, size.width, 3), read from the level that suits."""
+    level, downsample = suitable_level(reader.meta, rect_px0.width / size_px.width)
+    rect_lv = Rect(
+        round(rect_px0.x / downsample),
+        round(rect_px0.y / downsample),
+        max(1, round(rect_px0.width / downsample)),
+        max(1, round(rect_px0.height / downsample)),
+    )
+    return resized(reader.read(level, rect_lv), size_px)
+
+
+def suitable_level(meta: SlideMeta, px0_per_px: float) -> tuple[int, int]:
+    """Return (level, downsample) of the smallest level that is still finer than asked.
+
+    Only levels reduced by a whole factor that keeps `geometry.WorkingFrame` tiles on whole pixels take part.
+    """
+    best = (0, 1)
+    for index, level in enumerate(meta.levels):
+        downsample = round(level.downsample)
+        exact = abs(level.downsample - downsample) < 0.01 and (8 * px0_per_px / downsample) % 1 == 0
+        if exact and best[1] < downsample <= px0_per_px:
+            best = (index, downsample)
+    return best
+
+
+def resized(pixels: Rgb, size_px: Size) -> Rgb:
+    """Return the picture resampled to `size_px`: area means downwards, linear upwards."""
+    height, width = pixels.shape[:2]
+    if (width, height) == (size_px.width, size_px.height):
+        return pixels
+    shrinks = size_px.width <= width and size_px.height <= height
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size_px.width, size_px.height), interpolation=method), np.uint8)
+
+
+def read_crop(
+    reader: SlideReader, centre_px0: tuple[float, float], mpp: Mpp, crop_px: Size, crop_mpp_um: float
+) -> Rgb:
+    """Return the picture around a cell's centre as the classifier takes it, uint8 (H, W, 3).
+
+    White outside the scan.
+    """
+    width_px0 = max(1, round(mpp.to_px0(crop_px.width * crop_mpp_um)))
+    height_px0 = max(1, round(mpp.to_px0(crop_px.height * crop_mpp_um)))
+    x, y = centre_px0
+    rect_px0 = Rect(round(x - width_px0 / 2), round(y - height_px0 / 2), width_px0, height_px0)
+    return read_px0(reader, rect_px0, crop_px)

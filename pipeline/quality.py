@@ -1,0 +1,104 @@
+"""What the thumbnail says: where tissue is, whether it is in focus and stained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.domain import Quality, Rgb, SlideMeta, TileSpec
+from pipeline.geometry import Rect, Size, WorkingFrame
+from pipeline.ports import SlideReader
+from pipeline.preprocess import resized
+
+THUMBNAIL_PX = 2048
+"""Longest side of the thumbnail. A leukocyte of a 100,000 px slide at 0.25 µm/px is still one pixel of it."""
+
+BLOCK_LV = 2048
+"""Scans without a small level are read in blocks of this side, so that memory stays bounded."""
+
+STAIN_DEPTH = 14
+"""Grey levels by which green falls below the background where something is stained. Red cells fall by 40 to
+80, nuclei by 100 and more; sensor noise averaged to a thumbnail by 2 to 5."""
+
+BRIGHT = 120
+"""Where the background is darker than this the picture is no bright field (C-NMC's cells on black)."""
+
+
+def thumbnail_of(reader: SlideReader) -> Rgb:
+    """Return the whole scan as uint8 (H, W, 3), its longest side at most `THUMBNAIL_PX`."""
+    meta = reader.meta
+    size = _thumbnail_size(meta.size_px0)
+    level = _coarsest_enough(meta, size)
+    level_size = meta.levels[level].size_lv
+    thumbnail = np.full((size.height, size.width, 3), 255, np.uint8)
+    for target, source in _blocks(size, level_size):
+        pixels = resized(reader.read(level, source), Size(target.width, target.height))
+        thumbnail[target.y : target.bottom, target.x : target.right] = pixels
+    return thumbnail
+
+
+def _thumbnail_size(size_px0: Size) -> Size:
+    factor = max(1.0, max(size_px0.width, size_px0.height) / THUMBNAIL_PX)
+    return Size(max(1, round(size_px0.width / factor)), max(1, round(size_px0.height / factor)))
+
+
+def _coarsest_enough(meta: SlideMeta, size: Size) -> int:
+    fitting = [i for i, level in enumerate(meta.levels) if level.size_lv.width >= size.width]
+    return fitting[-1] if fitting else 0
+
+
+def _blocks(size: Size, level_size: Size) -> Iterator[tuple[Rect, Rect]]:
+    """Yield (part of the thumbnail, part of the level under it)."""
+    across, down = level_size.width / size.width, level_size.height / size.height
+    step_x, step_y = max(1, int(BLOCK_LV / across)), max(1, int(BLOCK_LV / down))
+    for y in range(0, size.height, step_y):
+        for x in range(0, size.width, step_x):
+            target = Rect(x, y, min(step_x, size.width - x), min(step_y, size.height - y))
+            left, top = round(target.x * across), round(target.y * down)
+            yield (
+                target,
+                Rect(
+                    left,
+                    top,
+                    max(1, round(target.right * across) - left),
+                    max(1, round(target.bottom * down) - top),
+                ),
+            )
+
+
+def tissue_mask(thumbnail: Rgb) -> NDArray[np.bool_]:
+    """Return bool (H, W): where something is stained. All True where the picture is no bright field."""
+    background = float(np.percentile(thumbnail[..., 1], 95))
+    if background < BRIGHT:
+        return np.ones(thumbnail.shape[:2], bool)
+    return np.asarray(thumbnail[..., 1] < background - STAIN_DEPTH)
+
+
+def tiles_with_tissue(
+    tiles: tuple[TileSpec, ...], tissue: NDArray[np.bool_], frame: WorkingFrame
+) -> tuple[TileSpec, ...]:
+    """Return the tiles whose core, or a thumbnail pixel around it, shows tissue; empty glass is left out."""
+    across = tissue.shape[1] / frame.size_px.width
+    down = tissue.shape[0] / frame.size_px.height
+    return tuple(tile for tile in tiles if _under(tissue, tile.core_px, across, down).any())
+
+
+def _under(tissue: NDArray[np.bool_], core_px: Rect, across: float, down: float) -> NDArray[np.bool_]:
+    top, bottom = int(core_px.y * down) - 1, int(core_px.bottom * down) + 2
+    left, right = int(core_px.x * across) - 1, int(core_px.right * across) + 2
+    return tissue[max(0, top) : bottom, max(0, left) : right]
+
+
+def quality_of(thumbnail: Rgb, sample: Rgb) -> Quality:
+    """Return the quality: tissue on the thumbnail; focus and stain on a full-resolution sample."""
+    grey = cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY)
+    contrast = float(np.percentile(grey, 95)) - float(np.percentile(grey, 1))
+    laplacian = cv2.Laplacian(cv2.GaussianBlur(grey, (3, 3), 0), cv2.CV_32F)
+    return Quality(
+        tissue_fraction=float(tissue_mask(thumbnail).mean()),
+        focus=float(laplacian.var() / max(1.0, contrast) ** 2 * 1e4),
+        stain_contrast=contrast / 255.0,
+    )
