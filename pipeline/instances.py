@@ -139,9 +139,22 @@ def _peaks(distance: Field) -> Labels:
         if np.array_equal(raised, lowered):
             break
         lowered = raised
-    flat = (cv2.dilate(lowered, kernel) <= lowered + 1e-6) & (distance > lowered + 1e-6)
-    _, labels = cv2.connectedComponents(flat.astype(np.uint8), connectivity=8)
-    return labels.astype(np.int32)
+    domes, labels = cv2.connectedComponents((distance > lowered + 1e-4).astype(np.uint8), connectivity=8)
+    return _summits(np.asarray(labels, np.int32), domes, lowered)
+
+
+def _summits(labels: Labels, count: int, lowered: Field) -> Labels:
+    """Return only the domes whose surroundings are no higher: a bump on another's flank is no peak."""
+    summits = np.zeros_like(labels)
+    around = np.ones((5, 5), np.uint8)
+    number = 0
+    for label in range(1, count):
+        own = labels == label
+        ring = cv2.dilate(own.astype(np.uint8), around) > 0
+        if float(lowered[ring].max()) <= float(lowered[own].max()) + 0.05:
+            number += 1
+            summits[own] = number
+    return summits
 
 
 def _with_nucleus(seeds: Labels, basins: Labels, nucleus: Mask, min_nucleus_px: float) -> Labels:

@@ -1,0 +1,61 @@
+"""The call of a cell: averaged, named as finely as it is sure, or not at all."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.domain import CallStatus
+from pipeline.ensemble import call_cell
+from pipeline.spec import PipelineSpec
+from pipeline.taxonomy import LEAVES, CellClass
+
+SPEC = PipelineSpec()
+
+
+def member(**probabilities):
+    row = np.full(len(LEAVES), 1e-4, np.float32)
+    for name, p in probabilities.items():
+        row[LEAVES.index(CellClass(name))] = p
+    return row / row.sum()
+
+
+def call(*members):
+    return call_cell(np.stack(members), SPEC)
+
+
+def test_members_are_averaged():
+    answer = call(member(lymphocyte=1), member(lymphocyte=1), member(lymphocyte=0.7, monocyte=0.3))
+    assert answer.cell_class is CellClass.LYMPHOCYTE
+    assert answer.probability == pytest.approx(0.9, abs=0.01)
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_sure_leaf_is_named():
+    assert call(*[member(neutrophil_band=0.95)] * 3).cell_class is CellClass.NEUTROPHIL_BAND
+
+
+def test_leaves_that_cannot_be_told_apart_give_their_parent():
+    answer = call(*[member(neutrophil_band=0.5, neutrophil_segmented=0.48)] * 3)
+    assert answer.cell_class is CellClass.NEUTROPHIL
+    assert answer.status is CallStatus.ACCEPTED
+
+
+def test_children_together_outvote_a_single_class():
+    answer = call(*[member(metamyelocyte=0.3, myelocyte=0.32, monocyte=0.36)] * 3)
+    assert answer.cell_class is CellClass.IMMATURE_GRANULOCYTE
+
+
+def test_members_that_disagree_leave_the_cell_unidentified():
+    answer = call(member(lymphocyte=1), member(monocyte=1), member(blast=1))
+    assert answer.status is CallStatus.UNIDENTIFIED
+    assert answer.disagreement == pytest.approx(2 / 3, abs=0.01)
+
+
+def test_an_unsure_mean_leaves_the_cell_unidentified():
+    answer = call(*[member(lymphocyte=0.5, monocyte=0.45)] * 3)
+    assert answer.status is CallStatus.UNIDENTIFIED
+
+
+def test_debris_is_an_artefact():
+    assert call(*[member(artefact=0.9)] * 3).status is CallStatus.ARTEFACT

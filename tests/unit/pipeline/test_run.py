@@ -1,0 +1,108 @@
+"""analyse_slide on drawn scans: each cell once, whatever the tiles, the batches and the order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.domain import Flag, ScaleSource, SlideStatus
+from pipeline.geometry import Size
+from pipeline.run import analyse_slide
+from pipeline.spec import PipelineSpec
+from tests.drawn import DrawnSlide, drawn_cells, execution, models
+
+SPEC = PipelineSpec(tile_core_px=256, halo_px=64)
+SIZE = Size(1100, 900)
+ON_SEAMS = [(256, 256), (512, 100), (100, 512), (768, 768), (257, 700), (640, 511), (1024, 300), (400, 400)]
+
+
+def analysed(picture, spec=SPEC, mpp=0.25, **batches):
+    return analyse_slide(DrawnSlide(picture, mpp), models(), spec, execution(**batches))
+
+
+def places(analysis):
+    return [tuple(round(v) for v in cell.instance.centroid_px0) for cell in analysis.cells]
+
+
+def test_cells_on_seams_are_counted_once():
+    found = places(analysed(drawn_cells(SIZE, ON_SEAMS)))
+    assert sorted(found) == sorted(ON_SEAMS)
+
+
+@pytest.mark.parametrize("core", [128, 256, 512, 1024])
+def test_the_tile_size_changes_nothing(core):
+    picture = drawn_cells(SIZE, ON_SEAMS)
+    spec = replace(SPEC, tile_core_px=core)
+    ours, theirs = analysed(picture, spec), analysed(picture, replace(SPEC, tile_core_px=2048))
+    assert places(ours) == places(theirs)
+    assert [c.instance.area_px0 for c in ours.cells] == [c.instance.area_px0 for c in theirs.cells]
+
+
+@pytest.mark.parametrize(("tile_batch", "crop_batch"), [(1, 1), (3, 5), (64, 64)])
+def test_the_batch_size_changes_nothing(tile_batch, crop_batch):
+    picture = drawn_cells(SIZE, ON_SEAMS)
+    ours = analysed(picture, tile_batch=tile_batch, crop_batch=crop_batch)
+    assert places(ours) == places(analysed(picture))
+
+
+def test_a_random_field_is_counted_right():
+    rng = np.random.default_rng(5)
+    cells = [
+        (x + rng.integers(-12, 13), y + rng.integers(-12, 13))
+        for x in range(60, 1060, 80)
+        for y in range(60, 860, 80)
+    ]
+    analysis = analysed(drawn_cells(SIZE, cells))
+    assert len(analysis.cells) == len(cells)
+    assert analysis.differential.n_leukocytes == len(cells)
+    assert analysis.status is SlideStatus.REPORTABLE
+
+
+@pytest.mark.parametrize("mpp", [0.0625, 0.1, 0.125, 0.25])
+def test_areas_do_not_depend_on_the_scans_resolution(mpp):
+    radius = round(6.0 / mpp)
+    picture = drawn_cells(Size(round(100 / mpp), round(80 / mpp)), [(50 / mpp, 40 / mpp)], radius)
+    (cell,) = analysed(picture, mpp=mpp).cells
+    assert cell.instance.area_um2 == pytest.approx(113.1, rel=0.05)
+
+
+def test_empty_glass_is_rejected_and_costs_no_segmentation():
+    used = models()
+    analysis = analyse_slide(DrawnSlide(drawn_cells(SIZE, [])), used, SPEC, execution())
+    assert analysis.status is SlideStatus.REJECTED
+    assert analysis.tiles.empty == analysis.tiles.planned
+    assert used.segmenter.pixels_seen == 0
+
+
+def test_tiles_in_are_tiles_out():
+    analysis = analysed(drawn_cells(SIZE, [(100, 100)]))
+    assert analysis.tiles.planned == analysis.tiles.empty + analysis.tiles.analysed
+    assert analysis.tiles.empty > 0
+
+
+def test_few_cells_are_a_result_with_its_reason():
+    analysis = analysed(drawn_cells(SIZE, ON_SEAMS))
+    assert analysis.status is SlideStatus.INSUFFICIENT
+    assert analysis.reasons == (
+        "8 leukocytes identified, 100 are needed for a differential of this scan alone.",
+    )
+    assert Flag.TOO_FEW_CELLS in analysis.flags
+
+
+def test_a_scan_without_scale_says_what_was_used():
+    analysis = analysed(drawn_cells(Size(400, 400), [(200, 200)], 60), mpp=None)
+    assert analysis.scale.source is ScaleSource.LEUKOCYTES
+    assert analysis.scale.mpp.um_per_px0 == pytest.approx(0.104, rel=0.1)
+    assert Flag.SCALE_ESTIMATED in analysis.flags
+
+
+def test_twice_is_the_same():
+    picture = drawn_cells(SIZE, ON_SEAMS)
+    assert places(analysed(picture)) == places(analysed(picture))
+
+
+@pytest.mark.parametrize("size", [Size(1, 1), Size(3, 400), Size(17, 23)])
+def test_tiny_pictures_are_results(size):
+    assert analysed(drawn_cells(size, [])).status is SlideStatus.REJECTED
