@@ -28,9 +28,10 @@ ReadBand = Callable[[Rect], Rgb]
 def write_pyramid(path: Path, size_px0: Size, read: ReadBand, mpp: Mpp, quality: int = 85) -> None:
     """Write a pyramid to `path`, which appears only when it is complete.
 
-    `read` is called once for each band of level 0, `Rect(0, y, width, at most 256)`, top to bottom, and returns
-    uint8 (height, width, 3) RGB. Each further level is the 2 × 2 box mean of the one before; an odd last row or
-    column is repeated. The scale is in XResolution and YResolution, per centimetre. `quality` is libjpeg's.
+    `read` is called once for each band of level 0, `Rect(0, y, width, at most 256)`, top to bottom, and
+    returns uint8 (height, width, 3) RGB. Each further level is the 2 × 2 box mean of the one before; an odd
+    last row or column is repeated. The scale is in XResolution and YResolution, per centimetre. `quality` is
+    libjpeg's.
     """
     part = path.with_name(path.name + ".part")
     big = size_px0.area * 3 >= _CLASSIC_TIFF_BYTES
@@ -57,7 +58,7 @@ def _write_level(
         shape=(size_lv.height, size_lv.width, 3),
         dtype=np.uint8,
         tile=(TILE_PX, TILE_PX),
-        photometric="ycbcr",
+        photometric="rgb",  # of what is given; JPEG stores YCbCr
         subsampling=(2, 2),
         compression="jpeg",
         compressionargs={"level": quality},
@@ -76,7 +77,7 @@ def _bands(size_lv: Size, read: ReadBand) -> Iterator[Rgb]:
 
 
 def _tiles(bands: Iterator[Rgb]) -> Iterator[Rgb]:
-    """Yield whole tiles in rows; those at the right and bottom edge are filled with their last column or row."""
+    """Yield whole tiles in rows; those at the edge are filled with their last column or row."""
     for band in bands:
         filled = np.pad(
             band, ((0, -band.shape[0] % TILE_PX), (0, -band.shape[1] % TILE_PX), (0, 0)), mode="edge"
