@@ -1,0 +1,5 @@
+"""Real PostgreSQL, Valkey and SeaweedFS from wheels: for the demo, the tests and a single machine."""
+
+from worker.embedded.embedded_set import EmbeddedSet, FixedPorts, ServerName
+
+__all__ = ["EmbeddedSet", "FixedPorts", "ServerName"]

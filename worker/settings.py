@@ -1,0 +1,239 @@
+"""The settings of watcher, worker and command line: the only reader of the environment."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from pipeline.errors import LeukoflowError, UsageError
+from worker.identity import KeyPattern
+
+PREFIX = "LEUKOFLOW_"
+FILE_SUFFIX = "_FILE"
+SECRETS_DIR = PREFIX + "SECRETS_DIR"
+
+Value = str | int | float | bool | Path | None
+Loaded = TypeVar("Loaded", bound="LocalSettings")
+BucketName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+
+
+class LocalSettings(BaseSettings):
+    """What an analysis needs that talks to nobody.
+
+    Every field is a variable: LEUKOFLOW_ and its name in capitals, or that with _FILE, naming a file.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, hide_input_in_errors=True
+    )
+
+    bundle: Path | None = Field(
+        default=None, description="folder of the model bundle; empty: the shipped one"
+    )
+    max_file_bytes: int = Field(
+        default=20 * 2**30, ge=1, description="bytes of the largest scan that is read"
+    )
+    max_pixels: int = Field(
+        default=40_000_000_000, ge=1, description="pixels of the largest scan that is opened, at level 0"
+    )
+    spool_dir: Path = Field(
+        default=Path(tempfile.gettempdir()), description="folder for scans while they are analysed"
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="least severe event that is logged"
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Return the sources, the strongest first: arguments, variables, files."""
+        return init_settings, env_settings, _FilesSource(settings_cls)
+
+
+class DatabaseSettings(LocalSettings):
+    """What reading results and migrating the schema need besides."""
+
+    database_url: SecretStr = Field(
+        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`"
+    )
+
+
+class Settings(DatabaseSettings):
+    """What watcher and worker need: everything."""
+
+    broker_url: SecretStr = Field(description="Celery's broker, as `redis://:password@host:6379/0`")
+    s3_endpoint: str = Field(pattern=r"^[^/\s:]+(:\d+)?$", description="object store, as `host:port`")
+    s3_access_key: SecretStr = Field(description="access key of the object store")
+    s3_secret_key: SecretStr = Field(description="secret key of the object store")
+    s3_secure: bool = Field(default=True, description="speak TLS to the object store")
+    s3_region: str = Field(default="us-east-1", description="region of the object store")
+
+    bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
+    bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
+    key_pattern: str = Field(
+        default="<patient>/<specimen>/<slide>.<ext>",
+        description="how a key names its patient: `<patient>`, `<specimen>`, `<slide>`, `<ext>`, and `<*>` "
+        "for a part that says nothing; object metadata goes first",
+    )
+
+    poll_s: float = Field(default=2.0, gt=0, le=3600, description="seconds between two sweeps of the bucket")
+    settle_s: float = Field(
+        default=2.0,
+        ge=0,
+        le=86_400,
+        description="seconds that an upload must stay unchanged before it is taken",
+    )
+    lease_s: float = Field(
+        default=60.0, ge=1, le=86_400, description="seconds until a silent worker's scan is free"
+    )
+    heartbeat_s: float = Field(
+        default=15.0, gt=0, le=3600, description="seconds between two renewals of a lease; half of it at most"
+    )
+    reconcile_s: float = Field(
+        default=10.0,
+        gt=0,
+        le=3600,
+        description="seconds between two looks for lost messages and expired leases",
+    )
+    resend_after_s: float = Field(
+        default=60.0, gt=0, le=86_400, description="seconds after which a queued scan's message is sent again"
+    )
+    max_attempts: int = Field(default=3, ge=1, le=100, description="attempts before a scan is quarantined")
+    worker_slots: int = Field(
+        default=2, ge=1, le=256, description="scans that a worker analyses at once, in threads"
+    )
+
+    @field_validator("key_pattern")
+    @classmethod
+    def _pattern_compiles(cls, text: str) -> str:
+        try:
+            KeyPattern.parse(text)
+        except LeukoflowError as error:
+            raise ValueError(error.sentence) from error
+        return text
+
+    @model_validator(mode="after")
+    def _heartbeat_fits(self) -> Settings:
+        if self.heartbeat_s * 2 > self.lease_s:
+            raise ValueError("LEUKOFLOW_HEARTBEAT_S must be at most half of LEUKOFLOW_LEASE_S")
+        return self
+
+
+class _FilesSource(PydanticBaseSettingsSource):
+    """Values in files: named by `<variable>_FILE` each, or by field in the folder LEUKOFLOW_SECRETS_DIR."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        variable = variable_of(field_name)
+        named = os.environ.get(variable + FILE_SUFFIX)
+        if named and os.environ.get(variable):
+            raise _usage(f"set {variable} or {variable}{FILE_SUFFIX}, not both")
+        if named:
+            return _read(Path(named), variable + FILE_SUFFIX), field_name, False
+        folder = os.environ.get(SECRETS_DIR)
+        if folder and (Path(folder) / field_name).exists():
+            return _read(Path(folder) / field_name, SECRETS_DIR), field_name, False
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        values = {
+            name: self.get_field_value(field, name)[0]
+            for name, field in self.settings_cls.model_fields.items()
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+def load_settings(**overrides: Value) -> Settings:
+    """Return all settings of the environment; `overrides`, by field name, go first.
+
+    Raises: UsageError, one line naming the variable, where one is missing or makes no sense.
+    """
+    return _load(Settings, overrides)
+
+
+def load_database_settings(**overrides: Value) -> DatabaseSettings:
+    """Return what reading results needs. Raises: UsageError, as `load_settings`."""
+    return _load(DatabaseSettings, overrides)
+
+
+def load_local_settings(**overrides: Value) -> LocalSettings:
+    """Return what needs no service. Raises: UsageError, as `load_settings`."""
+    return _load(LocalSettings, overrides)
+
+
+def child_environment(**values: str) -> dict[str, str]:
+    """Return our environment for a child process, with `values` by field name (or `secrets_dir`) set in it.
+
+    A secrets folder takes the place of what it holds: variables for the same field are left out.
+    """
+    folder = values.get("secrets_dir")
+    held = {path.name for path in Path(folder).iterdir()} if folder else set()
+    replaced = {variable_of(name) for name in held | values.keys()}
+    replaced |= {variable + FILE_SUFFIX for variable in replaced}
+    kept = {name: value for name, value in os.environ.items() if name not in replaced}
+    return kept | {variable_of(name): value for name, value in values.items()}
+
+
+def settings_table() -> str:
+    """Return the Markdown table of all settings, for the README."""
+    lines = ["| variable | default | what it is |", "|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        lines.append(f"| `{variable_of(name)}` | {_default(name, field)} | {field.description} |")
+    return "\n".join(lines) + "\n"
+
+
+def variable_of(field_name: str) -> str:
+    """Return the variable that sets the field."""
+    return PREFIX + field_name.upper()
+
+
+def _load(kind: type[Loaded], overrides: Mapping[str, Value]) -> Loaded:
+    try:
+        return kind(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        # The original quotes its input, which may be a secret.
+        raise _usage(_sentence(first["loc"], first["type"], first["msg"])) from None
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    if field.is_required():
+        return "required"
+    if name == "spool_dir":
+        return "the system's folder for temporary files"
+    if field.default is None:
+        return ""
+    return f"`{str(field.default).lower() if field.annotation is bool else field.default}`"
+
+
+def _read(path: Path, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise _usage(f"{variable} names the file {path}, which cannot be read") from error
+
+
+def _sentence(location: tuple[int | str, ...], kind: str, message: str) -> str:
+    cause = message.removeprefix("Value error, ")
+    if not location:
+        return cause
+    variable = variable_of(str(location[0]))
+    if kind == "missing":
+        return f"{variable} is not set; it has no default"
+    return f"{variable} is not valid: {cause[:1].lower()}{cause[1:]}"
+
+
+def _usage(sentence: str) -> UsageError:
+    return UsageError(sentence, code="settings_invalid")
