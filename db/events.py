@@ -1,0 +1,45 @@
+"""The event log: what happened, when, by the database's clock. Append-only, internal ids only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from uuid import UUID
+
+from sqlalchemy import Connection, insert
+
+from db.tables import Event
+
+Detail = Mapping[str, str | int | float | bool | Sequence[str] | None]
+
+
+class EventKind(StrEnum):
+    """What an event tells."""
+
+    REGISTERED = "registered"
+    QUEUED = "queued"
+    CLAIMED = "claimed"
+    COMPLETED = "completed"
+    RETRY = "retry"
+    HANDED_BACK = "handed_back"
+    LEASE_EXPIRED = "lease_expired"
+    QUARANTINED = "quarantined"
+    ASSIGNED = "assigned"
+    REASSIGNED = "reassigned"
+    REQUEUED = "requeued"
+    SAME_CONTENT = "same_content_under_another_patient"
+    RESULTS_READ = "results_read"
+
+
+def append(connection: Connection, kind: EventKind, scan_id: UUID | None, detail: Detail) -> None:
+    """Write one event. `detail` holds no patient identifier and no object key."""
+    append_many(connection, kind, [(scan_id, detail)])
+
+
+def append_many(
+    connection: Connection, kind: EventKind, details: Iterable[tuple[UUID | None, Detail]]
+) -> None:
+    """Write one event for each pair of scan and detail."""
+    rows = [{"scan_id": scan_id, "kind": kind.value, "detail": dict(detail)} for scan_id, detail in details]
+    if rows:
+        connection.execute(insert(Event), rows)

@@ -1,0 +1,275 @@
+"""The ledger's moves. Each takes a connection in a transaction that the caller opened and will commit.
+
+All time is the database's. Every change of state is one compare-and-set statement whose sources come from
+`db.states`, with its event in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Connection, Update, and_, case, func, insert, select, update
+from sqlalchemy.sql.functions import now
+
+from db.errors import LeaseLost
+from db.events import EventKind, append, append_many
+from db.records import Claim, Due, Expired, Failure, Progress, ScanRef
+from db.same_content import flag_same_content, lock_content
+from db.states import AttemptOutcome, Priority, ScanState, sources_of
+from db.tables import Attempt, Scan
+
+RESEND_DOUBLINGS = 5
+"""The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
+MAX_BACKOFF_S = 300.0
+LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
+WORKER_LOST = Failure(
+    "worker_lost", "analysis stopped each time without an error; the file may be too large or damaged"
+)
+
+
+def move(target: ScanState) -> Update:
+    """Return an UPDATE of scans to `target`, from the states that may lead there and no other."""
+    return (
+        update(Scan).where(Scan.state.in_(sorted(sources_of(target)))).values(state=target, updated_at=now())
+    )
+
+
+def without_claim(statement: Update) -> Update:
+    """Return `statement`, ending the claim as well."""
+    return statement.values(claimed_by=None, claim_token=None, lease_expires_at=None, heartbeat_at=None)
+
+
+def held(claim: Claim) -> ColumnElement[bool]:
+    """Return the condition that the claim still holds. The clock is read after waiting for the row."""
+    return and_(
+        Scan.id == claim.scan_id,
+        Scan.state == ScanState.RUNNING,
+        Scan.claim_token == claim.token,
+        Scan.lease_expires_at > func.clock_timestamp(),
+    )
+
+
+def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int = 1000) -> list[Due]:
+    """Return the scans whose message has to be sent, STAT first, locked until the transaction ends.
+
+    They are those received, those retryable whose time has come, and those queued for longer than
+    `resend_after_s` (doubled with each sending) that nobody claimed. 0 sends every queued scan again: the
+    answer to a broker that is known to be empty. Call `mark_queued` with them, commit, then send.
+    """
+    doublings = func.least(func.greatest(Scan.sends - 1, 0), RESEND_DOUBLINGS)
+    patience = timedelta(seconds=resend_after_s) * func.power(2, doublings)
+    waiting = (
+        (Scan.state == ScanState.RECEIVED)
+        | and_(Scan.state == ScanState.QUEUED, Scan.queued_at + patience <= now())
+        | and_(Scan.state == ScanState.RETRYABLE, Scan.not_before <= now())
+    )
+    statement = (
+        select(Scan.id, Scan.priority)
+        .where(Scan.state.in_([ScanState.RECEIVED, ScanState.QUEUED, ScanState.RETRYABLE]), waiting)
+        .order_by((Scan.priority == Priority.STAT).desc(), Scan.received_at, Scan.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    return [Due(scan_id, priority) for scan_id, priority in connection.execute(statement)]
+
+
+def mark_queued(connection: Connection, scan_ids: Sequence[UUID]) -> list[Due]:
+    """Return those of the scans that are queued now, STAT first: send their messages after the commit."""
+    sends = case((Scan.state == ScanState.QUEUED, Scan.sends + 1), else_=1)
+    statement = (
+        move(ScanState.QUEUED)
+        .where(Scan.id.in_(scan_ids))
+        .values(queued_at=now(), not_before=None, sends=sends)
+        .returning(Scan.id, Scan.priority, Scan.sends)
+    )
+    rows = connection.execute(statement).all() if scan_ids else []
+    append_many(connection, EventKind.QUEUED, [(row.id, {"sends": row.sends}) for row in rows])
+    due = [Due(row.id, row.priority) for row in rows]
+    return sorted(due, key=lambda scan: (scan.priority is not Priority.STAT, scan.scan_id))
+
+
+def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float) -> Claim | None:
+    """Return the right to analyse the scan, or None where it is not waiting: done, taken, or unknown.
+
+    The attempt is on record before any work, in the same transaction.
+    """
+    statement = (
+        move(ScanState.RUNNING)
+        .where(Scan.id == scan_id)
+        .values(
+            claimed_by=worker,
+            claim_token=func.gen_random_uuid(),
+            lease_expires_at=func.clock_timestamp() + timedelta(seconds=lease_s),
+            heartbeat_at=func.clock_timestamp(),
+            attempts=Scan.attempts + 1,
+            claims=Scan.claims + 1,
+            tiles_done=0,
+            tiles_planned=0,
+            cells_found=0,
+        )
+        .returning(
+            Scan.claim_token,
+            Scan.claims,
+            Scan.attempts,
+            Scan.max_attempts,
+            Scan.bucket,
+            Scan.object_key,
+            Scan.version,
+            Scan.size_bytes,
+            Scan.etag,
+            Scan.slide_name,
+            Scan.priority,
+        )
+    )
+    row = connection.execute(statement).one_or_none()
+    if row is None or row.claim_token is None:
+        return None
+    connection.execute(insert(Attempt).values(scan_id=scan_id, number=row.claims, worker=worker))
+    append(connection, EventKind.CLAIMED, scan_id, {"attempt": row.claims, "worker": worker})
+    return Claim(
+        scan_id=scan_id,
+        token=row.claim_token,
+        worker=worker,
+        lease_s=lease_s,
+        attempt_number=row.claims,
+        attempts=row.attempts,
+        max_attempts=row.max_attempts,
+        ref=ScanRef(row.bucket, row.object_key, row.version, row.size_bytes, row.etag),
+        slide_name=row.slide_name,
+        priority=row.priority,
+    )
+
+
+def heartbeat(connection: Connection, claim: Claim, progress: Progress) -> bool:
+    """Return whether the claim still holds; if so its lease is renewed and the progress is on record."""
+    statement = (
+        update(Scan)
+        .where(held(claim))
+        .values(
+            lease_expires_at=func.clock_timestamp() + timedelta(seconds=claim.lease_s),
+            heartbeat_at=func.clock_timestamp(),
+            tiles_done=progress.tiles_done,
+            tiles_planned=progress.tiles_planned,
+            cells_found=progress.cells_found,
+            updated_at=now(),
+        )
+    )
+    return connection.execute(statement).rowcount == 1
+
+
+def record_digest(connection: Connection, claim: Claim, content_digest: str) -> bool:
+    """Return whether the same bytes lie under another patient: one of the two may be mislabelled.
+
+    Both scans are flagged, with an event each.
+    Raises: LeaseLost
+    """
+    lock_content(connection, content_digest)
+    statement = update(Scan).where(held(claim)).values(content_digest=content_digest, updated_at=now())
+    if connection.execute(statement).rowcount != 1:
+        raise LeaseLost(str(claim.scan_id))
+    flag_same_content(connection, content_digest)
+    flagged = select(Scan.same_content_as.is_not(None)).where(Scan.id == claim.scan_id)
+    return connection.execute(flagged).scalar_one()
+
+
+def finish_attempt(
+    connection: Connection, claim: Claim, outcome: AttemptOutcome, failure: Failure | None
+) -> None:
+    """Write how the attempt of the claim ended."""
+    connection.execute(
+        update(Attempt)
+        .where(Attempt.scan_id == claim.scan_id, Attempt.number == claim.attempt_number)
+        .values(
+            finished_at=func.clock_timestamp(),
+            outcome=outcome,
+            error_code=failure.code if failure else None,
+            reason=failure.reason if failure else None,
+        )
+    )
+
+
+def _end(connection: Connection, claim: Claim, statement: Update) -> None:
+    if connection.execute(without_claim(statement).where(held(claim))).rowcount != 1:
+        raise LeaseLost(str(claim.scan_id))
+
+
+def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *, delay_s: float) -> ScanState:
+    """Return where the scan went: retryable after `delay_s`, or quarantined if this was its last attempt.
+
+    Raises: LeaseLost
+    """
+    if claim.attempts >= claim.max_attempts:
+        quarantine(connection, claim, failure)
+        return ScanState.QUARANTINED
+    statement = move(ScanState.RETRYABLE).values(
+        error_code=failure.code, reason=failure.reason, not_before=now() + timedelta(seconds=delay_s)
+    )
+    _end(connection, claim, statement)
+    finish_attempt(connection, claim, AttemptOutcome.FAILED, failure)
+    append(connection, EventKind.RETRY, claim.scan_id, {"code": failure.code, "delay_s": delay_s})
+    return ScanState.RETRYABLE
+
+
+def hand_back(connection: Connection, claim: Claim) -> None:
+    """Give the scan back untouched, for a worker that has to stop; the attempt does not count against it.
+
+    Raises: LeaseLost
+    """
+    failure = Failure("handed_back", "the worker stopped before the analysis was done")
+    statement = move(ScanState.RETRYABLE).values(
+        error_code=failure.code, reason=failure.reason, not_before=now(), attempts=Scan.attempts - 1
+    )
+    _end(connection, claim, statement)
+    finish_attempt(connection, claim, AttemptOutcome.HANDED_BACK, failure)
+    append(connection, EventKind.HANDED_BACK, claim.scan_id, {"attempt": claim.attempt_number})
+
+
+def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:
+    """Put the scan aside, with the sentence that tells the technician why.
+
+    Raises: LeaseLost
+    """
+    statement = move(ScanState.QUARANTINED).values(error_code=failure.code, reason=failure.reason)
+    _end(connection, claim, statement)
+    finish_attempt(connection, claim, AttemptOutcome.FAILED, failure)
+    append(connection, EventKind.QUARANTINED, claim.scan_id, {"code": failure.code})
+
+
+def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000) -> list[Expired]:
+    """Return the scans whose worker went silent: retryable again, or quarantined after their last attempt.
+
+    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S.
+    """
+    silent = (
+        select(Scan.id, Scan.claims, Scan.attempts, Scan.max_attempts)
+        .where(Scan.state == ScanState.RUNNING, Scan.lease_expires_at <= now())
+        .order_by(Scan.id)
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    expired = []
+    for scan_id, number, attempts, max_attempts in connection.execute(silent).all():
+        exhausted = attempts >= max_attempts
+        target = ScanState.QUARANTINED if exhausted else ScanState.RETRYABLE
+        failure = WORKER_LOST if exhausted else LEASE_EXPIRED
+        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(attempts - 1, 16))
+        statement = without_claim(move(target)).where(Scan.id == scan_id)
+        connection.execute(
+            statement.values(
+                error_code=failure.code,
+                reason=failure.reason,
+                not_before=None if exhausted else now() + timedelta(seconds=wait_s),
+            )
+        )
+        connection.execute(
+            update(Attempt)
+            .where(Attempt.scan_id == scan_id, Attempt.number == number)
+            .values(
+                finished_at=now(), outcome=AttemptOutcome.LOST, error_code=failure.code, reason=failure.reason
+            )
+        )
+        append(connection, EventKind.LEASE_EXPIRED, scan_id, {"attempt": number, "state": target.value})
+        expired.append(Expired(scan_id, target))
+    return expired

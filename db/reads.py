@@ -1,0 +1,193 @@
+"""What people and programs ask: the ledger's lines, and a patient's results."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import Connection, Select, String, cast, func, select
+
+from db.cell_rows import cell_of
+from db.events import EventKind, append
+from db.records import PatientResult, Progress, RunReport, ScanFilter, ScanRow, SlideReport
+from db.runs import runs_by_id
+from db.states import Priority, ScanState
+from db.tables import PATIENT_RUN, Cell, Patient, Run, Scan, Specimen
+from pipeline import differential
+from pipeline.domain import Cell as FoundCell
+from pipeline.errors import UsageError
+
+
+def scans(connection: Connection, wanted: ScanFilter) -> list[ScanRow]:
+    """Return the scans that match, in order of arrival."""
+    statement = (
+        select(
+            Scan.id,
+            Patient.external_id.label("patient"),
+            Specimen.external_id.label("specimen"),
+            Scan.slide_name,
+            Scan.state,
+            Scan.reason,
+            Scan.error_code,
+            Scan.priority,
+            Scan.attempts,
+            Scan.max_attempts,
+            Scan.claimed_by,
+            Scan.tiles_done,
+            Scan.tiles_planned,
+            Scan.cells_found,
+            Run.status,
+            Run.n_leukocytes,
+            Scan.same_content_as,
+            Scan.received_at,
+            Scan.completed_at,
+            Scan.updated_at,
+        )
+        .outerjoin(Specimen, Specimen.id == Scan.specimen_id)
+        .outerjoin(Patient, Patient.id == Specimen.patient_id)
+        .outerjoin(Run, Run.id == Scan.current_run_id)
+        .order_by(Scan.received_at, Scan.id)
+        .limit(wanted.limit)
+    )
+    if wanted.patient is not None:
+        statement = statement.where(Patient.external_id == wanted.patient)
+    if wanted.state is not None:
+        statement = statement.where(Scan.state == wanted.state)
+    return [
+        ScanRow(
+            scan_id=row.id,
+            patient=row.patient,
+            specimen=row.specimen,
+            slide_name=row.slide_name,
+            state=row.state,
+            reason=row.reason,
+            error_code=row.error_code,
+            priority=row.priority,
+            attempts=row.attempts,
+            max_attempts=row.max_attempts,
+            claimed_by=row.claimed_by,
+            progress=Progress(row.tiles_done, row.tiles_planned, row.cells_found),
+            status=row.status,
+            n_leukocytes=row.n_leukocytes,
+            same_content_as=row.same_content_as,
+            received_at=row.received_at,
+            completed_at=row.completed_at,
+            updated_at=row.updated_at,
+        )
+        for row in connection.execute(statement)
+    ]
+
+
+def counts_by_state(connection: Connection) -> dict[ScanState, int]:
+    """Return the number of scans in every state, 0 included; their sum is what was registered."""
+    rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state)).tuples()
+    counted = dict(rows.all())
+    return {state: counted.get(state, 0) for state in ScanState}
+
+
+def total_progress(connection: Connection) -> Progress:
+    """Return tiles and cells of all scans together."""
+    row = connection.execute(
+        select(
+            func.coalesce(func.sum(Scan.tiles_done), 0),
+            func.coalesce(func.sum(Scan.tiles_planned), 0),
+            func.coalesce(func.sum(Scan.cells_found), 0),
+        )
+    ).one()
+    return Progress(int(row[0]), int(row[1]), int(row[2]))
+
+
+def find_scan(connection: Connection, prefix: str) -> UUID:
+    """Return the one scan whose id starts with `prefix`.
+
+    Raises: UsageError, where there is none, or more than one.
+    """
+    statement = select(Scan.id).where(cast(Scan.id, String).startswith(prefix.lower(), autoescape=True))
+    found = connection.execute(statement.limit(2)).scalars().all() if prefix else []
+    if len(found) != 1:
+        what = "more than one scan starts" if found else "there is no scan whose id starts"
+        raise UsageError(f"{what} with {prefix}", code="unknown_scan")
+    return found[0]
+
+
+def record_results_read(
+    connection: Connection, patient_id: UUID | None, *, reader: str, purpose: str
+) -> None:
+    """Write to the event log that somebody read the results of a patient (None: of one that is not there)."""
+    detail = {"patient_id": str(patient_id) if patient_id else None, "reader": reader, "purpose": purpose}
+    append(connection, EventKind.RESULTS_READ, None, detail)
+
+
+def results_of_patient(connection: Connection, patient: str) -> PatientResult | None:
+    """Return the slides of the patient and their pooled differential; None where nobody has that number.
+
+    Slides without a result are listed too, with their state. Pooled are the current runs that are not
+    rejected, the same bytes once. Cells: `cells_of_run`. Call `record_results_read` beside it.
+    """
+    patient_id = connection.execute(select(Patient.id).where(Patient.external_id == patient)).scalar()
+    if patient_id is None:
+        return None
+    rows = connection.execute(_slides_of(patient_id)).all()
+    runs = runs_by_id(connection, [row.run_id for row in rows if row.run_id is not None])
+    slides = tuple(
+        SlideReport(
+            scan_id=row.id,
+            specimen=row.specimen,
+            slide_name=row.slide_name,
+            state=row.state,
+            reason=row.reason,
+            priority=row.priority,
+            received_at=row.received_at,
+            same_content_as=row.same_content_as,
+            run=runs.get(row.run_id),
+            pooled=bool(row.pooled),
+        )
+        for row in rows
+    )
+    pooled: list[RunReport] = [slide.run for slide in slides if slide.pooled and slide.run is not None]
+    return PatientResult(
+        patient=patient,
+        patient_id=patient_id,
+        slides=slides,
+        pooled=differential.pooled(run.differential for run in pooled),
+        n_slides_pooled=len(pooled),
+    )
+
+
+def _slides_of(
+    patient_id: UUID,
+) -> Select[UUID, str, str, ScanState, str | None, Priority, datetime, UUID | None, int | None, bool | None]:
+    # The patient is in the condition of the view's own scan, so that it looks at no other patient.
+    counted = (
+        select(PATIENT_RUN.c.scan_id, PATIENT_RUN.c.pooled)
+        .where(PATIENT_RUN.c.patient_id == patient_id)
+        .subquery()
+    )
+    return (
+        select(
+            Scan.id,
+            Specimen.external_id.label("specimen"),
+            Scan.slide_name,
+            Scan.state,
+            Scan.reason,
+            Scan.priority,
+            Scan.received_at,
+            Scan.same_content_as,
+            Scan.current_run_id.label("run_id"),
+            counted.c.pooled,
+        )
+        .join(Specimen, Specimen.id == Scan.specimen_id)
+        .outerjoin(counted, counted.c.scan_id == Scan.id)
+        .where(Specimen.patient_id == patient_id)
+        .order_by(Scan.received_at, Scan.id)
+    )
+
+
+def cells_of_run(connection: Connection, run_id: int) -> tuple[FoundCell, ...]:
+    """Return the cells of a run as the pipeline gave them, in reading order.
+
+    Probabilities, score and disagreement come back as float32.
+    """
+    classes = connection.execute(select(Run.probability_classes).where(Run.id == run_id)).scalar()
+    rows = connection.execute(select(Cell.__table__).where(Cell.run_id == run_id).order_by(Cell.ordinal))
+    return tuple(cell_of(row, classes or []) for row in rows)

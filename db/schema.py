@@ -1,0 +1,81 @@
+"""The schema's version: reading it and raising it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+from db.errors import translated
+from pipeline.errors import DeploymentError
+
+_UPGRADE_LOCK = 0x6C65756B6F  # "leuko": one upgrade at a time in one database
+_CONNECT_TIMEOUT_S = 5
+
+
+@contextmanager
+def _connected(url: str) -> Iterator[Connection]:
+    engine = create_engine(
+        url, poolclass=NullPool, connect_args={"connect_timeout": _CONNECT_TIMEOUT_S}, hide_parameters=True
+    )
+    with translated(), engine.begin() as connection:
+        yield connection
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations").replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def head_revision() -> str:
+    """Return the revision that this release needs."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    if head is None:
+        raise DeploymentError("this installation has no migrations", code="schema_missing")
+    return head
+
+
+def current_revision(url: str) -> str | None:
+    """Return the revision of the database, None where it has no schema yet.
+
+    Raises: TransientError, where the database is away.
+    """
+    with _connected(url) as connection:
+        return MigrationContext.configure(connection).get_current_revision()
+
+
+def upgrade(url: str) -> str:
+    """Bring the schema to this release's revision and return it. Several processes may do so at once.
+
+    Raises: TransientError, where the database is away or a table stays locked.
+    """
+    config = _config()
+    with _connected(url) as connection:
+        # Waits for another upgrade; the version is read after it, so the second finds nothing to do.
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+    return head_revision()
+
+
+def require_current(url: str) -> None:
+    """Raises: DeploymentError, where the schema is older than this release needs."""
+    if current_revision(url) is None:
+        raise DeploymentError("the database has no schema; run: leukoflow db upgrade", code="schema_missing")
+    with _connected(url) as connection:
+        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+        revision = MigrationContext.configure(connection).get_current_revision()
+    # An unknown revision is a newer one: migrations only expand, so this release works on it.
+    if revision in known and revision != head_revision():
+        raise DeploymentError(
+            "the database schema is older than this release; run: leukoflow db upgrade", code="schema_old"
+        )
