@@ -11,8 +11,10 @@ from pathlib import Path
 from pipeline.errors import DeploymentError
 
 LOOPBACK = "127.0.0.1"
-# Below the range from which Linux gives source ports to outgoing connections (32768 and up).
-LOWEST, HIGHEST = 15_000, 32_000
+# A port is taken together with the one TWIN_OFFSET above it, which SeaweedFS's workers dial unasked; both
+# lie below the range from which Linux gives source ports to outgoing connections (32768 and up).
+TWIN_OFFSET = 10_000
+LOWEST, HIGHEST = 10_500, 22_000
 MAX_TRIES = 200
 
 
@@ -54,10 +56,10 @@ class PortBook:
         self.assign(movable)
 
     def _unused_port(self) -> int:
-        given = set(self._ports.values())
+        given = {port + offset for port in self._ports.values() for offset in (0, TWIN_OFFSET)}
         for _ in range(MAX_TRIES):
             port = LOWEST + secrets.randbelow(HIGHEST - LOWEST)
-            if port not in given and is_free(port):
+            if not {port, port + TWIN_OFFSET} & given and is_free(port) and is_free(port + TWIN_OFFSET):
                 return port
         raise DeploymentError(f"no free TCP port found between {LOWEST} and {HIGHEST}", code="no_free_port")
 

@@ -131,7 +131,9 @@ class Postgres(Server):
             command=command,
             folder=home,
             log_path=self.log_path,
-            stop_signal=signal.SIGINT,  # fast shutdown: does not wait for clients
+            # Fast shutdown: does not wait for clients.
+            stop_signal=signal.SIGINT,
+            death_signal=signal.SIGINT,
             account=self._account,
         )
 

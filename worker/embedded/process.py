@@ -12,7 +12,7 @@ import subprocess
 import threading
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,8 +44,12 @@ class Launch:
     """working directory and HOME of the child"""
     log_path: Path
     stop_signal: signal.Signals
+    death_signal: signal.Signals
+    """what the child gets when its parent is gone"""
     account: Account | None
     """None: our own"""
+    environment: Mapping[str, str] | None = None
+    """the whole of it; None: the least that a server needs"""
 
 
 class Child:
@@ -93,6 +97,7 @@ class Server(ABC):
 
     name: str
     port_names: tuple[str, ...]
+    stop_deadline_s = STOP_DEADLINE_S
 
     def __init__(self, state: Path, ports: PortBook) -> None:
         self._state = state
@@ -153,7 +158,7 @@ class Server(ABC):
 
     def wait_stopped(self) -> None:
         if self._child is not None:
-            self._child.wait(STOP_DEADLINE_S)
+            self._child.wait(self.stop_deadline_s)
             self._child = None
 
     def kill(self) -> None:
@@ -225,6 +230,10 @@ def require_main_thread() -> None:
         )
 
 
+def _least_environment(folder: Path) -> dict[str, str]:
+    return {"PATH": os.defpath, "HOME": str(folder), "LC_ALL": "C", "TZ": "UTC"}
+
+
 def _spawn(launch: Launch, lock: int | None) -> subprocess.Popen[bytes]:
     require_main_thread()
     libc = ctypes.CDLL(None, use_errno=True)
@@ -232,7 +241,7 @@ def _spawn(launch: Launch, lock: int | None) -> subprocess.Popen[bytes]:
 
     def die_with_parent() -> None:
         # After the change of user, which clears the setting. The parent may be gone already.
-        if libc.prctl(PR_SET_PDEATHSIG, int(launch.stop_signal), 0, 0, 0) != 0 or os.getppid() != parent:
+        if libc.prctl(PR_SET_PDEATHSIG, int(launch.death_signal), 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(127)
 
     log = os.open(launch.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
@@ -240,7 +249,7 @@ def _spawn(launch: Launch, lock: int | None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             launch.command,
             cwd=launch.folder,
-            env={"PATH": os.defpath, "HOME": str(launch.folder), "LC_ALL": "C", "TZ": "UTC"},
+            env=launch.environment or _least_environment(launch.folder),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

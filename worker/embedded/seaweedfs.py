@@ -15,7 +15,7 @@ from minio.error import MinioException
 
 from pipeline.errors import DeploymentError
 from worker.embedded.credentials import Credentials, write_private
-from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.process import Launch, Server
 
 REGION = "us-east-1"
@@ -29,7 +29,9 @@ class SeaweedFs(Server):
     """Loopback, one identity, no buckets made by writing to them."""
 
     name = "seaweedfs"
-    port_names = tuple(f"seaweedfs.{part}{kind}" for part in _PARTS for kind in ("", ".grpc"))
+    port_names = tuple(f"seaweedfs.{part}" for part in _PARTS)
+    # Storing is done when a write was answered; only its farewells to itself remain, and it may hang in them.
+    stop_deadline_s = 4.0
 
     def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
         super().__init__(state, ports)
@@ -53,6 +55,8 @@ class SeaweedFs(Server):
             folder=folder,
             log_path=self.log_path,
             stop_signal=signal.SIGTERM,
+            # SIGTERM while it comes up leaves it hanging, and then nobody would be there to see it.
+            death_signal=signal.SIGKILL,
             account=None,
         )
 
@@ -64,22 +68,23 @@ class SeaweedFs(Server):
     def wait_stopped(self) -> None:
         super().wait_stopped()
         for part in _PARTS:
-            grpc = self._ports[f"seaweedfs.{part}.grpc"]
+            grpc = self._grpc_port(part)
             with contextlib.suppress(PermissionError):
                 (SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{grpc}.sock").unlink(missing_ok=True)
 
     def _flags(self, contents: Path, identities: Path) -> list[str]:
-        ports = [
-            f"-{part}.port{kind}={self._ports[f'seaweedfs.{part}{kind}']}"
-            for part in _PARTS
-            for kind in ("", ".grpc")
-        ]
+        http = [f"-{part}.port={self._ports[f'seaweedfs.{part}']}" for part in _PARTS]
+        grpc = [f"-{part}.port.grpc={self._grpc_port(part)}" for part in _PARTS]
         return [
             f"-dir={contents}",
             f"-ip={LOOPBACK}",
             f"-ip.bind={LOOPBACK}",
-            *ports,
+            *http,
+            *grpc,
             "-master.telemetry=false",
+            # Resumed, the only master hesitates to lead, and volumes that come meanwhile wait 5 s. Its state
+            # is nothing but what the volumes tell it anyway.
+            "-master.resumeState=false",
             "-admin.ui=false",
             "-webdav=false",
             "-volume.preStopSeconds=0",
@@ -91,6 +96,9 @@ class SeaweedFs(Server):
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]
+
+    def _grpc_port(self, part: str) -> int:
+        return self._ports[f"seaweedfs.{part}"] + TWIN_OFFSET
 
     def _identities(self) -> dict[str, list[dict[str, object]]]:
         pair = {

@@ -65,6 +65,7 @@ class Valkey(Server):
             folder=folder,
             log_path=self.log_path,
             stop_signal=signal.SIGTERM,
+            death_signal=signal.SIGTERM,
             account=None,
         )
 
