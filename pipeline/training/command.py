@@ -1,0 +1,164 @@
+"""What the command line calls: train, export a bundle, evaluate one."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.errors import UsageError
+from pipeline.manifest import BundleManifest
+from pipeline.networks.backbones import lay_in
+from pipeline.networks.classifiers import LeukocyteClassifier
+from pipeline.networks.light_unet import LightUNet
+from pipeline.training.bundle import (
+    RECIPE_FILE,
+    RUN_FILE,
+    BundleName,
+    Runs,
+    figures_of,
+    fit_temperature,
+    member_logits,
+    recipe_of,
+    trained_members,
+    write_bundle,
+    write_manifest,
+)
+from pipeline.training.classifying import ClassifierTask, plain_crop
+from pipeline.training.curves import draw_curves
+from pipeline.training.evaluate import BundleReport, evaluate_bundle
+from pipeline.training.loop import Subject, Task, fit
+from pipeline.training.pretrained import imagenet_weights
+from pipeline.training.progress import EpochRecord, TrainingProgress
+from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, read_recipe
+from pipeline.training.samples import crop_samples, field_samples
+from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
+from pipeline.training.tables import LabelRow, Split, read_table
+
+THREADS = 2
+_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """One network of a run and how its training went."""
+
+    name: str
+    history: tuple[EpochRecord, ...]
+
+
+def train(
+    recipe: str | Path, data_root: Path, run_dir: Path, progress: TrainingProgress
+) -> tuple[TrainedNetwork, ...]:
+    """Return the networks that the recipe makes; weights, history and curves are in `run_dir/<network>/`.
+
+    A run that was cut off goes on after its last whole epoch. Raises: UsageError, where the recipe, a data
+    set or a column is missing, or `run_dir` holds a run of another recipe.
+    """
+    chosen = read_recipe(recipe)
+    _claim(run_dir, chosen.text)
+    torch.set_num_threads(THREADS)
+    rows = tuple(row for source in chosen.sources for row in read_table(data_root, source))
+    _note_images(run_dir, rows)
+    task = _task(chosen, rows, progress)
+    trained: list[TrainedNetwork] = []
+    for subject in _subjects(chosen):
+        history = fit(subject, task, chosen.schedule, run_dir / subject.name, progress)
+        draw_curves(subject.name, history, run_dir / subject.name / "curves.png")
+        trained.append(TrainedNetwork(subject.name, history))
+    return tuple(trained)
+
+
+def _claim(run_dir: Path, text: str) -> None:
+    run_dir.mkdir(parents=True, exist_ok=True)
+    note = run_dir / RECIPE_FILE
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise UsageError(
+            "The run folder holds a run of another recipe; name another folder.", code="run-taken"
+        )
+    note.write_text(text, encoding="utf-8")
+
+
+def _note_images(run_dir: Path, rows: tuple[LabelRow, ...]) -> None:
+    counts = Counter((row.source.folder, row.split) for row in rows)
+    folders = dict.fromkeys(row.source.folder for row in rows)
+    note = {
+        folder: {"train": counts[folder, Split.TRAIN], "val": counts[folder, Split.VAL]} for folder in folders
+    }
+    (run_dir / RUN_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+
+
+def _task(
+    recipe: SegmenterRecipe | ClassifierRecipe, rows: tuple[LabelRow, ...], progress: TrainingProgress
+) -> Task:
+    train_rows = [row for row in rows if row.split is Split.TRAIN]
+    val_rows = [row for row in rows if row.split is Split.VAL]
+    if isinstance(recipe, SegmenterRecipe):
+        fields = [tuple(field_samples(part, STORE_MPP_UM)) for part in (train_rows, val_rows)]
+        progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
+        return SegmenterTask(recipe, *fields)
+    shape = recipe.input
+    crops = [tuple(crop_samples(part, shape.side_px, shape.mpp_um)) for part in (train_rows, val_rows)]
+    progress.says(f"{len(crops[0])} crops to learn from, {len(crops[1])} to validate on")
+    return ClassifierTask(recipe, *crops)
+
+
+def _subjects(recipe: SegmenterRecipe | ClassifierRecipe) -> list[Subject]:
+    torch.manual_seed(recipe.seed)
+    if isinstance(recipe, SegmenterRecipe):
+        unet = LightUNet(recipe.encoder)
+        lay_in(unet.encoder, imagenet_weights(recipe.encoder))
+        return [Subject(recipe.name, recipe.seed, _channels_last(unet), unet.encoder)]
+    subjects: list[Subject] = []
+    for member in recipe.members:
+        network = LeukocyteClassifier(member, recipe.dropout)
+        lay_in(network.features, imagenet_weights(member))
+        subjects.append(Subject(str(member), recipe.seed, _channels_last(network), network.features))
+    return subjects
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return moved
+
+
+def export_bundle(runs: Runs, data_root: Path, target: Path, called: BundleName) -> BundleManifest:
+    """Return the manifest, with its figures on val, of the bundle that is now in `target`.
+
+    Raises: UsageError, where a run or a data set is missing; DeploymentError, where an ONNX file is not
+    equal to its network.
+    """
+    torch.set_num_threads(THREADS)
+    manifest = write_bundle(runs, target, called, _temperature(runs.classifier, data_root))
+    report = evaluate(target, data_root)
+    told = replace(manifest, figures=figures_of(report.scores()))
+    write_manifest(target, told)
+    return told
+
+
+def _temperature(run_dir: Path, data_root: Path) -> float:
+    recipe = recipe_of(run_dir)
+    if not isinstance(recipe, ClassifierRecipe):
+        raise UsageError(f"'{run_dir.name}' is no run of classifiers.", code="wrong-run")
+    rows = [
+        row for source in recipe.sources for row in read_table(data_root, source) if row.split is Split.VAL
+    ]
+    crops = tuple(crop_samples(rows, recipe.input.side_px, recipe.input.mpp_um))
+    pixels = torch.from_numpy(np.stack([plain_crop(crop, recipe.input.side_px) for crop in crops]))
+    logits = [member_logits(network, pixels, _BATCH) for network in trained_members(run_dir, recipe).values()]
+    return fit_temperature(logits, np.stack([crop.leaves for crop in crops]))
+
+
+def evaluate(bundle_dir: Path, data_root: Path) -> BundleReport:
+    """Return a bundle's figures on the val splits; `to_json()` prints them.
+
+    Raises: UsageError, where the bundle or a data set is missing; DeploymentError, where it is broken.
+    """
+    if not (bundle_dir / "manifest.json").is_file():
+        raise UsageError(f"'{bundle_dir.name}' holds no model bundle.", code="no-bundle")
+    return evaluate_bundle(bundle_dir, data_root)

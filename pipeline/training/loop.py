@@ -1,0 +1,214 @@
+"""Learns: AdamW, warm-up and cosine, averaged weights, the best epoch kept, resumable between epochs."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from pipeline.training.batches import Batch, ahead
+from pipeline.training.progress import EpochRecord, TrainingProgress
+from pipeline.training.recipes import Schedule
+
+BEST_FILE = "best.safetensors"
+CHECKPOINT_FILE = "last.pt"
+HISTORY_FILE = "history.json"
+_CLIP_NORM = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class StepOutcome:
+    """A batch's loss, to be differentiated, and its accuracy."""
+
+    loss: Tensor
+    accuracy: float
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What the val split says; the epoch with the highest accuracy is kept."""
+
+    loss: float
+    accuracy: float
+
+
+class Task(Protocol):
+    """What is learnt: batches, their loss, and how well the val split goes."""
+
+    def batches(self, epoch: int) -> Iterator[Batch]: ...
+
+    def assess(self, logits: Tensor, batch: Batch) -> StepOutcome: ...
+
+    def validate(self, network: nn.Module) -> Validation: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """The network that learns, and which part of it was pretrained."""
+
+    name: str
+    seed: int
+    network: nn.Module
+    pretrained: nn.Module
+
+
+class AveragedWeights:
+    """An exponential moving average of a network's parameters and statistics."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self._decay = decay
+        self._steps = 0
+        self.state = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        """Move towards the network; faster at first, when the average is only its start."""
+        self._steps += 1
+        decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
+        for name, tensor in network.state_dict().items():
+            if tensor.is_floating_point():
+                self.state[name].lerp_(tensor, 1.0 - decay)
+            else:
+                self.state[name].copy_(tensor)
+
+    def restore(self, state: dict[str, Tensor], steps: int) -> None:
+        """Take up an average where it was left."""
+        self.state, self._steps = state, steps
+
+
+def fit(
+    subject: Subject, task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
+) -> tuple[EpochRecord, ...]:
+    """Return the history; the best epoch's averaged weights are in `run_dir` and in the network."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    learner = _Learner(subject, schedule)
+    history = learner.resume(run_dir)
+    while len(history) < schedule.epochs and not _exhausted(history, schedule.patience):
+        record = learner.epoch(task, len(history), progress)
+        if all(record.val_accuracy > earlier.val_accuracy for earlier in history):
+            save_file(_contiguous(learner.average.state), run_dir / BEST_FILE)
+        history = (*history, record)
+        learner.save(run_dir, history)
+        progress.finished_epoch(subject.name, record, schedule.epochs)
+    subject.network.load_state_dict(load_file(run_dir / BEST_FILE))
+    return history
+
+
+def _exhausted(history: tuple[EpochRecord, ...], patience: int) -> bool:
+    scores = [record.val_accuracy for record in history]
+    return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
+
+
+class _Learner:
+    def __init__(self, subject: Subject, schedule: Schedule) -> None:
+        self._subject = subject
+        self._schedule = schedule
+        self._steps_per_epoch = math.ceil(schedule.samples_per_epoch / schedule.batch)
+        self.average = AveragedWeights(subject.network, schedule.ema_decay)
+        pretrained = {id(parameter) for parameter in subject.pretrained.parameters()}
+        rest = [parameter for parameter in subject.network.parameters() if id(parameter) not in pretrained]
+        self._optimizer = torch.optim.AdamW(
+            [
+                {"params": list(subject.pretrained.parameters()), "lr": schedule.learning_rate},
+                {"params": rest, "lr": schedule.head_learning_rate},
+            ],
+            weight_decay=schedule.weight_decay,
+        )
+        self._rate = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._factor)
+        self._step = 0
+
+    def _factor(self, step: int) -> float:
+        total = self._steps_per_epoch * self._schedule.epochs
+        warm = max(1, round(total * self._schedule.warmup))
+        if step < warm:
+            return (step + 1) / warm
+        return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
+
+    def epoch(self, task: Task, epoch: int, progress: TrainingProgress) -> EpochRecord:
+        began_s = time.monotonic()
+        torch.manual_seed(self._subject.seed + epoch)
+        network = self._subject.network
+        network.train()
+        if self._schedule.freeze_norm:
+            for module in self._subject.pretrained.modules():
+                if isinstance(module, nn.BatchNorm2d):
+                    module.eval()
+        losses: list[float] = []
+        accuracies: list[float] = []
+        for batch in ahead(task.batches(epoch)):
+            outcome = task.assess(network(batch.rgb), batch)
+            self._learn(outcome.loss)
+            losses.append(float(outcome.loss.detach()))
+            accuracies.append(outcome.accuracy)
+            progress.stepped(self._subject.name, epoch, len(losses), self._steps_per_epoch)
+        validation = self._validate(task)
+        return EpochRecord(
+            epoch=epoch,
+            train_loss=sum(losses) / len(losses),
+            train_accuracy=sum(accuracies) / len(accuracies),
+            val_loss=validation.loss,
+            val_accuracy=validation.accuracy,
+            seconds_s=time.monotonic() - began_s,
+        )
+
+    def _learn(self, loss: Tensor) -> None:
+        self._optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(self._subject.network.parameters(), _CLIP_NORM)
+        self._optimizer.step()
+        self._rate.step()
+        self._step += 1
+        self.average.update(self._subject.network)
+
+    def _validate(self, task: Task) -> Validation:
+        network = self._subject.network
+        learning = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        network.load_state_dict(self.average.state)
+        network.eval()
+        with torch.inference_mode():
+            validation = task.validate(network)
+        network.load_state_dict(learning)
+        return validation
+
+    def save(self, run_dir: Path, history: tuple[EpochRecord, ...]) -> None:
+        """Leave a checkpoint; it appears whole or not at all."""
+        partial = run_dir / (CHECKPOINT_FILE + ".part")
+        torch.save(
+            {
+                "network": self._subject.network.state_dict(),
+                "average": self.average.state,
+                "optimizer": self._optimizer.state_dict(),
+                "rate": self._rate.state_dict(),
+                "step": self._step,
+                "history": [asdict(record) for record in history],
+            },
+            partial,
+        )
+        partial.replace(run_dir / CHECKPOINT_FILE)
+        text = json.dumps([asdict(record) for record in history], indent=1)
+        (run_dir / HISTORY_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def resume(self, run_dir: Path) -> tuple[EpochRecord, ...]:
+        """Return the history of the checkpoint that was taken up; empty where there is none."""
+        path = run_dir / CHECKPOINT_FILE
+        if not path.exists():
+            return ()
+        left = torch.load(path, weights_only=True)
+        self._subject.network.load_state_dict(left["network"])
+        self._optimizer.load_state_dict(left["optimizer"])
+        self._rate.load_state_dict(left["rate"])
+        self._step = int(left["step"])
+        self.average.restore(left["average"], self._step)
+        return tuple(EpochRecord(**record) for record in left["history"])
+
+
+def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor.contiguous().clone() for name, tensor in state.items()}

