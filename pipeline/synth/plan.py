@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
 from pipeline.geometry import Mpp, Size
-from pipeline.synth.spec import EOSINOPHILIA, LEFT_SHIFT, LYMPHOCYTOSIS, NORMAL, SmearSpec
+from pipeline.synth.spec import DRAWN_CLASSES, EOSINOPHILIA, LEFT_SHIFT, LYMPHOCYTOSIS, NORMAL, SmearSpec
 
 _SLIDE_PX0 = Size(3072, 3072)
 _FIELD_PX0 = Size(640, 480)
+_FIELD_SHARES = (0.38, 0.12, 0.24, 0.12, 0.09, 0.05)
+"""of `DRAWN_CLASSES`"""
 _FIELD_MPP = Mpp(0.10)
 """100× oil immersion"""
 
@@ -29,14 +33,19 @@ def demo_slides(seed: int) -> tuple[SmearSpec, ...]:
 
 def field_specs(seed: int, count: int) -> tuple[SmearSpec, ...]:
     """Return `count` fields of one to three leukocytes, as a camera on a 100× objective takes them."""
-    return tuple(
-        SmearSpec(
-            _FIELD_PX0,
-            seed=1000 * seed + i,
-            mpp=_FIELD_MPP,
-            leukocytes=1 + i % 3,
-            touching_fraction=0.0,
-            red_cell_coverage=0.36,
-        )
-        for i in range(count)
+    rng = np.random.default_rng((seed, 12))
+    return tuple(_field(1000 * seed + i, 1 + i % 3, rng) for i in range(count))
+
+
+def _field(seed: int, leukocytes: int, rng: np.random.Generator) -> SmearSpec:
+    """Return one field; its classes are dealt here, for the largest share would take a field of one cell."""
+    dealt = rng.choice(len(DRAWN_CLASSES), leukocytes, p=_FIELD_SHARES)
+    return SmearSpec(
+        _FIELD_PX0,
+        seed=seed,
+        mpp=_FIELD_MPP,
+        leukocytes=leukocytes,
+        mix=tuple((DRAWN_CLASSES[k], 1.0) for k in dealt),
+        touching_fraction=0.0,
+        red_cell_coverage=0.36,
     )

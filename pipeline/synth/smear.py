@@ -27,7 +27,7 @@ from pipeline.synth.truth import TrueCell, Truth, document_of, rounded
 BLOCK_PX0 = 512
 _CROWDING = np.float32(0.3)
 """two red cells on one another absorb less than twice as much: they flatten as they dry"""
-_BLOCKS_KEPT = 48
+_FEWEST_BLOCKS_KEPT = 48
 _PATCHES_KEPT = 128
 
 
@@ -60,7 +60,9 @@ class Smear:
         self._red_cells = _Register(red_cells / spec.mpp.um_per_px0)
         self._platelets = _Register(platelets / spec.mpp.um_per_px0)
         self._leukocytes = _Register(np.array([cell.centre_px0 for cell in self.truth]).reshape(-1, 2))
-        self._block = lru_cache(_BLOCKS_KEPT)(self._draw_block)
+        # Writers read bands across the whole scan, lower than a block: a row of blocks has to stay.
+        across = spec.size_px0.width // BLOCK_PX0 + 2
+        self._block = lru_cache(max(_FEWEST_BLOCKS_KEPT, across))(self._draw_block)
         self._patch = lru_cache(_PATCHES_KEPT)(self._paint_leukocyte)
 
     def read(self, rect_px0: Rect) -> Rgb:
