@@ -80,8 +80,8 @@ def scans(connection: Connection, wanted: ScanFilter) -> list[ScanRow]:
 
 def counts_by_state(connection: Connection) -> dict[ScanState, int]:
     """Return the number of scans in every state, 0 included; their sum is what was registered."""
-    rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state)).tuples()
-    counted = dict(rows.all())
+    rows = connection.execute(select(Scan.state, func.count()).group_by(Scan.state))
+    counted = {state: count for state, count in rows}  # noqa: C416 - a Row is not a pair to mypy
     return {state: counted.get(state, 0) for state in ScanState}
 
 
