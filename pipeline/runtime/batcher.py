@@ -1,0 +1,206 @@
+"""One queue before each network: what several scans ask at the same time is answered in common batches."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import numpy as np
+
+from pipeline.domain import Probabilities, Rgb
+from pipeline.errors import CapacityError
+from pipeline.geometry import Size
+from pipeline.ports import Classifier, Segmenter
+
+Run = Callable[[Rgb], Probabilities]
+"""(N, …) pictures → (N, …) answers, each answer depending on its own picture only"""
+
+TILES_AT_ONCE = 8
+CROPS_AT_ONCE = 64
+WAIT_S = 0.004
+_WAITING_BATCHES = 4
+"""Batches' worth of items that may wait; whoever asks beyond it, waits before asking"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Request:
+    items: Rgb
+    asked_at_s: float
+    answer: Future[Probabilities] = field(default_factory=Future)
+
+
+class Batcher:
+    """Joins the requests of several threads into batches of one network.
+
+    A batch is run when it is full, or when its first request has waited `max_wait_s`. Requests are served in
+    their order; one that does not fit (another picture size, too many items) begins the next batch.
+    """
+
+    def __init__(self, run: Run, max_batch: int, max_wait_s: float) -> None:
+        self._run = run
+        self._max_batch = max_batch
+        self._max_wait_s = max_wait_s
+        self._waiting: deque[_Request] = deque()
+        self._waiting_items = 0
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
+        self._thread.start()
+
+    def submit(self, items: Rgb) -> Probabilities:
+        """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
+
+        Raises: what the network raised for a batch with these items; RuntimeError, where closed.
+        """
+        if not len(items):
+            return self._run(items)
+        parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
+        answers = [self._ask(part) for part in parts]
+        return np.concatenate([answer.result() for answer in answers])
+
+    def close(self) -> None:
+        """Answer what was asked, accept nothing more, end the thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _ask(self, items: Rgb) -> Future[Probabilities]:
+        room = _WAITING_BATCHES * self._max_batch
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._waiting_items < room)
+            if self._closed:
+                raise RuntimeError("the batcher is closed")
+            request = _Request(items, time.monotonic())
+            self._waiting.append(request)
+            self._waiting_items += len(items)
+            self._changed.notify_all()
+        return request.answer
+
+    def _serve(self) -> None:
+        while batch := self._next_batch():
+            self._answer(batch)
+
+    def _next_batch(self) -> list[_Request]:
+        """Return the requests of the next batch; none when closed and all is answered."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closed)
+            if not self._waiting:
+                return []
+            deadline_s = self._waiting[0].asked_at_s + self._max_wait_s
+            self._changed.wait_for(
+                lambda: self._closed or self._is_full(), max(0.0, deadline_s - time.monotonic())
+            )
+            batch = [self._waiting.popleft() for _ in range(self._joinable())]
+            self._waiting_items -= sum(len(request.items) for request in batch)
+            self._changed.notify_all()
+            return batch
+
+    def _joinable(self) -> int:
+        """Return how many of the first requests fit into one batch."""
+        shape, items = self._waiting[0].items.shape[1:], 0
+        for count, request in enumerate(self._waiting):
+            items += len(request.items)
+            if items > self._max_batch or request.items.shape[1:] != shape:
+                return count
+        return len(self._waiting)
+
+    def _is_full(self) -> bool:
+        joinable = self._joinable()
+        if joinable < len(self._waiting):
+            return True
+        return sum(len(request.items) for request in self._waiting) >= self._max_batch
+
+    def _answer(self, batch: list[_Request]) -> None:
+        try:
+            answers = self._run_or_halve(np.concatenate([request.items for request in batch]))
+        except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits for it
+            for request in batch:
+                request.answer.set_exception(error)
+            return
+        start = 0
+        for request in batch:
+            request.answer.set_result(answers[start : start + len(request.items)])
+            start += len(request.items)
+
+    def _run_or_halve(self, items: Rgb) -> Probabilities:
+        try:
+            answers = self._run(items)
+        except CapacityError:
+            if len(items) < 2:
+                raise
+            half = len(items) // 2
+            answers = np.concatenate([self._run(items[:half]), self._run(items[half:])])
+        if len(answers) != len(items):
+            raise RuntimeError(f"{len(items)} pictures in, {len(answers)} answers out")
+        return answers
+
+
+class BatchedSegmenter:
+    """A segmenter shared by threads. Implements `ports.Segmenter`; a context manager that closes it."""
+
+    def __init__(
+        self, segmenter: Segmenter, max_batch: int = TILES_AT_ONCE, max_wait_s: float = WAIT_S
+    ) -> None:
+        self._segmenter = segmenter
+        self._batcher = Batcher(segmenter.segment, max_batch, max_wait_s)
+
+    @property
+    def stride_px(self) -> int:
+        return self._segmenter.stride_px
+
+    def segment(self, batch: Rgb) -> Probabilities:
+        """Return float32 (N, 3, H, W): see `ports.Segmenter`."""
+        return self._batcher.submit(batch)
+
+    def close(self) -> None:
+        self._batcher.close()
+
+    def __enter__(self) -> BatchedSegmenter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class BatchedClassifier:
+    """An ensemble shared by threads. Implements `ports.Classifier`; a context manager that closes it."""
+
+    def __init__(
+        self, classifier: Classifier, max_batch: int = CROPS_AT_ONCE, max_wait_s: float = WAIT_S
+    ) -> None:
+        self._classifier = classifier
+        self._batcher = Batcher(self._crops_first, max_batch, max_wait_s)
+
+    @property
+    def crop_px(self) -> Size:
+        return self._classifier.crop_px
+
+    @property
+    def crop_mpp_um(self) -> float:
+        return self._classifier.crop_mpp_um
+
+    def classify(self, batch: Rgb) -> Probabilities:
+        """Return float32 (M, N, L): see `ports.Classifier`."""
+        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch), 0, 1))
+
+    def close(self) -> None:
+        self._batcher.close()
+
+    def __enter__(self) -> BatchedClassifier:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _crops_first(self, batch: Rgb) -> Probabilities:
+        return np.swapaxes(self._classifier.classify(batch), 0, 1)
