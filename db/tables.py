@@ -245,7 +245,7 @@ class Run(Base):
 
 
 class Cell(Base):
-    """Contours are little-endian float32 pairs (x, y) in level-0 pixels (docs/adr/0003)."""
+    """Contours are little-endian float32 pairs (x, y) in level-0 pixels (docs/adr/cells-as-rows.md)."""
 
     __tablename__ = "cell"
     __table_args__ = (
