@@ -12,6 +12,8 @@ from pipeline.synth.texture import soften
 
 _NOISE_PX = 1024
 _WAVES = 6
+_UNSHARP = 2.0
+"""width of the unsharp mask in widths of the blur"""
 
 
 class Light:
@@ -35,12 +37,15 @@ class Light:
     @property
     def margin_px0(self) -> int:
         """Pixels around a block that its own pixels depend on."""
-        return int(np.ceil(4 * self._blur_px0)) + 1
+        return int(np.ceil(4 * _UNSHARP * self._blur_px0)) + 2
 
     def expose(self, passed: Field, column: int, row: int) -> Rgb:
         """Return the block's pixels from the transmittance of the block grown by `margin_px0`."""
         margin = self.margin_px0
-        sharp = soften(passed, self._blur_px0)[margin:-margin, margin:-margin]
+        blurred = soften(passed, self._blur_px0)
+        crispness = np.float32(self._stain.sharpening)
+        sharp = blurred + crispness * (blurred - soften(blurred, _UNSHARP * self._blur_px0))
+        sharp = sharp[margin:-margin, margin:-margin]
         height, width = sharp.shape[:2]
         x, y = column * width + np.arange(width) + 0.5, row * height + np.arange(height) + 0.5
         exposed = sharp * self._illumination(x, y)[..., None] * self._stain.glass

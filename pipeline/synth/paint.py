@@ -97,7 +97,7 @@ def _plain(canvas: _Canvas, colour: Colour, mottling: float) -> Field:
 def _with_nucleus(canvas: _Canvas, under: Field, lightness: float, dots: float) -> Field:
     """The nucleus: dense at its edge, with light parachromatin between the clumps inside."""
     inner = ramp(soften(canvas.nucleus, canvas.px(0.30)), 0.62, 0.98)
-    light = ramp(canvas.noise(canvas.texture.chromatin), 0.25, 2.0) * inner * np.float32(dots)
+    light = ramp(canvas.noise(canvas.texture.chromatin), 0.1, 1.9) * inner * np.float32(dots)
     light = light + np.float32(lightness) * inner * (1 + 0.35 * canvas.noise(canvas.texture.mottled))
     nucleus = blend(
         np.broadcast_to(canvas.stain.chromatin, (*light.shape, 3)),
@@ -110,7 +110,7 @@ def _with_nucleus(canvas: _Canvas, under: Field, lightness: float, dots: float) 
 def _neutrophil(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.neutrophil_cytoplasm, 0.14)
     strength = canvas.rng.uniform(0.35, 0.85)
-    granules = ramp(canvas.noise(canvas.texture.granular), 0.5, 2.6) * np.float32(strength)
+    granules = ramp(canvas.noise(canvas.texture.granular), 0.2, 2.3) * np.float32(strength)
     return _with_nucleus(canvas, blend(cytoplasm, canvas.stain.neutrophil_granule, granules), 0.10, 0.75)
 
 
@@ -131,7 +131,7 @@ def _monocyte(canvas: _Canvas) -> Field:
 
 def _eosinophil(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.eosinophil_cytoplasm, 0.10)
-    granules = _discs(canvas, int(canvas.cell.sum() / canvas.px(0.74) ** 2), (0.30, 0.46), 0.98)
+    granules = _discs(canvas, int(canvas.cell.sum() / canvas.px(0.62) ** 2), (0.24, 0.36), 0.98)
     packed = blend(cytoplasm, canvas.stain.eosinophil_granule, granules)
     glints = ramp(canvas.noise(canvas.texture.granular), 0.8, 3.0) * np.float32(0.5)
     packed = blend(packed, np.power(canvas.stain.eosinophil_granule, np.float32(0.4)), glints)
@@ -140,10 +140,10 @@ def _eosinophil(canvas: _Canvas) -> Field:
 
 def _basophil(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.basophil_cytoplasm, 0.12)
-    under = _with_nucleus(canvas, cytoplasm, 0.22, 0.5)
-    count = int(canvas.cell.sum() / canvas.px(canvas.rng.uniform(0.58, 0.78)) ** 2)
+    under = _with_nucleus(canvas, cytoplasm, 0.10, 0.5)
+    count = int(canvas.cell.sum() / canvas.px(canvas.rng.uniform(0.48, 0.64)) ** 2)
     return blend(
-        under, canvas.stain.basophil_granule, _discs(canvas, count, (0.20, 0.46), 0.99) * np.float32(0.92)
+        under, canvas.stain.basophil_granule, _discs(canvas, count, (0.16, 0.38), 0.99) * np.float32(0.92)
     )
 
 

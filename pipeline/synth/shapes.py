@@ -100,13 +100,13 @@ def _segmented(radius: float, rng: np.random.Generator) -> list[Stroke]:
     # Source: Bain, ch. 3: two to five lobes, three most often.
     count = int(rng.choice((2, 3, 4, 5), p=(0.16, 0.44, 0.30, 0.10)))
     span = {2: 2.1, 3: 3.4, 4: 4.4, 5: 5.2}[count] * rng.uniform(0.9, 1.1)
-    return _lobes(0.47 * radius, span, count, 0.50 * radius * (3 / count) ** 0.35, rng)
+    return _lobes(0.47 * radius, span, count, 0.54 * radius * (3 / count) ** 0.35, rng)
 
 
 def _band(radius: float, rng: np.random.Generator) -> list[Stroke]:
     arc = _arc(radius * rng.uniform(0.44, 0.52), rng.uniform(2.9, 4.3), 9)
     arc = arc * rng.uniform(0.85, 1.15, 2) + np.array([0, radius * rng.uniform(-0.02, 0.12)])
-    width = radius * rng.uniform(0.38, 0.46)
+    width = radius * rng.uniform(0.42, 0.52)
     return [
         (arc, width),
         (arc[:2], width * 1.12),
@@ -140,16 +140,16 @@ def _bilobed(radius: float, rng: np.random.Generator) -> list[Stroke]:
 
 
 def _clover(radius: float, rng: np.random.Generator) -> list[Stroke]:
-    return _lobes(0.38 * radius, rng.uniform(2.4, 4.2), 3, radius * rng.uniform(0.66, 0.78), rng)
+    return _lobes(0.40 * radius, rng.uniform(2.4, 4.2), 3, radius * rng.uniform(0.66, 0.78), rng)
 
 
 _BUILDS: dict[CellClass, _Build] = {
-    CellClass.NEUTROPHIL_SEGMENTED: _Build(6.0, 7.4, 0.030, 0.001, _segmented),
-    CellClass.NEUTROPHIL_BAND: _Build(6.0, 7.4, 0.030, 0.001, _band),
+    CellClass.NEUTROPHIL_SEGMENTED: _Build(6.0, 7.4, 0.042, 0.002, _segmented),
+    CellClass.NEUTROPHIL_BAND: _Build(6.0, 7.4, 0.042, 0.002, _band),
     CellClass.LYMPHOCYTE: _Build(4.7, 6.3, 0.035, 0.007, _round),
     CellClass.MONOCYTE: _Build(7.2, 9.0, 0.055, 0.003, _kidney),
-    CellClass.EOSINOPHIL: _Build(6.2, 7.6, 0.030, 0.004, _bilobed),
-    CellClass.BASOPHIL: _Build(5.6, 6.8, 0.030, 0.008, _clover),
+    CellClass.EOSINOPHIL: _Build(6.2, 7.6, 0.042, 0.004, _bilobed),
+    CellClass.BASOPHIL: _Build(5.9, 7.4, 0.040, 0.008, _clover),
 }
 
 

@@ -36,6 +36,8 @@ class Stain:
     platelet_granule: Colour
     blur_um: float
     """standard deviation of the optics' spread"""
+    sharpening: float
+    """what the camera adds of an unsharp mask"""
     vignette: float
     """loss of light in the corners, as a fraction"""
     noise: float
@@ -62,8 +64,8 @@ _AZURE: Mapping[str, ArrayLike] = {
 _RED_CELL = np.array([(0.805, 0.715, 0.765), (0.90, 0.675, 0.665)])
 _EOSIN: Mapping[str, ArrayLike] = {
     "neutrophil_cytoplasm": (0.90, 0.83, 0.90),
-    "eosinophil_cytoplasm": (0.74, 0.56, 0.70),
-    "eosinophil_granule": (0.80, 0.49, 0.52),
+    "eosinophil_cytoplasm": (0.63, 0.40, 0.58),
+    "eosinophil_granule": (0.80, 0.50, 0.56),
 }
 
 
@@ -71,12 +73,13 @@ def stain_of(seed: int) -> Stain:
     """Return the stain of a seed: glass, intensity and hue of azure and eosin, optics and camera vary."""
     rng = np.random.default_rng((seed, 1))
     glass = rng.dirichlet((0.8, 0.8, 0.5)) @ np.array(_GLASS) * rng.uniform(0.96, 1.0)
-    red_cell = _RED_CELL[0] + (_RED_CELL[1] - _RED_CELL[0]) * rng.uniform(0.0, 0.7)
+    red_cell = _RED_CELL[0] + (_RED_CELL[1] - _RED_CELL[0]) * rng.uniform(0.0, 0.45)
     azure = _tinted(_AZURE, rng.uniform(0.86, 1.08), rng)
     eosin = _tinted({**_EOSIN, "red_cell": red_cell}, rng.uniform(0.80, 1.15), rng)
     return Stain(
         glass=glass.astype(np.float32),
         blur_um=rng.uniform(0.08, 0.15),
+        sharpening=rng.uniform(0.0, 0.9),
         vignette=rng.uniform(0.02, 0.07),
         noise=rng.uniform(1.0, 2.2),
         **azure,
