@@ -22,8 +22,8 @@ from worker.settings import Settings
 CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_S = 5.0
 READ_TIMEOUT_S = 60.0
-RETRIES = 3
-BACKOFF_S = 0.2
+RETRIES = 2
+BACKOFF_S = 0.1
 MAX_CONNECTIONS = 32
 
 _GONE = frozenset({"NoSuchKey", "NoSuchVersion", "ResourceNotFound"})

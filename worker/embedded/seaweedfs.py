@@ -31,7 +31,7 @@ class SeaweedFs(Server):
     name = "seaweedfs"
     port_names = tuple(f"seaweedfs.{part}" for part in _PARTS)
     # Storing is done when a write was answered; only its farewells to itself remain, and it may hang in them.
-    stop_deadline_s = 4.0
+    stop_deadline_s = 2.5
 
     def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
         super().__init__(state, ports)
