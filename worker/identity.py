@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header
-from enum import StrEnum
 from urllib.parse import quote, unquote
 
+from db.states import Priority
 from pipeline.errors import UsageError
 
 META_PATIENT = "patient-id"
@@ -24,13 +24,6 @@ MAX_SLIDE_CHARS = 200
 _FIELDS = ("patient", "specimen", "slide", "ext")
 _PLACEHOLDER = re.compile(r"<(\w+|\*)>")
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bBqQ]\?[^?]*\?=")
-
-
-class Priority(StrEnum):
-    """How soon a scan is wanted."""
-
-    ROUTINE = "routine"
-    STAT = "stat"
 
 
 @dataclass(frozen=True, slots=True)

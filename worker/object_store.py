@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import BinaryIO, Protocol
+from typing import IO, Protocol
 from urllib.parse import unquote_plus
 
 import urllib3
@@ -51,8 +51,8 @@ class StoredObject:
     key: str
     etag: str
     size_bytes: int
-    last_modified: datetime
-    """by the server's clock, UTC; SeaweedFS rounds to seconds"""
+    last_modified: datetime | None
+    """by the server's clock, UTC; SeaweedFS rounds to seconds; None where only the ledger remembers it"""
     version: str | None
     """None where the bucket is not versioned"""
 
@@ -89,7 +89,7 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
-    def get_to(self, listed: StoredObject, file: BinaryIO, limit_bytes: int) -> str:
+    def get_to(self, listed: StoredObject, file: IO[bytes], limit_bytes: int) -> str:
         """Write the listed object to `file`; return the hex sha256 of its bytes.
 
         Raises: InputError `object_deleted`, `object_changed` (other bytes than those listed),
@@ -171,7 +171,7 @@ class MinioObjectStore:
             raise
         return True
 
-    def get_to(self, listed: StoredObject, file: BinaryIO, limit_bytes: int) -> str:
+    def get_to(self, listed: StoredObject, file: IO[bytes], limit_bytes: int) -> str:
         """Write the listed object to `file`. See `ObjectStore`."""
         if listed.size_bytes > limit_bytes:
             raise _too_large(limit_bytes)
@@ -264,7 +264,7 @@ def decoded_event_key(key: str) -> str:
     return unquote_plus(key)
 
 
-def _copy(response: urllib3.BaseHTTPResponse, file: BinaryIO, size_bytes: int) -> str:
+def _copy(response: urllib3.BaseHTTPResponse, file: IO[bytes], size_bytes: int) -> str:
     digest = hashlib.sha256()
     copied_bytes = 0
     for chunk in response.stream(CHUNK_BYTES, decode_content=False):

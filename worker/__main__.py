@@ -1,0 +1,5 @@
+"""`python -m worker` is `leukoflow`."""
+
+from worker.cli import main
+
+main()

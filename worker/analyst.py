@@ -1,0 +1,114 @@
+"""One open bundle of models, and what it makes of a file. The command line and the worker share it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
+from pipeline.runtime.bundle import Bundle, load_bundle
+from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.runtime.prefetch import prefetch
+
+from pipeline.domain import Provenance, RunKey, SlideResult
+from pipeline.pictures import gallery_sheets, jpeg, overview_picture
+from pipeline.ports import SlideReader
+from pipeline.report import geojson_gz
+from pipeline.run import Execution, Models, analyse_slide
+from pipeline.runtime.readers import DecodeLimits, open_slide
+from pipeline.spec import PipelineSpec
+from worker.settings import LocalSettings
+from worker.stopwatch import Stopwatch
+
+READ_AHEAD = 4
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """A file beside a result: the end of its name, its type and its bytes."""
+
+    name: str
+    content_type: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Analyst:
+    """Analyses scans with one bundle. Several threads may ask at once; the models batch across them."""
+
+    models: Models
+    bundle: Bundle
+    spec: PipelineSpec
+    limits: DecodeLimits
+    engine: str
+
+    @contextmanager
+    def open(self, path: Path) -> Iterator[SlideReader]:
+        """Return the open scan. Raises: InputError, with a sentence for the technician."""
+        with open_slide(path, self.limits) as reader:
+            yield reader
+
+    def run_key(self, scan_digest: str) -> RunKey:
+        """Return the key under which an analysis of these bytes is known."""
+        return RunKey(scan_digest, self.bundle.manifest.digest, self.spec.digest)
+
+    def analyse(self, reader: SlideReader, scan_digest: str, watch: Stopwatch) -> SlideResult:
+        """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
+        execution = Execution(watch, prefetch(READ_AHEAD))
+        analysis = analyse_slide(reader, self.models, self.spec, execution)
+        return SlideResult(
+            analysis,
+            Provenance(
+                run_key=self.run_key(scan_digest),
+                bundle_name=f"{self.bundle.manifest.name} {self.bundle.manifest.version}",
+                engine=self.engine,
+                software_version=version("leukoflow"),
+                timings_s=watch.timings_s,
+            ),
+        )
+
+
+@contextmanager
+def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
+    """Return an analyst with the networks loaded; they are closed at the end.
+
+    Raises: DeploymentError, where the bundle does not fit.
+    """
+    bundle = load_bundle(settings.bundle)
+    segmenter, classifier = OnnxSegmenter(bundle), OnnxClassifier(bundle)
+    with (
+        BatchedSegmenter(segmenter) as batched_segmenter,
+        BatchedClassifier(classifier) as batched_classifier,
+    ):
+        yield Analyst(
+            models=Models(batched_segmenter, batched_classifier),
+            bundle=bundle,
+            spec=PipelineSpec(working_mpp_um=bundle.manifest.segmenter.working_mpp_um),
+            limits=DecodeLimits(
+                max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes
+            ),
+            engine=segmenter.engine,
+        )
+
+
+def digest_of(path: Path) -> str:
+    """Return the hex sha256 of a file."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def pictures_of(reader: SlideReader, result: SlideResult) -> Iterator[Picture]:
+    """Yield the overview, the gallery sheets and the GeoJSON of a result."""
+    cells = result.analysis.cells
+    yield Picture("overview.jpg", "image/jpeg", jpeg(overview_picture(reader, cells)))
+    for number, sheet in enumerate(gallery_sheets(reader, cells), start=1):
+        yield Picture(f"gallery-{number:03d}.jpg", "image/jpeg", jpeg(sheet))
+    yield Picture("cells.geojson.gz", "application/geo+json", geojson_gz(cells))

@@ -1,0 +1,88 @@
+"""The queue: Celery over Redis, JSON only. A message is the id of a scan and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from celery import Celery
+from kombu.exceptions import OperationalError
+
+from db.records import Due
+from db.states import Priority
+from pipeline.errors import TransientError
+from worker.settings import Settings
+
+TASK_NAME = "leukoflow.analyse_scan"
+QUEUE = "leukoflow"
+
+MESSAGE_PRIORITY = {Priority.STAT: 0, Priority.ROUTINE: 9}
+"""Kombu's Redis transport takes the lowest number first."""
+
+VISIBILITY_TIMEOUT_S = 3600
+"""An unacknowledged message comes back after this. The ledger answers sooner; a second copy finds its scan
+claimed or done, and ends."""
+
+SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+
+
+def make_app(settings: Settings) -> Celery:
+    """Return the Celery application. Connects at first use."""
+    app = Celery("leukoflow", broker=settings.broker_url.get_secret_value())
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_default_queue=QUEUE,
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_acks_on_failure_or_timeout=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        broker_transport_options={
+            "visibility_timeout": VISIBILITY_TIMEOUT_S,
+            "unacked_restore_interval": 1,
+            "unacked_restore_throttle": 1,
+            "priority_steps": sorted(MESSAGE_PRIORITY.values()),
+            "queue_order_strategy": "priority",
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+        },
+        enable_utc=True,
+    )
+    return app
+
+
+class CeleryQueue:
+    """Sends a message a scan. Call it after the commit that marked them queued."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, due: Iterable[Due]) -> int:
+        """Return how many messages were sent.
+
+        Raises: TransientError, where the broker is away; the ledger sends again what is still queued.
+        """
+        sent = 0
+        with self._app.connection_for_write() as connection:
+            try:
+                for scan in due:
+                    self._app.send_task(
+                        TASK_NAME,
+                        args=[str(scan.scan_id)],
+                        priority=MESSAGE_PRIORITY[scan.priority],
+                        connection=connection,
+                        retry=True,
+                        retry_policy=SEND_RETRY,
+                    )
+                    sent += 1
+            except (OperationalError, ConnectionError, TimeoutError) as error:
+                raise TransientError("the broker does not answer", code="broker_unreachable") from error
+        return sent

@@ -1,0 +1,126 @@
+"""analyse: the pipeline on local files. No services, no ledger."""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+from rich.console import Console
+
+from pipeline.domain import SlideResult
+from pipeline.errors import InputError
+from pipeline.pictures import overview_picture, png
+from pipeline.report import JsonObject, geojson_gz, slide_document
+from worker.analyst import Analyst, digest_of, open_analyst
+from worker.cli.submit import scan_files
+from worker.cli.tables import differential_table
+from worker.settings import load_local_settings
+from worker.stopwatch import Stopwatch
+
+S = TypeVar("S")
+T = TypeVar("T")
+
+EXIT_SOME_UNREADABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """What is wanted beside the printed result."""
+
+    geojson: Path | None
+    overlay: Path | None
+
+
+def analyse(
+    paths: Annotated[list[Path], typer.Argument(help="Scans, or folders of scans.")],
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a scan and line.")] = False,
+    geojson: Annotated[Path | None, typer.Option(help="Folder for gzipped GeoJSON, for QuPath.")] = None,
+    overlay: Annotated[Path | None, typer.Option(help="Folder for pictures with the cells outlined.")] = None,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of another model bundle.")] = None,
+    jobs: Annotated[int, typer.Option(min=1, help="Scans in flight at once.")] = 2,
+) -> None:
+    """Analyse local files and print their differentials; exit code 2 where a file could not be read."""
+    files = list(scan_files(paths))
+    output = Output(geojson, overlay)
+    for folder in (geojson, overlay):
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+    settings = load_local_settings() if bundle is None else load_local_settings(bundle=bundle)
+    unreadable = 0
+    with open_analyst(settings) as analyst:
+        answers = in_order(lambda path: _answer(analyst, path, output), files, jobs)
+        for path, answer in zip(files, answers, strict=True):
+            unreadable += isinstance(answer, InputError)
+            _print(path, answer, as_json=as_json)
+    if unreadable:
+        typer.echo(f"leukoflow: {unreadable} of {len(files)} files could not be read", err=True)
+        raise typer.Exit(EXIT_SOME_UNREADABLE)
+
+
+def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[T]:
+    """Yield the results in the order of the items, at most `jobs` under way and as many waiting."""
+    waiting: deque[Future[T]] = deque()
+    with ThreadPoolExecutor(jobs) as pool:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) >= 2 * jobs:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def _answer(analyst: Analyst, path: Path, output: Output) -> SlideResult | InputError:
+    try:
+        with analyst.open(path) as reader:
+            result = analyst.analyse(reader, digest_of(path), Stopwatch())
+            if output.overlay is not None:
+                picture = overview_picture(reader, result.analysis.cells)
+                _target(output.overlay, path, ".png").write_bytes(png(picture))
+    except InputError as error:
+        return error
+    if output.geojson is not None:
+        _target(output.geojson, path, ".geojson.gz").write_bytes(geojson_gz(result.analysis.cells))
+    return result
+
+
+def _target(folder: Path, path: Path, ending: str) -> Path:
+    return folder / (path.name + ending)
+
+
+def _print(path: Path, answer: SlideResult | InputError, *, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(_document(path, answer)))
+    elif isinstance(answer, InputError):
+        typer.echo(f"{path}: {answer.sentence}", err=True)
+    else:
+        analysis = answer.analysis
+        console = Console()
+        console.print(differential_table(f"{path}: {analysis.status.value}", analysis.differential))
+        for sentence in analysis.reasons:
+            console.print(f"  {sentence}", highlight=False)
+
+
+def _document(path: Path, answer: SlideResult | InputError) -> JsonObject:
+    """Return the scan's object; for a file that could not be read, one that says why, without cells."""
+    if isinstance(answer, SlideResult):
+        return slide_document(str(path), answer)
+    return {
+        "path": str(path),
+        "status": "rejected",
+        "reasons": [answer.sentence],
+        "error": answer.code,
+        "size_px": None,
+        "mpp": None,
+        "mpp_assumed": None,
+        "scale_source": None,
+        "cells": [],
+        "differential": None,
+        "flags": [],
+        "provenance": None,
+    }

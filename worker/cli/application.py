@@ -1,0 +1,50 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from worker.cli import analyse, demo, ledger, models, results, services, submit, synth, training
+
+app = typer.Typer(
+    name="leukoflow",
+    help="A blood-smear scan dropped into a bucket becomes a patient's leukocyte differential.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+app.command("demo")(demo.demo)
+app.command("up")(services.up)
+app.command("watch")(services.watch)
+app.command("worker")(services.worker)
+app.command("submit")(submit.submit)
+app.command("scans")(ledger.scans)
+app.command("results")(results.results)
+app.command("assign")(ledger.assign)
+app.command("requeue")(ledger.requeue)
+app.command("analyse")(analyse.analyse)
+app.command("synth")(synth.synth)
+app.command("train")(training.train)
+app.command("evaluate")(training.evaluate)
+app.add_typer(ledger.quarantine, name="quarantine")
+app.add_typer(models.models, name="models")
+app.add_typer(services.db, name="db")
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(version("leukoflow"))
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Not a medical device: for research and for the evaluation of workflows."""

@@ -1,0 +1,82 @@
+"""The processes: watch, worker, up; and the schema."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from db.database import Database
+from db.schema import require_current, upgrade
+from worker import logs
+from worker.broker import CeleryQueue, make_app
+from worker.embedded import EmbeddedSet, FixedPorts
+from worker.object_store import open_object_store
+from worker.processes import running_leukoflow
+from worker.settings import load_database_settings, load_settings
+from worker.tasks import run_worker
+from worker.watcher import Watcher
+
+db = typer.Typer(help="The database schema.", no_args_is_help=True)
+
+
+@db.command("upgrade")
+def upgrade_schema() -> None:
+    """Bring the schema to this release's revision."""
+    settings = load_database_settings()
+    typer.echo(f"schema at revision {upgrade(settings.database_url.get_secret_value())}")
+
+
+def watch() -> None:
+    """Watch the bucket: register new scans, send them to workers, take scans from silent workers."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    require_current(settings.database_url.get_secret_value())
+    with Database(settings.database_url.get_secret_value()) as database:
+        watcher = Watcher(
+            settings,
+            database,
+            open_object_store(settings, settings.bucket_scans),
+            CeleryQueue(make_app(settings)),
+        )
+        watcher.run(_stop_event())
+
+
+def worker() -> None:
+    """Analyse scans. Start as many as there are machines; SIGTERM lets the running scans finish."""
+    settings = load_settings()
+    logs.configure(settings.log_level)
+    raise typer.Exit(run_worker(settings))
+
+
+def up(
+    state: Annotated[Path, typer.Option(help="Folder of the servers' data.")] = Path("build/up"),
+    s3_port: Annotated[int | None, typer.Option(help="Port of the object store.")] = None,
+) -> None:
+    """Start the embedded set, a watcher and a worker; print where they are; stay until Ctrl-C."""
+    stop = _stop_event()
+    with EmbeddedSet(state, FixedPorts(s3=s3_port)) as servers, running_leukoflow(servers) as children:
+        settings = servers.settings()
+        typer.echo(f"object store  http://{servers.s3_endpoint}  bucket {settings.bucket_scans}")
+        typer.echo(f"secrets       {servers.state / 'secrets'}")
+        typer.echo(f"logs          {servers.state / 'logs'}")
+        typer.echo("In another shell, so that the other commands find these servers:")
+        environment = servers.environment()
+        for name in ("LEUKOFLOW_SECRETS_DIR", "LEUKOFLOW_S3_ENDPOINT", "LEUKOFLOW_S3_SECURE"):
+            typer.echo(f"  export {name}={environment[name]}")
+        typer.echo("Ctrl-C stops everything; what was stored stays.")
+        while not stop.wait(1.0):
+            if not all(child.is_running() for child in children):
+                typer.echo("leukoflow: a process ended by itself; its log says why", err=True)
+                raise typer.Exit(1)
+
+
+def _stop_event() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

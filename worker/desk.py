@@ -1,0 +1,172 @@
+"""The worker's desk: takes a scan from the ledger, keeps its lease, and puts back what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from uuid import UUID
+
+import structlog
+
+from db.database import Database
+from db.errors import LeaseLost
+from db.ledger import claim, hand_back, heartbeat, quarantine, record_digest, release_for_retry
+from db.records import Artefact, Claim, Failure
+from db.results import save_result
+from pipeline.domain import RunKey, SlideResult
+from pipeline.errors import CapacityError, DeploymentError, InputError, TransientError
+from worker.analyst import Analyst, Picture, pictures_of
+from worker.object_store import ObjectStore, StoredObject
+from worker.settings import Settings
+from worker.stopwatch import Stopwatch
+
+BACKOFF_S = 5.0
+MAX_BACKOFF_S = 300.0
+BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """What came of one claimed scan, before it is saved."""
+
+    result: SlideResult
+    artefacts: tuple[Artefact, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """Everything that a worker needs to turn one claimed scan into a saved result."""
+
+    settings: Settings
+    database: Database
+    scans: ObjectStore
+    results: ObjectStore
+    analyst: Analyst
+    worker: str
+
+    @contextmanager
+    def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
+        """Return the claim, or None where there is nothing to do. What goes wrong inside ends in the ledger.
+
+        Raises: DeploymentError, after the scan was handed back: this worker cannot go on.
+        """
+        with self.database.transaction() as connection:
+            held = claim(connection, scan_id, worker=self.worker, lease_s=self.settings.lease_s)
+        log = structlog.get_logger().bind(scan_id=str(scan_id))
+        if held is None:
+            log.info("nothing_to_claim")
+            yield None
+            return
+        log = log.bind(attempt=held.attempt_number)
+        log.info("claimed")
+        try:
+            yield held
+            log.info("completed")
+        except LeaseLost:
+            log.warning("lease_lost")
+        except InputError as error:
+            log.warning("quarantined", code=error.code)
+            self._put_aside(held, error)
+        except (TransientError, CapacityError) as error:
+            log.warning("retry_later", code=error.code)
+            self._try_again(held, Failure(error.code, error.sentence))
+        except DeploymentError as error:
+            log.critical("handed_back", code=error.code, sentence=error.sentence)
+            with suppress(LeaseLost), self.database.transaction() as connection:
+                hand_back(connection, held)
+            raise
+        except Exception:
+            log.exception("unexpected_error")
+            self._try_again(held, Failure("unexpected_error", BUG))
+
+    def analyse(self, held: Claim) -> Analysed:
+        """Return the result of the claimed scan; its pictures are in the results bucket."""
+        with self._lease(held) as watch, self._fetched(held) as (path, digest):
+            with self.database.transaction() as connection:
+                record_digest(connection, held, digest)
+            with self.analyst.open(path) as reader:
+                result = self.analyst.analyse(reader, digest, watch)
+                artefacts = tuple(
+                    self._stored(result.provenance.run_key, picture)
+                    for picture in pictures_of(reader, result)
+                )
+        return Analysed(result, artefacts)
+
+    def save(self, held: Claim, analysed: Analysed) -> None:
+        """Write the result in one transaction. Raises: LeaseLost, where somebody else has the scan by now."""
+        with self.database.transaction() as connection:
+            save_result(connection, held, analysed.result, analysed.artefacts)
+
+    @contextmanager
+    def _lease(self, held: Claim) -> Iterator[Stopwatch]:
+        """Keep the lease in a thread of its own; the stopwatch raises LeaseLost once it could not be kept."""
+        lost, done = threading.Event(), threading.Event()
+
+        def check() -> None:
+            if lost.is_set():
+                raise LeaseLost(str(held.scan_id))
+
+        watch = Stopwatch(check)
+
+        def beat() -> None:
+            while not done.wait(self.settings.heartbeat_s):
+                # A database that is away is asked again: the lease may outlast it.
+                with suppress(TransientError), self.database.transaction() as connection:
+                    if not heartbeat(connection, held, watch.progress):
+                        lost.set()
+                        return
+
+        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
+        thread.start()
+        try:
+            yield watch
+        finally:
+            done.set()
+            thread.join()
+
+    @contextmanager
+    def _fetched(self, held: Claim) -> Iterator[tuple[Path, str]]:
+        """Return the scan's bytes in the spool, and their digest; the file is gone at the end."""
+        ref = held.ref
+        listed = StoredObject(
+            key=ref.object_key,
+            etag=ref.etag,
+            size_bytes=ref.size_bytes,
+            last_modified=None,
+            version=None if ref.version == ref.etag else ref.version,
+        )
+        self.settings.spool_dir.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(dir=self.settings.spool_dir, prefix="leukoflow-") as file:
+            digest = self.scans.get_to(listed, file, self.settings.max_file_bytes)
+            file.flush()
+            yield Path(file.name), digest
+
+    def _stored(self, key: RunKey, picture: Picture) -> Artefact:
+        name = f"runs/{_run_digest(key)}/{picture.name}"
+        self.results.put_bytes(name, picture.body, picture.content_type)
+        return Artefact(
+            kind=picture.name.split(".")[0].split("-")[0],
+            bucket=self.settings.bucket_results,
+            object_name=name,
+            sha256=hashlib.sha256(picture.body).hexdigest(),
+            size_bytes=len(picture.body),
+        )
+
+    def _put_aside(self, held: Claim, error: InputError) -> None:
+        with suppress(LeaseLost), self.database.transaction() as connection:
+            quarantine(connection, held, Failure(error.code, error.sentence))
+
+    def _try_again(self, held: Claim, failure: Failure) -> None:
+        delay_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (held.attempts - 1)) * random.uniform(0.5, 1.0)
+        with suppress(LeaseLost), self.database.transaction() as connection:
+            release_for_retry(connection, held, failure, delay_s=delay_s)
+
+
+def _run_digest(key: RunKey) -> str:
+    return hashlib.sha256(f"{key.scan_digest}{key.bundle_digest}{key.spec_digest}".encode()).hexdigest()

@@ -1,0 +1,57 @@
+"""Watcher and worker as the processes they are in production, beside an embedded set."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from db.schema import upgrade
+from worker.embedded import EmbeddedSet
+from worker.embedded.process import Child, Launch
+from worker.object_store import open_object_store
+from worker.settings import Settings
+
+GRACE_S = 30.0
+
+
+def prepare_services(settings: Settings) -> None:
+    """Bring the schema up to date and make both buckets. A second time changes nothing."""
+    upgrade(settings.database_url.get_secret_value())
+    for bucket in (settings.bucket_scans, settings.bucket_results):
+        open_object_store(settings, bucket).ensure_bucket()
+
+
+def start_process(command: str, environment: Mapping[str, str], folder: Path, log_path: Path) -> Child:
+    """Return `leukoflow <command>` running as a child that ends with us. Main thread only."""
+    launch = Launch(
+        name=command,
+        command=(sys.executable, "-m", "worker", command),
+        folder=folder,
+        log_path=log_path,
+        stop_signal=signal.SIGTERM,
+        death_signal=signal.SIGTERM,
+        account=None,
+        environment=environment,
+    )
+    return Child(launch, lock=None)
+
+
+@contextmanager
+def running_leukoflow(servers: EmbeddedSet) -> Iterator[tuple[Child, Child]]:
+    """Return watcher and worker, at work on the services of `servers`; both are stopped at the end."""
+    prepare_services(servers.settings())
+    logs = servers.state / "logs"
+    environment = servers.environment()
+    children: list[Child] = []
+    try:
+        children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
+        children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
+        yield children[0], children[1]
+    finally:
+        for child in children:
+            child.ask_to_stop()
+        for child in children:
+            child.wait(GRACE_S)

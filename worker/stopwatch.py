@@ -1,0 +1,43 @@
+"""Observers of an analysis: seconds by stage, and how far it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from time import perf_counter
+
+from db.records import Progress
+from pipeline.ports import Stage
+
+
+class Stopwatch:
+    """An `Observer`: measures stages, keeps the progress, and asks `check` whether to go on."""
+
+    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+        self._check = check
+        self._seconds: dict[Stage, float] = {}
+        self._progress = Progress(0, 0, 0)
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Measure the stage; raises what `check` raises before it begins."""
+        self._check()
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self._seconds[stage] = self._seconds.get(stage, 0.0) + perf_counter() - start
+
+    def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None:
+        """Note the progress; raises what `check` raises."""
+        self._progress = Progress(tiles_done, tiles_planned, cells_found)
+        self._check()
+
+    @property
+    def progress(self) -> Progress:
+        return self._progress
+
+    @property
+    def timings_s(self) -> tuple[tuple[str, float], ...]:
+        """Seconds by stage, in the order of the stages."""
+        return tuple((stage.value, self._seconds[stage]) for stage in Stage if stage in self._seconds)

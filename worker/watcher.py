@@ -1,0 +1,175 @@
+"""The watcher: sweeps the bucket into the ledger, and sends messages for what waits there.
+
+The sweep alone is complete: it compares the full listing with the ledger. Nothing depends on events, on the
+order of keys or on the store's clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from time import monotonic
+from typing import TypeVar
+
+import structlog
+
+from db.database import Database
+from db.ledger import due_for_enqueue, expire_leases, mark_queued
+from db.records import Arrival, Due, Identity, ScanRef
+from db.registration import register_many, unregistered
+from pipeline.errors import InputError, TransientError
+from worker.broker import CeleryQueue
+from worker.identity import KeyPattern, Unidentified, identify, priority_of
+from worker.object_store import ObjectStore, StoredObject
+from worker.settings import Settings
+
+T = TypeVar("T")
+
+PAGE = 2000
+HEADS_AT_ONCE = 8
+LEASE_BACKOFF_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep:
+    """What one look at the bucket found. listed = known + registered + unsettled + gone."""
+
+    listed: int
+    known: int
+    registered: int
+    unsettled: int
+    """new, but not yet unchanged for the settle time"""
+    gone: int
+    """deleted or replaced between the listing and the look at it"""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    etag: str
+    size_bytes: int
+    since_s: float
+
+
+class Watcher:
+    """Sweeps one bucket. Two watchers may run at once: what both see is registered once."""
+
+    def __init__(
+        self, settings: Settings, database: Database, scans: ObjectStore, queue: CeleryQueue
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._scans = scans
+        self._queue = queue
+        self._pattern = KeyPattern.parse(settings.key_pattern)
+        self._unsettled: dict[str, _Seen] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Sweep, dispatch and reconcile until `stop` is set; what is away for a while is asked again."""
+        log = structlog.get_logger()
+        reconciled_s = -self._settings.reconcile_s
+        while not stop.is_set():
+            try:
+                sweep = self.sweep()
+                if monotonic() - reconciled_s >= self._settings.reconcile_s:
+                    self.reconcile()
+                    reconciled_s = monotonic()
+                sent = self.dispatch()
+                if sweep.registered or sent:
+                    log.info("swept", listed=sweep.listed, registered=sweep.registered, sent=sent)
+            except TransientError as error:
+                log.warning("sweep_failed", code=error.code, sentence=error.sentence)
+            stop.wait(self._settings.poll_s)
+
+    def sweep(self) -> Sweep:
+        """Return what the bucket held; every settled new object has its row afterwards."""
+        listed = known = registered = gone = 0
+        seen_new: dict[str, _Seen] = {}
+        for page in _pages(self._scans.list(), PAGE):
+            fresh = self._unregistered(page)
+            settled = [found for found in fresh if self._is_settled(found, seen_new)]
+            arrivals = self._arrivals(settled)
+            self._register(arrivals)
+            listed += len(page)
+            known += len(page) - len(fresh)
+            registered += len(arrivals)
+            gone += len(settled) - len(arrivals)
+        self._unsettled = seen_new
+        return Sweep(listed, known, registered, len(seen_new), gone)
+
+    def reconcile(self) -> int:
+        """Return how many scans were taken from workers that fell silent."""
+        with self._database.transaction() as connection:
+            expired = expire_leases(connection, backoff_s=LEASE_BACKOFF_S)
+        for scan in expired:
+            structlog.get_logger().warning("lease_expired", scan_id=str(scan.scan_id), state=scan.state.value)
+        return len(expired)
+
+    def dispatch(self) -> int:
+        """Return how many messages were sent, each after the commit that marked its scan queued."""
+        sent = 0
+        while due := self._marked():
+            sent += self._queue.send(due)
+        return sent
+
+    def _marked(self) -> list[Due]:
+        with self._database.transaction() as connection:
+            due = due_for_enqueue(connection, resend_after_s=self._settings.resend_after_s)
+            return mark_queued(connection, [scan.scan_id for scan in due])
+
+    def _unregistered(self, page: list[StoredObject]) -> list[StoredObject]:
+        by_ref = {self._ref(found): found for found in page}
+        with self._database.transaction() as connection:
+            return [by_ref[ref] for ref in unregistered(connection, list(by_ref))]
+
+    def _is_settled(self, found: StoredObject, seen_new: dict[str, _Seen]) -> bool:
+        now_s = monotonic()
+        before = self._unsettled.get(found.key)
+        same = before is not None and (before.etag, before.size_bytes) == (found.etag, found.size_bytes)
+        since_s = before.since_s if before is not None and same else now_s
+        if now_s - since_s >= self._settings.settle_s and (same or self._settings.settle_s == 0):
+            return True
+        seen_new[found.key] = _Seen(found.etag, found.size_bytes, since_s)
+        return False
+
+    def _arrivals(self, settled: list[StoredObject]) -> list[Arrival]:
+        with ThreadPoolExecutor(HEADS_AT_ONCE, thread_name_prefix="head") as pool:
+            return [arrival for arrival in pool.map(self._arrival, settled) if arrival is not None]
+
+    def _arrival(self, found: StoredObject) -> Arrival | None:
+        """Return the upload with its identity, or None where it is gone or other bytes lie there by now."""
+        try:
+            stat = self._scans.stat(found.key)
+        except InputError as error:
+            return None if error.code == "object_deleted" else self._identified(found, {})
+        return self._identified(found, dict(stat.metadata)) if stat.stored.etag == found.etag else None
+
+    def _identified(self, found: StoredObject, metadata: dict[str, str]) -> Arrival:
+        identity = identify(found.key, metadata, self._pattern)
+        ref, priority = self._ref(found), priority_of(metadata)
+        if isinstance(identity, Unidentified):
+            return Arrival(ref, found.key, None, identity.reason, priority)
+        return Arrival(ref, identity.slide, Identity(identity.patient, identity.specimen), None, priority)
+
+    def _ref(self, found: StoredObject) -> ScanRef:
+        return ScanRef(
+            bucket=self._settings.bucket_scans,
+            object_key=found.key,
+            version=found.version or found.etag,
+            size_bytes=found.size_bytes,
+            etag=found.etag,
+        )
+
+    def _register(self, arrivals: list[Arrival]) -> None:
+        if not arrivals:
+            return
+        with self._database.transaction() as connection:
+            register_many(connection, arrivals, max_attempts=self._settings.max_attempts)
+
+
+def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while page := list(islice(iterator, size)):
+        yield page
