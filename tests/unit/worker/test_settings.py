@@ -1,0 +1,158 @@
+"""Settings: every mistake is one line that names its variable; secrets show nowhere."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from pipeline.errors import UsageError
+from worker.settings import (
+    Settings,
+    child_environment,
+    load_database_settings,
+    load_local_settings,
+    load_settings,
+    settings_table,
+    variable_of,
+)
+
+REQUIRED = {
+    "LEUKOFLOW_DATABASE_URL": "postgresql+psycopg://u:hidden-a@h/d",
+    "LEUKOFLOW_BROKER_URL": "redis://:hidden-b@h:6379/0",
+    "LEUKOFLOW_S3_ENDPOINT": "store:9000",
+    "LEUKOFLOW_S3_ACCESS_KEY": "hidden-c",
+    "LEUKOFLOW_S3_SECRET_KEY": "hidden-d",
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Return the environment, with what is required in it and nothing else of ours."""
+    for name in [name for name in os.environ if name.startswith("LEUKOFLOW_")]:
+        monkeypatch.delenv(name)
+    for name, value in REQUIRED.items():
+        monkeypatch.setenv(name, value)
+    return monkeypatch
+
+
+def test_what_is_required_is_enough() -> None:
+    settings = load_settings()
+    assert settings.database_url.get_secret_value() == REQUIRED["LEUKOFLOW_DATABASE_URL"]
+    assert (settings.bucket_scans, settings.max_attempts, settings.s3_secure) == ("scans", 3, True)
+
+
+def test_settings_do_not_change() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.max_attempts = 5
+
+
+@pytest.mark.parametrize("name", sorted(REQUIRED))
+def test_what_is_missing_is_named(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.delenv(name)
+    with pytest.raises(UsageError, match=f"^{name} is not set; it has no default$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("LEUKOFLOW_MAX_ATTEMPTS", "many"),
+        ("LEUKOFLOW_MAX_ATTEMPTS", "0"),
+        ("LEUKOFLOW_POLL_S", "-1"),
+        ("LEUKOFLOW_BUCKET_SCANS", "No Bucket"),
+        ("LEUKOFLOW_S3_ENDPOINT", "http://store:9000"),
+        ("LEUKOFLOW_S3_SECURE", "perhaps"),
+        ("LEUKOFLOW_LOG_LEVEL", "loud"),
+        ("LEUKOFLOW_KEY_PATTERN", "<slide>.<ext>"),
+        ("LEUKOFLOW_HEARTBEAT_S", "50"),
+    ],
+)
+def test_what_makes_no_sense_is_one_line_that_names_the_variable(
+    environment: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    environment.setenv(name, value)
+    with pytest.raises(UsageError) as raised:
+        load_settings()
+    assert raised.value.sentence.startswith(name)
+    assert "\n" not in raised.value.sentence
+    assert raised.value.code == "settings_invalid"
+
+
+def test_an_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("LEUKOFLOW_MAX_ATTEMPTS", "")
+    assert load_settings().max_attempts == 3
+
+
+def test_a_secret_comes_from_the_file_that_a_variable_names(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "key").write_text("from-file\n")
+    environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
+    environment.setenv("LEUKOFLOW_S3_SECRET_KEY_FILE", str(tmp_path / "key"))
+    assert load_settings().s3_secret_key.get_secret_value() == "from-file"
+
+
+def test_secrets_come_from_a_folder_of_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "s3_secret_key").write_text("from-folder")
+    environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
+    environment.setenv("LEUKOFLOW_SECRETS_DIR", str(tmp_path))
+    assert load_settings().s3_secret_key.get_secret_value() == "from-folder"
+
+
+def test_a_secret_said_twice_or_in_a_missing_file_is_refused(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    environment.setenv("LEUKOFLOW_S3_SECRET_KEY_FILE", str(tmp_path / "key"))
+    with pytest.raises(UsageError, match="not both"):
+        load_settings()
+    environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
+    with pytest.raises(UsageError, match="LEUKOFLOW_S3_SECRET_KEY_FILE names the file"):
+        load_settings()
+
+
+def test_secrets_show_neither_in_settings_nor_in_errors(environment: pytest.MonkeyPatch) -> None:
+    settings = load_settings()
+    assert "hidden" not in repr(settings) + str(settings) + str(settings.model_dump())
+    environment.setenv("LEUKOFLOW_MAX_ATTEMPTS", "hidden")
+    with pytest.raises(UsageError) as raised:
+        load_settings()
+    assert "hidden" not in raised.value.sentence
+    assert raised.value.__cause__ is None
+
+
+def test_local_work_needs_no_services_and_results_need_the_database_only(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    for name in REQUIRED:
+        environment.delenv(name)
+    assert load_local_settings(max_pixels=7).max_pixels == 7
+    with pytest.raises(UsageError, match="LEUKOFLOW_DATABASE_URL"):
+        load_database_settings()
+    environment.setenv("LEUKOFLOW_DATABASE_URL", "postgresql+psycopg://u@h/d")
+    assert load_database_settings().database_url.get_secret_value().endswith("@h/d")
+
+
+def test_a_child_gets_our_environment_but_for_what_is_replaced(
+    environment: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "database_url").write_text("postgresql+psycopg://other")
+    environment.setenv("LEUKOFLOW_MAX_ATTEMPTS", "5")
+    child = child_environment(secrets_dir=str(tmp_path), s3_endpoint="other:1")
+    assert "LEUKOFLOW_DATABASE_URL" not in child
+    assert child["LEUKOFLOW_S3_ENDPOINT"] == "other:1"
+    assert child["LEUKOFLOW_MAX_ATTEMPTS"] == "5"
+    assert child["PATH"] == os.environ["PATH"]
+
+
+def test_the_table_tells_of_every_setting() -> None:
+    table = settings_table()
+    rows = [line for line in table.splitlines()[2:] if line]
+    assert len(rows) == len(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
+        assert f"`{variable_of(name)}`" in table
+        assert field.description, f"{name} says nothing about itself"
+    assert os.environ.get("TMPDIR", "/tmp") not in table
