@@ -13,7 +13,6 @@ from pipeline.errors import TransientError
 from worker.settings import Settings
 
 TASK_NAME = "leukoflow.analyse_scan"
-QUEUE = "leukoflow"
 
 MESSAGE_PRIORITY = {Priority.STAT: 0, Priority.ROUTINE: 9}
 """Kombu's Redis transport takes the lowest number first."""
@@ -33,7 +32,7 @@ def make_app(settings: Settings) -> Celery:
         accept_content=["json"],
         result_backend=None,
         task_ignore_result=True,
-        task_default_queue=QUEUE,
+        task_default_queue=settings.queue,
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_acks_on_failure_or_timeout=True,

@@ -81,6 +81,9 @@ class Settings(DatabaseSettings):
     s3_secure: bool = Field(default=True, description="speak TLS to the object store")
     s3_region: str = Field(default="us-east-1", description="region of the object store")
 
+    queue: str = Field(
+        default="leukoflow", pattern=r"^[\w.-]{1,64}$", description="name of the queue on the broker"
+    )
     bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
     bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
     key_pattern: str = Field(
