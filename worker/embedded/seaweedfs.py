@@ -68,9 +68,10 @@ class SeaweedFs(Server):
     def wait_stopped(self) -> None:
         super().wait_stopped()
         for part in _PARTS:
-            grpc = self._grpc_port(part)
             with contextlib.suppress(PermissionError):
-                (SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{grpc}.sock").unlink(missing_ok=True)
+                (SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{self._grpc_port(part)}.sock").unlink(
+                    missing_ok=True
+                )
 
     def _flags(self, contents: Path, identities: Path) -> list[str]:
         http = [f"-{part}.port={self._ports[f'seaweedfs.{part}']}" for part in _PARTS]
@@ -93,6 +94,10 @@ class SeaweedFs(Server):
             "-s3",
             f"-s3.config={identities}",
             "-s3.autoCreateBucket=false",
+            # Below its working folder: in /tmp somebody else's left-over of that name would stop it, and a
+            # whole path may be too long for a socket.
+            "-s3.localSocket=s3.sock",
+            "-filer.localSocket=filer.sock",
             "-s3.port.iceberg=0",
             "-s3.port.lance=0",
         ]
