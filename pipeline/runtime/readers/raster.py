@@ -17,7 +17,7 @@ from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 from pipeline.domain import Level, Rgb, SlideMeta
 from pipeline.errors import CapacityError, InputError, TransientError
 from pipeline.geometry import Mpp, Rect, Size
-from pipeline.runtime.readers import colour, resolution
+from pipeline.runtime.readers import codestream, colour, resolution
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.refusals import Refusal, refuse
 from pipeline.runtime.readers.sniff import Container
@@ -28,6 +28,8 @@ _PLUGINS: dict[Container, Callable[[IO[bytes]], Image.Image]] = {
     Container.BMP: BmpImagePlugin.BmpImageFile,
 }
 _JFIF_UNITS_UM = {1: resolution.UM_PER_INCH, 2: resolution.UM_PER_CM}
+_HEAD_BYTES = 1 << 16
+_BMP_CORE_HEADER_BYTES = 12
 _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
@@ -81,6 +83,7 @@ def read_raster(file: IO[bytes], container: Container, file_bytes: int, limits: 
 
     Raises: InputError; CapacityError, where it does not fit into memory.
     """
+    _check_claim(file, container)
     try:
         with _PLUGINS[container](file) as image:
             size_px0 = Size(*image.size)
@@ -102,6 +105,22 @@ def read_raster(file: IO[bytes], container: Container, file_bytes: int, limits: 
         raise refuse(Refusal.DAMAGED_IMAGE) from error
     except (struct.error, zlib.error, AttributeError, RuntimeError) as error:
         raise refuse(Refusal.DAMAGED_IMAGE) from error
+
+
+def _check_claim(file: IO[bytes], container: Container) -> None:
+    """Refuse sizes of 0, which Pillow takes for another format."""
+    head = file.read(_HEAD_BYTES)
+    file.seek(0)
+    claimed: Size | None = None
+    if container is Container.JPEG:
+        claimed = codestream.jpeg_size(head)
+    elif container is Container.PNG and len(head) >= 24:
+        claimed = Size(*struct.unpack_from(">II", head, 16))
+    elif container is Container.BMP and len(head) >= 26:
+        short = head[14] == _BMP_CORE_HEADER_BYTES
+        claimed = Size(*struct.unpack_from("<HH" if short else "<ii", head, 18))
+    if claimed is not None and not claimed.area:
+        raise refuse(Refusal.EMPTY_IMAGE)
 
 
 def _translated(error: OSError) -> InputError | TransientError:

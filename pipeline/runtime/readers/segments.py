@@ -116,10 +116,25 @@ class Segments:
             raise ValueError("the segment claims to be larger than its place")
 
 
-def segments_of(page: tifffile.TiffPage, read_at: ReadAt, file_bytes: int, limits: DecodeLimits) -> Segments:
-    """Return the segments of a page, all of which lie inside the file.
+def check_stored(pages: list[tifffile.TiffPage], file_bytes: int) -> None:
+    """Check that what every page stores lies inside the file, label and macro included.
 
-    Raises: InputError `empty_image`, `too_large`, `damaged_header`, `truncated`, `unsupported_format`.
+    Raises: InputError `truncated`.
+    """
+    for page in pages:
+        offsets = np.asarray(page.dataoffsets, np.uint64)
+        byte_counts = np.asarray(page.databytecounts, np.uint64)
+        stored = byte_counts > 0
+        if offsets.size != byte_counts.size:
+            raise refuse(Refusal.DAMAGED_HEADER)
+        if (byte_counts > file_bytes).any() or (offsets > file_bytes - byte_counts)[stored].any():
+            raise refuse(Refusal.TRUNCATED)
+
+
+def segments_of(page: tifffile.TiffPage, read_at: ReadAt, limits: DecodeLimits) -> Segments:
+    """Return the segments of a page.
+
+    Raises: InputError `empty_image`, `too_large`, `damaged_header`, `unsupported_format`.
     """
     size_lv = Size(page.imagewidth, page.imagelength)
     _check_kind(page)
@@ -139,7 +154,7 @@ def segments_of(page: tifffile.TiffPage, read_at: ReadAt, file_bytes: int, limit
         read_at=read_at,
     )
     _check_grid(segments, limits)
-    _check_extents(segments, file_bytes)
+    _check_byte_counts(segments)
     return segments
 
 
@@ -185,12 +200,8 @@ def _check_grid(segments: Segments, limits: DecodeLimits) -> None:
             raise refuse(Refusal.TOO_LARGE)
 
 
-def _check_extents(segments: Segments, file_bytes: int) -> None:
+def _check_byte_counts(segments: Segments) -> None:
     layout = segments.layout
     raw_bytes = segments.segment.area * layout.count * max(1, layout.bits // 8)
     if segments.byte_counts.max() > 2 * raw_bytes + _SLACK_BYTES:
         raise refuse(Refusal.DAMAGED_HEADER)
-    room = np.uint64(file_bytes) - np.minimum(segments.byte_counts, np.uint64(file_bytes))
-    stored = segments.byte_counts > 0
-    if (segments.offsets > room)[stored].any() or segments.byte_counts.max() > file_bytes:
-        raise refuse(Refusal.TRUNCATED)

@@ -20,7 +20,7 @@ from pipeline.runtime.readers.ifd import check_directories
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.raster import RasterReader, check_whole
 from pipeline.runtime.readers.refusals import Refusal, refuse
-from pipeline.runtime.readers.segments import Segments, segments_of
+from pipeline.runtime.readers.segments import Segments, check_stored, segments_of
 from pipeline.runtime.readers.tile_cache import TileCache
 
 _MAKE, _MODEL = 271, 272
@@ -79,7 +79,8 @@ def read_tiff(file: IO[bytes], file_bytes: int, limits: DecodeLimits) -> Iterato
     try:
         with tifffile.TiffFile(file, name="scan") as tiff:
             pages = _pages(tiff.pages)
-            levels = tuple(segments_of(page, read_at, file_bytes, limits) for page in _level_pages(pages))
+            check_stored(pages, file_bytes)
+            levels = tuple(segments_of(page, read_at, limits) for page in _level_pages(pages))
             meta = _meta(levels, pages)
     except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
         raise refuse(Refusal.DAMAGED_HEADER) from error
