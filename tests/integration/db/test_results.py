@@ -1,6 +1,7 @@
 """A result is saved whole and once; a patient's answer is the sum of the right slides."""
 
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
@@ -255,6 +256,26 @@ def test_the_digest_flags_a_scan_before_its_result_and_at_the_same_time_as_anoth
     with database.transaction() as connection:
         rows_now = reads.scans(connection, ScanFilter())
     assert all(row.same_content_as not in (None, row.scan_id) for row in rows_now)
+
+
+def test_two_workers_that_read_the_same_bytes_at_once_cannot_miss_each_other(database, rows):
+    one, other = (
+        claimed(database, scan_id) for scan_id in registered(database, arrival("P1"), arrival("P2"))
+    )
+
+    def read_other():
+        with database.transaction() as connection:
+            return ledger.record_digest(connection, other, digest_of("same"))
+
+    with ThreadPoolExecutor(1) as pool:
+        with database.transaction() as connection:
+            assert not ledger.record_digest(connection, one, digest_of("same"))
+            second = pool.submit(read_other)
+            deadline = time.monotonic() + 20.0
+            while not second.done() and time.monotonic() < deadline:
+                if rows("SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"):
+                    break
+        assert second.result(timeout=20.0)
 
 
 def test_a_read_is_on_record_with_its_reader_and_without_the_patients_number(database, rows):
