@@ -1,0 +1,225 @@
+"""One contract for segmenters and classifiers, direct and batched, and for the bundle that they come from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from pipeline.domain import Rgb
+from pipeline.errors import DeploymentError
+from pipeline.geometry import Size
+from pipeline.manifest import BundleManifest
+from pipeline.ports import Classifier, Segmenter
+from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
+from pipeline.runtime.bundle import Bundle, load_bundle
+from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.taxonomy import LEAVES
+from tests.contract import tiny_bundle
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("bundle")
+    tiny_bundle.write_bundle(folder)
+    return load_bundle(folder)
+
+
+@pytest.fixture(scope="module", params=["direct", "batched"])
+def segmenter(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Segmenter]:
+    direct = OnnxSegmenter(bundle, threads=1)
+    if request.param == "direct":
+        yield direct
+    else:
+        with BatchedSegmenter(direct, max_batch=4, max_wait_s=0.01) as batched:
+            yield batched
+
+
+@pytest.fixture(scope="module", params=["direct", "batched"])
+def classifier(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Classifier]:
+    direct = OnnxClassifier(bundle, threads=1)
+    if request.param == "direct":
+        yield direct
+    else:
+        with BatchedClassifier(direct, max_batch=5, max_wait_s=0.01) as batched:
+            yield batched
+
+
+def _pictures(seed: int, count: int, height: int, width: int) -> Rgb:
+    return np.random.default_rng(seed).integers(0, 256, (count, height, width, 3), dtype=np.uint8)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), count=st.integers(0, 11), rows=st.integers(1, 4), columns=st.integers(1, 4))
+def test_a_segmenter_gives_each_pixel_its_tissue(
+    segmenter: Segmenter, seed: int, count: int, rows: int, columns: int
+) -> None:
+    batch = _pictures(seed, count, rows * segmenter.stride_px, columns * segmenter.stride_px)
+    tissues = segmenter.segment(batch)
+    assert tissues.dtype == np.float32
+    assert tissues.shape == (count, 3, *batch.shape[1:3])
+    assert np.allclose(tissues, tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), count=st.integers(0, 23))
+def test_a_classifier_gives_each_members_opinion(classifier: Classifier, seed: int, count: int) -> None:
+    batch = _pictures(seed, count, classifier.crop_px.height, classifier.crop_px.width)
+    opinions = classifier.classify(batch)
+    assert opinions.dtype == np.float32
+    assert opinions.shape == (len(tiny_bundle.MEMBER_SEEDS), count, len(LEAVES))
+    assert np.allclose(opinions, tiny_bundle.expected_classes(batch), atol=TOLERANCE)
+    assert np.allclose(opinions.sum(axis=2), 1, atol=TOLERANCE)
+
+
+def test_a_batch_is_left_as_it_was(segmenter: Segmenter) -> None:
+    batch = _pictures(0, 2, 16, 16)
+    before = batch.copy()
+    segmenter.segment(batch)
+    assert np.array_equal(batch, before)
+
+
+def test_a_view_is_as_good_as_a_copy(segmenter: Segmenter) -> None:
+    batch = _pictures(0, 3, 32, 32)[:, ::2, ::2, ::-1]
+    assert np.allclose(segmenter.segment(batch), tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+
+
+@settings(max_examples=10, deadline=None)
+@given(counts=st.lists(st.integers(0, 7), min_size=2, max_size=12), seed=st.integers(0, 99))
+def test_threads_get_their_own_tissues(segmenter: Segmenter, counts: list[int], seed: int) -> None:
+    sides = (16, 24)
+    batches = [_pictures(seed + index, count, 16, sides[index % 2]) for index, count in enumerate(counts)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(segmenter.segment, batches))
+    for batch, answer in zip(batches, answers, strict=True):
+        assert answer.shape[0] == len(batch)
+        assert np.allclose(answer, tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+
+
+@settings(max_examples=10, deadline=None)
+@given(counts=st.lists(st.integers(0, 9), min_size=2, max_size=12), seed=st.integers(0, 99))
+def test_threads_get_their_own_classes(classifier: Classifier, counts: list[int], seed: int) -> None:
+    side = classifier.crop_px.width
+    batches = [_pictures(seed + index, count, side, side) for index, count in enumerate(counts)]
+    with ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(classifier.classify, batches))
+    for batch, answer in zip(batches, answers, strict=True):
+        assert answer.shape[1] == len(batch)
+        assert np.allclose(answer, tiny_bundle.expected_classes(batch), atol=TOLERANCE)
+
+
+def test_what_the_manifest_says_is_passed_on(segmenter: Segmenter, classifier: Classifier) -> None:
+    assert segmenter.stride_px == tiny_bundle.STRIDE_PX
+    assert classifier.crop_px == Size(tiny_bundle.CROP_PX, tiny_bundle.CROP_PX)
+    assert classifier.crop_mpp_um == 0.2
+
+
+def test_the_engine_names_itself(bundle: Bundle) -> None:
+    name, number, _ = OnnxSegmenter(bundle, threads=1).engine.split()
+    assert name == "onnxruntime"
+    assert number[0].isdigit()
+
+
+def _fails(folder: Path) -> DeploymentError:
+    with pytest.raises(DeploymentError) as caught:
+        OnnxClassifier(load_bundle(folder), threads=1), OnnxSegmenter(load_bundle(folder), threads=1)
+    assert "\n" not in caught.value.sentence
+    return caught.value
+
+
+@pytest.fixture
+def fresh(tmp_path: Path) -> tuple[Path, BundleManifest]:
+    return tmp_path, tiny_bundle.write_bundle(tmp_path)
+
+
+def test_a_folder_without_a_bundle(tmp_path: Path) -> None:
+    assert _fails(tmp_path).code == "bundle_missing"
+
+
+def test_a_changed_file(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    file = folder / manifest.classifier.members[1].file
+    file.write_bytes(file.read_bytes() + b"\0")
+    error = _fails(folder)
+    assert error.code == "bundle_digest"
+    assert file.name in error.sentence
+
+
+def test_a_missing_file(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    (folder / manifest.segmenter.file).unlink()
+    assert _fails(folder).code == "bundle_incomplete"
+
+
+@pytest.mark.parametrize("change", ["order", "name", "fewer"])
+def test_other_classes(fresh: tuple[Path, BundleManifest], change: str) -> None:
+    folder, manifest = fresh
+    classes = {
+        "order": manifest.classes[::-1],
+        "name": ("unicorn", *manifest.classes[1:]),
+        "fewer": manifest.classes[:-1],
+    }[change]
+    tiny_bundle.write_manifest(folder, replace(manifest, classes=classes))
+    assert _fails(folder).code == "bundle_classes"
+
+
+def test_another_opset(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    tiny_bundle.write_manifest(folder, replace(manifest, opset=tiny_bundle.OPSET + 1))
+    assert _fails(folder).code == "bundle_opset"
+
+
+def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
+    model.graph.input[0].name = model.graph.node[0].input[0] = "image"
+    return model
+
+
+def _float_input() -> onnx.ModelProto:
+    model = tiny_bundle.segmenter_model()
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT
+    return model
+
+
+def _unnormalised() -> onnx.ModelProto:
+    model = tiny_bundle.segmenter_model()
+    model.graph.node[3].CopyFrom(helper.make_node("Exp", ["scores"], ["last"]))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        pytest.param(_renamed(tiny_bundle.segmenter_model()), id="other input name"),
+        pytest.param(_float_input(), id="float input"),
+        pytest.param(tiny_bundle.segmenter_model(outputs=4), id="four tissues"),
+        pytest.param(tiny_bundle.member_model(9, outputs=3), id="a classifier"),
+        pytest.param(_unnormalised(), id="no softmax"),
+    ],
+)
+def test_a_graph_that_is_no_segmenter(fresh: tuple[Path, BundleManifest], model: onnx.ModelProto) -> None:
+    folder, manifest = fresh
+    tiny_bundle.swap_segmenter(folder, manifest, model)
+    assert _fails(folder).code == "bundle_graph"
+
+
+def test_a_file_that_is_no_graph(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    empty = onnx.ModelProto(opset_import=[helper.make_opsetid("", tiny_bundle.OPSET)])
+    body = empty.SerializeToString()
+    file = folder / manifest.segmenter.file
+    file.write_bytes(body)
+    import hashlib
+
+    entry = replace(manifest.segmenter, sha256=hashlib.sha256(body).hexdigest())
+    tiny_bundle.write_manifest(folder, replace(manifest, segmenter=entry))
+    assert _fails(folder).code == "bundle_graph"

@@ -1,0 +1,165 @@
+"""The batcher: who asked gets the answers to what was asked, whatever else was in the batch."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.domain import Probabilities, Rgb
+from pipeline.errors import CapacityError
+from pipeline.runtime.batcher import Batcher
+
+DEADLINE_S = 20
+
+
+def _items(*values: int) -> Rgb:
+    return np.array(values, np.uint8).reshape(-1, 1)
+
+
+class Doubling:
+    """A network that doubles, and remembers how large its batches were."""
+
+    def __init__(self) -> None:
+        self.sizes: list[int] = []
+
+    def __call__(self, items: Rgb) -> Probabilities:
+        self.sizes.append(len(items))
+        return items.astype(np.float32) * 2
+
+
+class Gate(Doubling):
+    """Holds its first batch until it is opened."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered = threading.Event()
+        self.opened = threading.Event()
+
+    def __call__(self, items: Rgb) -> Probabilities:
+        self.entered.set()
+        assert self.opened.wait(DEADLINE_S)
+        return super().__call__(items)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    requests=st.lists(st.lists(st.integers(0, 255), max_size=9), min_size=1, max_size=20),
+    max_batch=st.integers(1, 6),
+    wait_ms=st.integers(0, 3),
+)
+def test_each_gets_its_own_answers(requests: list[list[int]], max_batch: int, wait_ms: int) -> None:
+    run = Doubling()
+    batcher = Batcher(run, max_batch, wait_ms / 1000)
+    with ThreadPoolExecutor(5) as pool:
+        answers = list(pool.map(lambda values: batcher.submit(_items(*values)), requests))
+    batcher.close()
+    assert [answer[:, 0].tolist() for answer in answers] == [
+        [2 * value for value in values] for values in requests
+    ]
+    assert sum(run.sizes) == sum(map(len, requests))
+    assert max(run.sizes, default=0) <= max_batch
+
+
+def test_requests_that_wait_together_run_together() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=8, max_wait_s=5.0)
+    with ThreadPoolExecutor(9) as pool:
+        first = pool.submit(batcher.submit, _items(*range(8)))
+        assert gate.entered.wait(DEADLINE_S)
+        rest = [pool.submit(batcher.submit, _items(value)) for value in range(8)]
+        gate.opened.set()
+        assert first.result(DEADLINE_S).shape == (8, 1)
+        assert [answer.result(DEADLINE_S).item() for answer in rest] == [2 * value for value in range(8)]
+    batcher.close()
+    assert gate.sizes == [8, 8]
+
+
+def test_pictures_of_other_sizes_run_apart() -> None:
+    shapes: list[tuple[int, ...]] = []
+
+    def run(items: Rgb) -> Probabilities:
+        shapes.append(items.shape[1:])
+        return items.astype(np.float32)
+
+    batcher = Batcher(run, max_batch=8, max_wait_s=0.05)
+    with ThreadPoolExecutor(4) as pool:
+        batches = [np.full((1, side, 2), side, np.uint8) for side in (2, 3, 2, 3)]
+        answers = list(pool.map(batcher.submit, batches))
+    batcher.close()
+    assert [answer.shape for answer in answers] == [batch.shape for batch in batches]
+    assert set(shapes) == {(2, 2), (3, 2)}
+
+
+def test_an_error_goes_to_its_own_batch_only() -> None:
+    def run(items: Rgb) -> Probabilities:
+        if (items == 13).any():
+            raise ValueError("thirteen")
+        return items.astype(np.float32)
+
+    batcher = Batcher(run, max_batch=1, max_wait_s=0.0)
+    with ThreadPoolExecutor(4) as pool:
+        answers = [pool.submit(batcher.submit, _items(value)) for value in (12, 13, 14)]
+        assert answers[0].result(DEADLINE_S).item() == 12
+        with pytest.raises(ValueError, match="thirteen"):
+            answers[1].result(DEADLINE_S)
+        assert answers[2].result(DEADLINE_S).item() == 14
+    batcher.close()
+
+
+def test_a_batch_without_room_is_halved_once() -> None:
+    sizes: list[int] = []
+
+    def run(items: Rgb) -> Probabilities:
+        sizes.append(len(items))
+        if len(items) > 4:
+            raise CapacityError("There is no memory for this batch.", code="batch_too_large")
+        return items.astype(np.float32)
+
+    batcher = Batcher(run, max_batch=16, max_wait_s=0.0)
+    assert batcher.submit(_items(*range(7)))[:, 0].tolist() == list(range(7))
+    assert sizes == [7, 3, 4]
+    with pytest.raises(CapacityError):
+        batcher.submit(_items(*range(16)))
+    batcher.close()
+
+
+def test_a_network_that_loses_a_picture_is_found_out() -> None:
+    batcher = Batcher(lambda items: items[1:].astype(np.float32), max_batch=4, max_wait_s=0.0)
+    with pytest.raises(RuntimeError, match="3 pictures in, 2 answers out"):
+        batcher.submit(_items(1, 2, 3))
+    batcher.close()
+
+
+def test_closing_answers_what_was_asked_and_accepts_no_more() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=2, max_wait_s=5.0)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(batcher.submit, _items(1, 2))
+        assert gate.entered.wait(DEADLINE_S)
+        second = pool.submit(batcher.submit, _items(3))
+        closing = pool.submit(batcher.close)
+        gate.opened.set()
+        closing.result(DEADLINE_S)
+        assert first.result(DEADLINE_S)[:, 0].tolist() == [2, 4]
+        # the second was either asked before the close, and answered, or refused
+        error = second.exception(DEADLINE_S)
+        assert second.result().item() == 6 if error is None else isinstance(error, RuntimeError)
+    with pytest.raises(RuntimeError, match="closed"):
+        batcher.submit(_items(1))
+
+
+def test_more_askers_than_room_are_all_answered() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=1, max_wait_s=0.0)
+    with ThreadPoolExecutor(20) as pool:
+        answers = [pool.submit(batcher.submit, _items(value)) for value in range(20)]
+        assert gate.entered.wait(DEADLINE_S)
+        gate.opened.set()
+        assert [answer.result(DEADLINE_S).item() for answer in answers] == [2 * value for value in range(20)]
+    batcher.close()
+    assert gate.sizes == [1] * 20
