@@ -97,7 +97,7 @@ def _plain(canvas: _Canvas, colour: Colour, mottling: float) -> Field:
 def _with_nucleus(canvas: _Canvas, under: Field, lightness: float, dots: float) -> Field:
     """The nucleus: dense at its edge, with light parachromatin between the clumps inside."""
     inner = ramp(soften(canvas.nucleus, canvas.px(0.30)), 0.62, 0.98)
-    light = ramp(canvas.noise(canvas.texture.chromatin), 0.1, 1.9) * inner * np.float32(dots)
+    light = ramp(canvas.noise(canvas.texture.chromatin), -0.1, 1.7) * inner * np.float32(dots)
     light = light + np.float32(lightness) * inner * (1 + 0.35 * canvas.noise(canvas.texture.mottled))
     nucleus = blend(
         np.broadcast_to(canvas.stain.chromatin, (*light.shape, 3)),
@@ -111,22 +111,24 @@ def _neutrophil(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.neutrophil_cytoplasm, 0.14)
     strength = canvas.rng.uniform(0.35, 0.85)
     granules = ramp(canvas.noise(canvas.texture.granular), 0.2, 2.3) * np.float32(strength)
-    return _with_nucleus(canvas, blend(cytoplasm, canvas.stain.neutrophil_granule, granules), 0.10, 0.75)
+    return _with_nucleus(canvas, blend(cytoplasm, canvas.stain.neutrophil_granule, granules), 0.06, 0.75)
 
 
 def _lymphocyte(canvas: _Canvas) -> Field:
     paleness = np.power(canvas.stain.lymphocyte_cytoplasm, canvas.rng.uniform(0.75, 1.3)).astype(np.float32)
-    cytoplasm = _plain(canvas, paleness, 0.20)
-    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.08, 0.24), 0.55)
+    cytoplasm = _plain(canvas, paleness, 0.22)
+    dust = ramp(canvas.noise(canvas.texture.granular), -0.4, 2.2) * np.float32(canvas.rng.uniform(0.4, 0.8))
+    cytoplasm = blend(cytoplasm, canvas.stain.monocyte_granule, dust)
+    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.02, 0.14), 0.62)
 
 
 def _monocyte(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.monocyte_cytoplasm, 0.16)
     dust = ramp(canvas.noise(canvas.texture.granular), -0.2, 2.4) * np.float32(canvas.rng.uniform(0.6, 1.0))
     cytoplasm = blend(cytoplasm, canvas.stain.monocyte_granule, dust)
-    vacuoles = _discs(canvas, int(canvas.rng.integers(0, 14)), (0.30, 0.75), 0.8)
+    vacuoles = _discs(canvas, int(canvas.rng.integers(2, 26)), (0.25, 0.75), 0.92)
     cytoplasm = cytoplasm + (np.float32(0.95) - cytoplasm) * vacuoles[..., None] * np.float32(0.85)
-    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.18, 0.34), 0.72)
+    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.16, 0.32), 0.95)
 
 
 def _eosinophil(canvas: _Canvas) -> Field:
@@ -140,8 +142,8 @@ def _eosinophil(canvas: _Canvas) -> Field:
 
 def _basophil(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, canvas.stain.basophil_cytoplasm, 0.12)
-    under = _with_nucleus(canvas, cytoplasm, 0.10, 0.5)
-    count = int(canvas.cell.sum() / canvas.px(canvas.rng.uniform(0.48, 0.64)) ** 2)
+    under = _with_nucleus(canvas, cytoplasm, 0.28, 0.7)
+    count = int(canvas.cell.sum() / canvas.px(canvas.rng.uniform(0.44, 0.58)) ** 2)
     return blend(
         under, canvas.stain.basophil_granule, _discs(canvas, count, (0.16, 0.38), 0.99) * np.float32(0.92)
     )

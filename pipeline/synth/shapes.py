@@ -116,16 +116,17 @@ def _band(radius: float, rng: np.random.Generator) -> list[Stroke]:
 
 def _round(radius: float, rng: np.random.Generator) -> list[Stroke]:
     half = radius * rng.uniform(0.05, 0.14)
-    offset = radius * np.array([rng.uniform(-0.02, 0.02), rng.uniform(0.02, 0.09)])
-    width = 2 * radius * rng.uniform(0.79, 0.90) - 2 * half
+    share = rng.uniform(0.82, 0.95)
+    offset = radius * np.array([rng.uniform(-0.02, 0.02), rng.uniform(0.3, 1.0) * (1.02 - share)])
+    width = 2 * radius * share - 2 * half
     return [(np.array([(-half, 0.0), (half, 0.0)]) + offset, width)]
 
 
 def _kidney(radius: float, rng: np.random.Generator) -> list[Stroke]:
-    span = rng.uniform(1.9, 3.6)
+    span = rng.uniform(1.9, 4.2)
     arc = _arc(radius * rng.uniform(0.34, 0.42), span, 7)
     arc += np.array([0, radius * rng.uniform(0.02, 0.14)])
-    width = radius * rng.uniform(0.68, 0.84)
+    width = radius * rng.uniform(0.70, 0.92)
     end = int(rng.choice((0, 5)))
     return [(arc, width), (arc[end : end + 2], width * rng.uniform(1.0, 1.25))]
 
@@ -146,8 +147,8 @@ def _clover(radius: float, rng: np.random.Generator) -> list[Stroke]:
 _BUILDS: dict[CellClass, _Build] = {
     CellClass.NEUTROPHIL_SEGMENTED: _Build(6.0, 7.4, 0.042, 0.002, _segmented),
     CellClass.NEUTROPHIL_BAND: _Build(6.0, 7.4, 0.042, 0.002, _band),
-    CellClass.LYMPHOCYTE: _Build(4.7, 6.3, 0.035, 0.007, _round),
-    CellClass.MONOCYTE: _Build(7.2, 9.0, 0.055, 0.003, _kidney),
+    CellClass.LYMPHOCYTE: _Build(4.6, 6.2, 0.045, 0.009, _round),
+    CellClass.MONOCYTE: _Build(7.0, 8.8, 0.085, 0.005, _kidney),
     CellClass.EOSINOPHIL: _Build(6.2, 7.6, 0.042, 0.004, _bilobed),
     CellClass.BASOPHIL: _Build(5.9, 7.4, 0.040, 0.008, _clover),
 }

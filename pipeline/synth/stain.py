@@ -50,12 +50,12 @@ _GLASS = ((254.0, 231.0, 208.0), (242.0, 230.0, 238.0), (226.0, 226.0, 222.0))
 # Measured on May-Grünwald-Giemsa pictures (Acevedo et al. 2020), each divided by its glass.
 _AZURE: Mapping[str, ArrayLike] = {
     "chromatin": (0.235, 0.095, 0.585),
-    "parachromatin": (0.56, 0.36, 0.70),
+    "parachromatin": (0.60, 0.40, 0.70),
     "lymphocyte_cytoplasm": (0.53, 0.55, 0.82),
     "monocyte_cytoplasm": (0.69, 0.65, 0.83),
     "monocyte_granule": (0.50, 0.38, 0.76),
-    "basophil_cytoplasm": (0.74, 0.60, 0.82),
-    "basophil_granule": (0.22, 0.09, 0.50),
+    "basophil_cytoplasm": (0.80, 0.60, 0.78),
+    "basophil_granule": (0.20, 0.065, 0.42),
     "platelet": (0.66, 0.56, 0.80),
     "platelet_granule": (0.36, 0.16, 0.58),
     "neutrophil_granule": (0.70, 0.46, 0.74),

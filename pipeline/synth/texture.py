@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.synth.stain import Field
 
 _SIDE_PX = 1024
-_CHROMATIN_UM, _GRANULAR_UM, _MOTTLED_UM = 0.15, 0.12, 0.75
+_CHROMATIN_UM, _GRANULAR_UM, _MOTTLED_UM = 0.13, 0.12, 0.75
 
 
 class Texture:
