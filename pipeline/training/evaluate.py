@@ -71,20 +71,28 @@ class BundleReport:
         return json.dumps(asdict(self), indent=1)
 
     def scores(self) -> list[tuple[str, str, float]]:
-        """Return (data set, measure, value) of the ensemble and the segmenter, for the manifest."""
+        """Return (data set, measure, value) for the manifest: members over all sets, the ensemble by set."""
         out: list[tuple[str, str, float]] = []
         for part in self.classification:
-            if part.n:
-                prefix = "" if part.member == MEAN_MEMBER else part.member + "_"
-                out.append((part.data_set, prefix + "group_accuracy", part.group_accuracy))
-                out.append((part.data_set, prefix + "group_macro_f1", part.group_macro_f1))
-                if part.leaf_accuracy is not None:
-                    out.append((part.data_set, prefix + "leaf_accuracy", part.leaf_accuracy))
+            if part.n == 0 or (part.member != MEAN_MEMBER and part.data_set != ALL_SETS):
+                continue
+            prefix = "" if part.member == MEAN_MEMBER else part.member + "_"
+            named = {
+                "group_accuracy": part.group_accuracy,
+                "group_macro_f1": part.group_macro_f1,
+                "leaf_accuracy": part.leaf_accuracy,
+                "not_cells_accuracy": part.not_cells_accuracy,
+            }
+            out += [
+                (part.data_set, prefix + name, value) for name, value in named.items() if value is not None
+            ]
         for field in self.segmentation:
-            out.append((field.data_set, "cell_dice", field.cell_dice))
-            out.append((field.data_set, "cell_iou", field.cell_iou))
-            out.append((field.data_set, "nucleus_dice", field.nucleus_dice))
-            out.append((field.data_set, "nucleus_iou", field.nucleus_iou))
+            out += [
+                (field.data_set, "cell_dice", field.cell_dice),
+                (field.data_set, "cell_iou", field.cell_iou),
+                (field.data_set, "nucleus_dice", field.nucleus_dice),
+                (field.data_set, "nucleus_iou", field.nucleus_iou),
+            ]
         return out
 
 
