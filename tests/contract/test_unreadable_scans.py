@@ -19,7 +19,7 @@ from pipeline.runtime.readers import DecodeLimits, Refusal, open_slide
 from tests.contract.scan_files import FORMATS, png_bytes, smooth_rgb, tiff_bytes, with_tag
 
 WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, OFFSETS, STRIP_BYTES = 256, 257, 259, 262, 273, 279
-TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTES = 322, 323, 324, 325
+TILE_WIDTH, TILE_OFFSETS, TILE_BYTES, SAMPLES_PER_PIXEL = 322, 324, 325, 277
 
 
 def _file(name: str) -> Callable[[Path], bytes]:
@@ -73,6 +73,13 @@ def _float_tiff(folder: Path) -> bytes:
     return (folder / "float").read_bytes()
 
 
+def _lost_alpha(folder: Path) -> bytes:
+    """Says that one of its samples is alpha, and has only three."""
+    rgba = np.dstack([smooth_rgb(), smooth_rgb()[..., :1]])
+    tifffile.imwrite(folder / "rgba", rgba, photometric="rgb", extrasamples=["unassalpha"], metadata=None)
+    return with_tag((folder / "rgba").read_bytes(), SAMPLES_PER_PIXEL, 3)
+
+
 DICOM = b"\0" * 128 + b"DICM" + b"\0" * 200
 JPEG_0 = b"\xff\xd8\xff\xc0\x00\x11\x08\x00\x00\x00\x00\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01\xff\xd9"
 
@@ -109,6 +116,7 @@ CASES: dict[str, tuple[Callable[[Path], bytes], Refusal]] = {
     "a tile of 4 GB": (_lying(TILE_BYTES, 2**32 - 1, tile=(160, 208)), Refusal.TRUNCATED),
     "unknown compression": (_lying(COMPRESSION, 52479), Refusal.UNSUPPORTED_FORMAT),
     "unknown colours": (_lying(PHOTOMETRIC, 32803), Refusal.UNSUPPORTED_FORMAT),
+    "alpha that is not there": (_lost_alpha, Refusal.UNSUPPORTED_FORMAT),
     "floating point": (_float_tiff, Refusal.UNSUPPORTED_FORMAT),
     "directories in a circle": (_circle, Refusal.DAMAGED_HEADER),
     "noise in a tile": (_noise_tiles, Refusal.DAMAGED_TILE),

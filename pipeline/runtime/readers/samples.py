@@ -37,7 +37,7 @@ class SampleLayout:
             raise refuse_format("a TIFF with a colour space of its own")
         if self.bits not in _BITS:
             raise refuse_format("a TIFF with samples other than 1 to 16 bits")
-        if not _COLOUR_SAMPLES[self.photometric] <= self.count <= _MAX_SAMPLES:
+        if not _COLOUR_SAMPLES[self.photometric] + len(self.extra) <= self.count <= _MAX_SAMPLES:
             raise refuse_format("a TIFF with an unusual number of channels")
         if (self.photometric == PALETTE) != (self.palette is not None):
             raise refuse_format("a TIFF with a palette missing or misplaced")

@@ -87,7 +87,7 @@ class Segments:
         except (ValueError, LookupError, TypeError, ArithmeticError, RuntimeError) as error:
             raise refuse(damaged) from error
         wanted = self.rect(index)
-        if rgb.shape[0] < wanted.height or rgb.shape[1] < wanted.width:
+        if rgb.shape[2] != 3 or rgb.shape[0] < wanted.height or rgb.shape[1] < wanted.width:
             raise refuse(damaged)
         return rgb
 
