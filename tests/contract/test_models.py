@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -218,8 +221,48 @@ def test_a_file_that_is_no_graph(fresh: tuple[Path, BundleManifest]) -> None:
     body = empty.SerializeToString()
     file = folder / manifest.segmenter.file
     file.write_bytes(body)
-    import hashlib
 
     entry = replace(manifest.segmenter, sha256=hashlib.sha256(body).hexdigest())
     tiny_bundle.write_manifest(folder, replace(manifest, segmenter=entry))
     assert _fails(folder).code == "bundle_graph"
+
+
+def test_the_shipped_bundle_opens() -> None:
+    shipped = load_bundle()
+    segmenter, classifier = OnnxSegmenter(shipped, threads=1), OnnxClassifier(shipped, threads=1)
+    side = 4 * segmenter.stride_px
+    assert segmenter.segment(_pictures(0, 2, side, side)).shape == (2, 3, side, side)
+    crops = _pictures(0, 2, classifier.crop_px.height, classifier.crop_px.width)
+    assert classifier.classify(crops).shape == (3, 2, len(LEAVES))
+
+
+SHORT_OF_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from pipeline.errors import CapacityError
+from pipeline.runtime.bundle import load_bundle
+from pipeline.runtime.onnx_engine import OnnxSegmenter
+
+segmenter = OnnxSegmenter(load_bundle(Path(sys.argv[1])), threads=1)
+large, small = np.zeros((1, 4096, 4096, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)
+pages = int(Path("/proc/self/statm").read_text().split()[0])
+limit_bytes = pages * resource.getpagesize() + 100 * 2**20
+resource.setrlimit(resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+try:
+    segmenter.segment(large)
+except CapacityError as error:
+    print(error.code, segmenter.segment(small).shape)
+"""
+
+
+def test_a_batch_without_memory_is_a_capacity_error(bundle: Bundle) -> None:
+    """In a process of its own, with 100 MB left for a batch that takes 200 MB and more."""
+    ended = subprocess.run(
+        [sys.executable, "-c", SHORT_OF_MEMORY, str(bundle.folder)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ended.stdout.strip() == "batch_too_large (1, 3, 64, 64)", ended.stderr[-800:]
