@@ -53,6 +53,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     root = logging.getLogger()
     root.handlers = [foreign]
     root.setLevel(max(threshold, logging.WARNING))
+    logging.captureWarnings(True)
 
 
 def withhold(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:

@@ -1,13 +1,15 @@
-"""train and evaluate. They need the `train` extra; nothing else does."""
+"""train and evaluate. Training needs the `train` extra; nothing else does."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from pipeline.errors import UsageError
+from worker.cli.evaluation import evaluate_and_print
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets, each with labels.csv.")]
 
@@ -31,16 +33,11 @@ def evaluate(
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans a set.")] = None,
 ) -> None:
     """Measure a bundle on the val splits: classes, outlines, detection, by data set."""
-    _require_extra()
-    from worker.cli.evaluation import evaluate_and_print
-
     evaluate_and_print(data, bundle, as_json=as_json, limit=limit)
 
 
 def _require_extra() -> None:
-    try:
-        import torch  # noqa: F401
-    except ImportError as error:
+    if find_spec("torch") is None:
         raise UsageError(
-            "this command needs torch; install it with: pip install 'leukoflow[train]'", code="extra_missing"
-        ) from error
+            "training needs torch; install it with: pip install 'leukoflow[train]'", code="extra_missing"
+        )
