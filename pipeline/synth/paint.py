@@ -119,7 +119,7 @@ def _lymphocyte(canvas: _Canvas) -> Field:
     cytoplasm = _plain(canvas, paleness, 0.22)
     dust = ramp(canvas.noise(canvas.texture.granular), -0.4, 2.2) * np.float32(canvas.rng.uniform(0.4, 0.8))
     cytoplasm = blend(cytoplasm, canvas.stain.monocyte_granule, dust)
-    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.02, 0.14), 0.62)
+    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.08, 0.22), 0.28)
 
 
 def _monocyte(canvas: _Canvas) -> Field:
@@ -128,7 +128,7 @@ def _monocyte(canvas: _Canvas) -> Field:
     cytoplasm = blend(cytoplasm, canvas.stain.monocyte_granule, dust)
     vacuoles = _discs(canvas, int(canvas.rng.integers(2, 26)), (0.25, 0.75), 0.92)
     cytoplasm = cytoplasm + (np.float32(0.95) - cytoplasm) * vacuoles[..., None] * np.float32(0.85)
-    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.16, 0.32), 0.95)
+    return _with_nucleus(canvas, cytoplasm, canvas.rng.uniform(0.34, 0.50), 0.70)
 
 
 def _eosinophil(canvas: _Canvas) -> Field:

@@ -116,7 +116,7 @@ def _band(radius: float, rng: np.random.Generator) -> list[Stroke]:
 
 def _round(radius: float, rng: np.random.Generator) -> list[Stroke]:
     half = radius * rng.uniform(0.05, 0.14)
-    share = rng.uniform(0.82, 0.95)
+    share = rng.uniform(0.86, 0.97)
     offset = radius * np.array([rng.uniform(-0.02, 0.02), rng.uniform(0.3, 1.0) * (1.02 - share)])
     width = 2 * radius * share - 2 * half
     return [(np.array([(-half, 0.0), (half, 0.0)]) + offset, width)]
@@ -147,8 +147,8 @@ def _clover(radius: float, rng: np.random.Generator) -> list[Stroke]:
 _BUILDS: dict[CellClass, _Build] = {
     CellClass.NEUTROPHIL_SEGMENTED: _Build(6.0, 7.4, 0.042, 0.002, _segmented),
     CellClass.NEUTROPHIL_BAND: _Build(6.0, 7.4, 0.042, 0.002, _band),
-    CellClass.LYMPHOCYTE: _Build(4.6, 6.2, 0.045, 0.009, _round),
-    CellClass.MONOCYTE: _Build(7.0, 8.8, 0.085, 0.005, _kidney),
+    CellClass.LYMPHOCYTE: _Build(4.6, 6.2, 0.085, 0.014, _round),
+    CellClass.MONOCYTE: _Build(7.2, 9.2, 0.125, 0.009, _kidney),
     CellClass.EOSINOPHIL: _Build(6.2, 7.6, 0.042, 0.004, _bilobed),
     CellClass.BASOPHIL: _Build(5.9, 7.4, 0.040, 0.008, _clover),
 }

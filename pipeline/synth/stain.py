@@ -52,7 +52,7 @@ _AZURE: Mapping[str, ArrayLike] = {
     "chromatin": (0.235, 0.095, 0.585),
     "parachromatin": (0.60, 0.40, 0.70),
     "lymphocyte_cytoplasm": (0.53, 0.55, 0.82),
-    "monocyte_cytoplasm": (0.69, 0.65, 0.83),
+    "monocyte_cytoplasm": (0.64, 0.60, 0.80),
     "monocyte_granule": (0.50, 0.38, 0.76),
     "basophil_cytoplasm": (0.80, 0.60, 0.78),
     "basophil_granule": (0.20, 0.065, 0.42),
