@@ -1,0 +1,200 @@
+"""The command line's contract: what it prints for programs, and what a mistake gets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from db.states import ScanState
+from pipeline.synth.truth import parse_truth
+from pipeline.taxonomy import LEAVES
+from tests.acceptance.pictures import field_jpeg
+from tests.house import House
+from worker.cli import app
+
+CELL_FIELDS = {
+    "bbox_px0", "centroid_px0", "contour_px0", "nucleus_contours_px0", "area_um2", "nucleus_area_um2",
+    "class", "probabilities", "disagreement", "call",
+}  # fmt: skip
+SCAN_FIELDS = {
+    "path", "status", "reasons", "size_px", "mpp", "cells", "differential", "flags", "provenance",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def environment(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in house.environment.items():
+        if name.startswith("LEUKOFLOW_"):
+            monkeypatch.setenv(name, value)
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, list(arguments), catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def failed(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "worker", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.fixture
+def scans(tmp_path):
+    run("synth", str(tmp_path / "scans"), "--fields", "--count", "2", "--seed", "8")
+    return tmp_path / "scans"
+
+
+def test_synth_writes_scans_with_their_truth(scans):
+    pictures = sorted(scans.glob("*.jpg"))
+    assert len(pictures) == 2
+    for picture in pictures:
+        truth = parse_truth(picture.with_suffix(".truth.json").read_text())
+        assert 1 <= len(truth.cells) <= 3
+
+
+def test_synth_slides_carry_their_scale(tmp_path):
+    run("synth", str(tmp_path), "--size", "600", "--leukocytes", "4", "--mpp", "0.25")
+    (document,) = analysed(next(tmp_path.glob("*.tif")))
+    assert document["mpp"] == 0.25
+    assert document["size_px"] == [600, 600]
+
+
+def analysed(*paths):
+    output = run("analyse", "--json", *map(str, paths))
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def test_analyse_prints_one_object_a_scan(scans):
+    documents = analysed(*sorted(scans.glob("*.jpg")))
+    assert len(documents) == 2
+    for document in documents:
+        assert document.keys() >= SCAN_FIELDS
+        assert document["mpp"] is None
+        assert document["mpp_assumed"] > 0
+        assert document["cells"]
+        for cell in document["cells"]:
+            assert cell.keys() >= CELL_FIELDS
+            assert set(cell["probabilities"]) == {leaf.value for leaf in LEAVES}
+            assert sum(cell["probabilities"].values()) == pytest.approx(1, abs=1e-3)
+            assert cell["call"] in ("accepted", "unidentified", "artefact")
+        assert document["differential"]["n_found"] == len(document["cells"])
+        assert len(document["provenance"]["scan_digest"]) == 64
+
+
+def test_analyse_draws_and_writes_geojson(scans, tmp_path):
+    path = next(scans.glob("*.jpg"))
+    run("analyse", str(path), "--overlay", str(tmp_path / "o"), "--geojson", str(tmp_path / "g"))
+    assert (tmp_path / "o" / f"{path.name}.png").stat().st_size > 10_000
+    assert (tmp_path / "g" / f"{path.name}.geojson.gz").exists()
+
+
+def test_a_file_that_cannot_be_read_is_said_and_exits_2(scans, tmp_path):
+    bad = tmp_path / "text.png"
+    bad.write_text("no picture")
+    result = failed("analyse", "--json", str(bad), str(next(scans.glob("*.jpg"))))
+    assert result.returncode == 2
+    first, second = (json.loads(line) for line in result.stdout.splitlines())
+    assert (first["status"], first["error"], first["cells"]) == ("rejected", "not_an_image", [])
+    assert second["cells"]
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("analyse", "no/such/file.png"),
+        ("results", "nobody-has-this-number"),
+        ("assign", "00000000", "--patient", "P-1"),
+        ("requeue", "ffffffff"),
+        ("submit", "no/such/file.png", "--patient", "P-1"),
+        ("train", "no-such-recipe", "--data", "no/such/folder"),
+        ("synth", "out", "--mpp", "40"),
+    ],
+)
+def test_a_mistake_gets_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = failed(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("leukoflow: ")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_a_missing_setting_is_named(monkeypatch):
+    monkeypatch.delenv("LEUKOFLOW_DATABASE_URL")
+    result = failed("scans")
+    assert result.returncode == 2
+    assert "LEUKOFLOW_DATABASE_URL" in result.stderr
+
+
+def test_submitted_scans_become_results(house, scans):
+    before = sum(house.counts().values())
+    run("submit", str(scans), "--patient", "P-CLI", "--specimen", "S-1", "--stat")
+    files = len(list(scans.iterdir()))
+    house.until_ended(before + files)
+
+    lines = [json.loads(line) for line in run("scans", "--patient", "P-CLI", "--json").splitlines()]
+    assert len(lines) == files
+    assert {line["priority"] for line in lines} == {"stat"}
+    document = json.loads(run("results", "P-CLI", "--format", "json"))
+    assert document["n_slides"] == files
+    with_cells = [slide for slide in document["slides"] if slide["state"] == "completed"]
+    assert len(with_cells) == 2
+    for slide in with_cells:
+        assert all(cell.keys() >= CELL_FIELDS for cell in slide["cells"])
+        assert slide["differential"]["n_found"] == len(slide["cells"])
+    rows = list(csv.DictReader(io.StringIO(run("results", "P-CLI", "--format", "csv"))))
+    assert {row["class"] for row in rows} >= {"neutrophil", "lymphocyte"}
+    assert "neutrophil" in run("results", "P-CLI")
+
+
+def test_submitting_never_overwrites(house, scans):
+    path = next(scans.glob("*.jpg"))
+    before = sum(house.counts().values())
+    run("submit", str(path), "--patient", "P-TWICE")
+    path.write_bytes(field_jpeg(77))
+    run("submit", str(path), "--patient", "P-TWICE")
+    house.until_ended(before + 2)
+    assert len(house.results("P-TWICE").slides) == 2
+
+
+def test_a_nameless_scan_is_assigned_by_a_person(house):
+    before = sum(house.counts().values())
+    house.drop("nameless.jpg", field_jpeg(55))
+    house.until_ended(before + 1)
+    (line,) = [
+        json.loads(row)
+        for row in run("scans", "--state", "unassigned", "--json").splitlines()
+        if json.loads(row)["slide"] == "nameless.jpg"
+    ]
+    assert line["reason"]
+    run("assign", line["scan"], "--patient", "P-FOUND", "--specimen", "S-1")
+    house.until_ended(before + 1)
+    assert house.results("P-FOUND").slides[0].state is ScanState.COMPLETED
+
+
+def test_quarantined_scans_are_listed_and_tried_again(house):
+    before = sum(house.counts().values())
+    house.drop("P-Q/S-1/broken.png", b"\x89PNG\r\n\x1a\nno")
+    house.until_ended(before + 1)
+    lines = [json.loads(line) for line in run("quarantine", "list", "--json").splitlines()]
+    (line,) = [line for line in lines if line["patient"] == "P-Q"]
+    assert line["reason"]
+    run("requeue", line["scan"][:18])
+    house.until_ended(before + 1)
+    assert house.results("P-Q").slides[0].state is ScanState.QUARANTINED
+
+
+def test_models_are_listed_and_verified():
+    assert "segmenter" in run("models", "list")
+    assert "is whole" in run("models", "verify")
+
+
+def test_the_schema_is_upgraded_twice():
+    assert run("db", "upgrade") == run("db", "upgrade")

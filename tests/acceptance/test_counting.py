@@ -1,0 +1,124 @@
+"""Counting invariants on drawn slides, with the shipped networks. Says nothing of accuracy on real blood."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipeline.domain import SlideAnalysis
+from pipeline.geometry import Rect, Size
+from pipeline.ports import SlideReader
+from pipeline.run import Execution, analyse_slide
+from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.readers import open_slide
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import Smear, draw_smear
+from pipeline.synth.spec import SmearSpec
+from worker.analyst import Analyst, open_analyst
+from worker.settings import load_local_settings
+from worker.stopwatch import Stopwatch
+
+SAME_PLACE_PX0 = 2.0
+"""Networks see a little past any halo: an outline may move by a pixel with the tile that shows it."""
+
+
+@pytest.fixture(scope="module")
+def analyst() -> Iterator[Analyst]:
+    with open_analyst(load_local_settings()) as analyst:
+        yield analyst
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Iterator[tuple[Smear, SlideReader]]:
+    smear = draw_smear(SmearSpec(Size(2304, 1792), seed=4, leukocytes=70, touching_fraction=0.2))
+    path = tmp_path_factory.mktemp("drawn") / "slide.tif"
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    with open_slide(path) as reader:
+        yield smear, reader
+
+
+def analysed(analyst: Analyst, reader: SlideReader, core_px: int, tile_batch: int = 4) -> SlideAnalysis:
+    spec = replace(analyst.spec, tile_core_px=core_px)
+    return analyse_slide(reader, analyst.models, spec, Execution(Stopwatch(), prefetch(2), tile_batch))
+
+
+@pytest.fixture(scope="module")
+def reference(analyst, drawn) -> SlideAnalysis:
+    return analysed(analyst, drawn[1], 512)
+
+
+def assert_same_cells(ours: SlideAnalysis, theirs: SlideAnalysis) -> None:
+    assert len(ours.cells) == len(theirs.cells)
+    left = list(theirs.cells)
+    for cell in ours.cells:
+        near = min(left, key=lambda other: _distance(cell, other))
+        assert _distance(cell, near) <= SAME_PLACE_PX0
+        assert near.call.cell_class is cell.call.cell_class
+        left.remove(near)
+
+
+def _distance(one, other) -> float:
+    return float(np.hypot(*np.subtract(one.instance.centroid_px0, other.instance.centroid_px0)))
+
+
+@pytest.mark.parametrize("core_px", [256, 768, 2304])
+def test_the_tile_size_changes_no_cell(analyst, drawn, reference, core_px):
+    assert_same_cells(analysed(analyst, drawn[1], core_px), reference)
+
+
+@pytest.mark.parametrize("tile_batch", [1, 7])
+def test_the_batch_changes_no_cell(analyst, drawn, reference, tile_batch):
+    assert_same_cells(analysed(analyst, drawn[1], 512, tile_batch), reference)
+
+
+def test_twice_is_the_same_to_the_last_bit(analyst, drawn, reference):
+    again = analysed(analyst, drawn[1], 512)
+    assert [c.instance.contour_px0.tolist() for c in again.cells] == [
+        c.instance.contour_px0.tolist() for c in reference.cells
+    ]
+    assert [c.call for c in again.cells] == [c.call for c in reference.cells]
+
+
+def test_every_cell_is_in_one_count(reference):
+    differential = reference.differential
+    assert differential.n_found == len(reference.cells)
+    statuses = Counter(cell.call.status for cell in reference.cells)
+    assert sum(statuses.values()) == differential.n_found
+
+
+def test_no_cell_is_counted_twice(reference):
+    for one, other in _neighbours(reference):
+        common = one.instance.bbox_px0.intersection(other.instance.bbox_px0).area
+        assert common < 0.5 * min(one.instance.bbox_px0.area, other.instance.bbox_px0.area)
+
+
+def _neighbours(analysis: SlideAnalysis):
+    cells = analysis.cells
+    return [(a, b) for i, a in enumerate(cells) for b in cells[i + 1 :] if _distance(a, b) < 60]
+
+
+def test_leukocytes_of_a_large_slide_are_found(analyst, tmp_path):
+    smear = draw_smear(SmearSpec(Size(8192, 8192), seed=9, leukocytes=500))
+    path = tmp_path / "slide.tif"
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    with open_slide(path) as reader:
+        analysis = analysed(analyst, reader, 512)
+
+    found = sum(_is_found(true, analysis) for true in smear.truth)
+    assert found >= 0.98 * len(smear.truth)
+    assert len(analysis.cells) <= 1.05 * len(smear.truth)
+
+
+def _is_found(true, analysis: SlideAnalysis) -> bool:
+    """Whether exactly one cell lies on the drawn one, at IoU ≥ 0.5 of their boxes."""
+    x, y = true.outline_px0[:, 0], true.outline_px0[:, 1]
+    box = Rect(int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1)
+    hits = 0
+    for cell in analysis.cells:
+        common = box.intersection(cell.instance.bbox_px0).area
+        hits += common >= 0.5 * (box.area + cell.instance.bbox_px0.area - common)
+    return hits == 1

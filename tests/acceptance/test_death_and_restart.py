@@ -1,0 +1,90 @@
+"""Kill -9 in mid-scan, and the whole set restarted: every scan completed once, nothing lost or doubled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy import func, select
+
+from db.states import ScanState
+from db.tables import Attempt, Cell, Run
+from pipeline.geometry import Size
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
+from tests.acceptance.pictures import field_jpeg
+from tests.house import House, house_on
+from worker.embedded import EmbeddedSet
+from worker.processes import prepare_services
+
+SHORT_LEASE = {"lease_s": "3", "heartbeat_s": "0.2", "worker_slots": "1"}
+
+
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path: Path = tmp_path_factory.mktemp("slide") / "slide.tif"
+    smear = draw_smear(SmearSpec(Size(3072, 2048), seed=21, leukocytes=60))
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    return path.read_bytes()
+
+
+def runs_and_cells(house: House) -> list[tuple[int, int]]:
+    """(cells stored, cells found) of every run."""
+    cells = select(func.count()).where(Cell.run_id == Run.id).scalar_subquery()
+    with house.database.transaction() as connection:
+        return [tuple(row) for row in connection.execute(select(cells, Run.n_found))]
+
+
+def attempts(house: House) -> list[str]:
+    with house.database.transaction() as connection:
+        return list(connection.execute(select(Attempt.outcome).order_by(Attempt.number)).scalars())
+
+
+def test_a_worker_killed_in_mid_scan_loses_and_doubles_nothing(embedded, tmp_path, slide):
+    with house_on(embedded, tmp_path, **SHORT_LEASE) as house:
+        house.start("watch")
+        first = house.start("worker")
+        house.drop("P-1/S-1/slide.tif", slide)
+        house.drop("P-1/S-1/field.jpg", field_jpeg(5))
+
+        def in_mid_scan() -> bool:
+            return any(r.state is ScanState.RUNNING and r.progress.tiles_done > 0 for r in house.rows())
+
+        house.until(in_mid_scan)
+        first.kill()
+        house.start("worker")
+        house.until_ended(2)
+
+        assert house.counts()[ScanState.COMPLETED] == 2
+        assert sorted(attempts(house)) == ["completed", "completed", "lost"]
+        found = runs_and_cells(house)
+        assert len(found) == 2
+        assert all(stored == counted for stored, counted in found)
+        assert max(counted for _, counted in found) > 30
+
+
+def test_a_restart_of_the_whole_set_loses_nothing(tmp_path):
+    servers = EmbeddedSet(tmp_path / "state")
+    folder = tmp_path / "logs"
+    folder.mkdir()
+    try:
+        servers.start()
+        with house_on(servers, folder, **SHORT_LEASE) as house:
+            house.start("watch")
+            for number in range(6):
+                house.drop(f"P-{number}/S-1/field.jpg", field_jpeg(30 + number))
+            house.until(lambda: sum(house.counts().values()) == 6)
+            house.stop()
+            values = house.settings
+            servers.stop()
+            servers.start()
+            prepare_services(values)
+            house.database.close()
+            house.start("watch")
+            house.start("worker")
+            house.until_ended(6)
+            assert house.counts()[ScanState.COMPLETED] == 6
+            assert [stored == counted for stored, counted in runs_and_cells(house)] == [True] * 6
+    finally:
+        servers.delete_outside()

@@ -1,0 +1,46 @@
+"""A bucket of ten thousand objects: one sweep registers all, the next finds nothing, memory stays small."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from time import perf_counter
+
+import psutil
+
+from db.states import ScanState
+from tests.house import house_on
+from worker.broker import CeleryQueue, make_app
+from worker.watcher import Sweep, Watcher
+
+OBJECTS = 10_000
+MEMORY_BYTES = 150 * 2**20
+
+
+def test_one_sweep_registers_ten_thousand(embedded, tmp_path, record_property):
+    with house_on(embedded, tmp_path, settle_s="0") as house:
+        with ThreadPoolExecutor(8) as pool:
+            keys = [f"P-{n % 500:04d}/S-{n % 1000:04d}/{n:05d}.jpg" for n in range(OBJECTS)]
+            list(pool.map(lambda key: house.drop(key, b"\xff\xd8 no picture"), keys))
+        queue = CeleryQueue(make_app(house.settings))
+        watcher = Watcher(house.settings, house.database, house.store, queue)
+        before_bytes, start_s = _resident_bytes(), perf_counter()
+
+        first = watcher.sweep()
+
+        record_property("first_sweep_s", perf_counter() - start_s)
+        assert first == Sweep(listed=OBJECTS, known=0, registered=OBJECTS, unsettled=0, gone=0)
+        start_s = perf_counter()
+        second = watcher.sweep()
+        record_property("second_sweep_s", perf_counter() - start_s)
+        record_property("growth_bytes", _resident_bytes() - before_bytes)
+        assert second == Sweep(listed=OBJECTS, known=OBJECTS, registered=0, unsettled=0, gone=0)
+        assert house.counts()[ScanState.RECEIVED] == OBJECTS
+        assert _resident_bytes() - before_bytes < MEMORY_BYTES
+        assert watcher.dispatch() == OBJECTS
+        assert house.counts()[ScanState.QUEUED] == OBJECTS
+        assert watcher.dispatch() == 0
+
+
+def _resident_bytes() -> int:
+    return psutil.Process(os.getpid()).memory_info().rss
