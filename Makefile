@@ -40,7 +40,7 @@ check: $(DEV)  ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
 
-bench: $(DEV)  ## ratios of speed, in one run; writes build/bench.json
+bench: $(DEV)  ## how fast, in one run; writes build/bench.json
 	@$(PY) -m tests.bench
 
 clean:  ## remove what the targets made

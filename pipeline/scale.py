@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import exp, log, pi, sqrt
 
 import cv2
@@ -17,15 +18,20 @@ from pipeline.spec import PipelineSpec
 RED_CELL_UM = 7.5
 """Source: Bain, Blood Cells, 6th ed., ch. 2: red cells on a dried smear are 6.7 to 7.7 µm across."""
 
-LEUKOCYTE_UM = 12.5
-"""Diameter of a disc with the area of the median leukocyte of a smear; measured on zheng_d1_jtsc and bccd at
-the scale their red cells give."""
+LEUKOCYTE_UM = 14.0
+"""Diameter of a disc with the area of the median leukocyte, as the segmenter outlines it; measured on the
+train splits of the data pack at the scales their red cells give."""
 
 MIN_RED_CELLS = 4
 PLAUSIBLE_UM = (0.03, 1.2)
 """From 150× oil immersion with a small camera pixel to a 10× objective."""
 
 CANDIDATES_UM = (0.045, 0.07, 0.11, 0.17, 0.27, 0.45)
+AGREEMENT = 0.2
+"""Votes within ±22 % are about the same cells."""
+PRESENCE = 0.1
+MIN_STRENGTH = 0.5
+
 MAX_SIDE_PX = 640
 """Candidate pictures are cut to this side: enough for a cell at every candidate scale."""
 
@@ -100,13 +106,28 @@ def _mode(diameters: list[float]) -> float | None:
 def leukocyte_mpp(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> Mpp | None:
     """Return the scale at which the leukocytes found are as large as leukocytes are, or None.
 
-    The segmenter sees the sample as if it had each candidate scale; the one whose cells confirm it stands.
+    The segmenter sees the sample as if it had each candidate scale. Candidates near the truth outline the
+    same cells and imply the same scale; one far off outlines a lobe or a clump, and stands alone.
     """
     votes = [vote for um in CANDIDATES_UM if (vote := _vote(sample, um, segmenter, spec)) is not None]
-    if not votes:
+    agreed = agreed_um(votes)
+    return None if agreed is None else Mpp(min(max(agreed, PLAUSIBLE_UM[0]), PLAUSIBLE_UM[1]))
+
+
+def agreed_um(votes: Sequence[tuple[float, float]]) -> float | None:
+    """Return the implied scale that most votes (support, implied µm/px) agree on, or None without support.
+
+    Of the votes that agree, each also counts `PRESENCE` for being there at all.
+    """
+    camps = [
+        [(support, um) for support, um in votes if abs(log(um / centre)) < AGREEMENT] for _, centre in votes
+    ]
+    strength = [sum(support + PRESENCE for support, _ in camp) for camp in camps]
+    if not camps or max(strength) < MIN_STRENGTH:
         return None
-    _, implied_um = max(votes)
-    return Mpp(min(max(implied_um, PLAUSIBLE_UM[0]), PLAUSIBLE_UM[1]))
+    best = camps[strength.index(max(strength))]
+    total = sum(support + PRESENCE for support, _ in best)
+    return exp(sum((support + PRESENCE) * log(um) for support, um in best) / total)
 
 
 def _vote(

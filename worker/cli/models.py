@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.runtime.bundle import SHIPPED, Bundle, load_bundle
+from worker.cli.training import require_training_extra
 from worker.settings import load_local_settings
 
 models = typer.Typer(help="Model bundles.", no_args_is_help=True)
@@ -31,6 +32,24 @@ def verify(
     chosen = load_local_settings().bundle if bundle is None else bundle
     manifest = load_bundle(chosen).manifest
     typer.echo(f"{manifest.name} {manifest.version} is whole: {manifest.digest}")
+
+
+@models.command("export")
+def export(
+    segmenter: Annotated[Path, typer.Option(help="Run folder of the segmenter.")],
+    classifier: Annotated[Path, typer.Option(help="Run folder of the classifiers.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets; its val splits give the figures.")],
+    out: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
+    name: Annotated[str, typer.Option(help="Name of the bundle.")] = "leukoflow",
+    version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0",
+) -> None:
+    """Make a bundle of trained networks: ONNX files, and the manifest that says from what and how well."""
+    require_training_extra()
+    from pipeline.training.bundle import BundleName, Runs
+    from pipeline.training.command import export_bundle
+
+    manifest = export_bundle(Runs(segmenter, classifier), data, out, BundleName(name, version))
+    typer.echo(f"{manifest.name} {manifest.version}: {manifest.digest}")
 
 
 def _bundle_table(bundle: Bundle) -> Table:

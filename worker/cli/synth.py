@@ -31,7 +31,7 @@ def synth(
     out.mkdir(parents=True, exist_ok=True)
     specs = field_specs(seed, count) if fields else _slides(count, Size(size, size), mpp, leukocytes, seed)
     for number, spec in enumerate(specs):
-        smear = draw_smear(spec)
+        smear = _drawn(spec)
         path = out / (f"field-{seed}-{number:04d}.jpg" if fields else f"slide-{seed}-{number:04d}.tif")
         if fields:
             write_field(path, smear)
@@ -46,6 +46,13 @@ def _slides(count: int, size_px0: Size, mpp: float, leukocytes: int, seed: int) 
             SmearSpec(size_px0, seed=seed + number, mpp=Mpp(mpp), leukocytes=leukocytes)
             for number in range(count)
         ]
+    except ValueError as error:
+        raise UsageError(f"this smear cannot be drawn: {error}", code="synth_invalid") from error
+
+
+def _drawn(spec: SmearSpec) -> Smear:
+    try:
+        return draw_smear(spec)
     except ValueError as error:
         raise UsageError(f"this smear cannot be drawn: {error}", code="synth_invalid") from error
 

@@ -20,7 +20,7 @@ def train(
     run: Annotated[Path, typer.Option(help="Folder for checkpoints, curves and weights.")] = Path("runs/run"),
 ) -> None:
     """Train the networks of a recipe; go on from the last checkpoint where the run was ended."""
-    _require_extra()
+    require_training_extra()
     from worker.cli.training_progress import train_with_progress
 
     train_with_progress(recipe, data, run)
@@ -36,7 +36,8 @@ def evaluate(
     evaluate_and_print(data, bundle, as_json=as_json, limit=limit)
 
 
-def _require_extra() -> None:
+def require_training_extra() -> None:
+    """Raises: UsageError, where torch is not installed."""
     if find_spec("torch") is None:
         raise UsageError(
             "training needs torch; install it with: pip install 'leukoflow[train]'", code="extra_missing"

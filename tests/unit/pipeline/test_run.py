@@ -10,6 +10,7 @@ import pytest
 from pipeline.domain import Flag, ScaleSource, SlideStatus
 from pipeline.geometry import Size
 from pipeline.run import analyse_slide
+from pipeline.scale import LEUKOCYTE_UM
 from pipeline.spec import PipelineSpec
 from tests.drawn import DrawnSlide, drawn_cells, execution, models
 
@@ -94,7 +95,7 @@ def test_few_cells_are_a_result_with_its_reason():
 def test_a_scan_without_scale_says_what_was_used():
     analysis = analysed(drawn_cells(Size(400, 400), [(200, 200)], 60), mpp=None)
     assert analysis.scale.source is ScaleSource.LEUKOCYTES
-    assert analysis.scale.mpp.um_per_px0 == pytest.approx(0.104, rel=0.1)
+    assert analysis.scale.mpp.um_per_px0 == pytest.approx(LEUKOCYTE_UM / 120, rel=0.1)
     assert Flag.SCALE_ESTIMATED in analysis.flags
 
 

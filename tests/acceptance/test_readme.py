@@ -1,0 +1,78 @@
+"""What the README says is run, and what it lists is what there is."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.house import House
+from worker.cli import app
+from worker.settings import Settings, settings_table, variable_of
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
+    return [line for block in blocks for line in block.splitlines() if line.strip()]
+
+
+def test_every_command_of_the_readme_runs(house: House, tmp_path: Path):
+    before = sum(house.counts().values())
+    assert len(commands()) >= 8
+    for command in commands():
+        name, *arguments = shlex.split(command)
+        assert name == "leukoflow"
+        result = subprocess.run(
+            [sys.executable, "-m", "worker", *arguments],
+            cwd=tmp_path,
+            env={**house.environment},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert result.returncode == 0, f"{command}\n{result.stderr}"
+        if arguments[0] == "submit":
+            before += 1
+            house.until_ended(before)
+
+
+def test_the_table_of_settings_is_that_of_the_code():
+    assert settings_table() in README
+
+
+def test_the_example_environment_names_real_settings():
+    known = {variable_of(name) for name in Settings.model_fields}
+    text = (ROOT / "deploy" / "leukoflow.env.example").read_text(encoding="utf-8")
+    named = {
+        line.split("=")[0].removesuffix("_FILE") for line in text.splitlines() if not line.startswith("#")
+    }
+    assert named <= known
+
+
+@pytest.mark.parametrize("command", sorted(set(re.findall(r"`leukoflow ([a-z]+)", README))))
+def test_every_command_named_in_the_text_exists(command: str):
+    names = {entry.name for entry in app.registered_commands} | {
+        entry.name for entry in app.registered_groups
+    }
+    assert command in names
+
+
+@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "bench"])
+def test_every_make_target_exists(target: str):
+    listed = subprocess.run(
+        ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert re.search(rf"^{target}\b", listed, re.MULTILINE)
+
+
+def test_pictures_of_the_readme_exist():
+    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
+        assert (ROOT / name).is_file()
