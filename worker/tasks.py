@@ -26,23 +26,28 @@ EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: restarting will not help before somebody mends the deployment."""
 
 
-def scan_task(desk: Desk) -> Callable[[str], None]:
+def scan_task(desk: Desk) -> Callable[[UUID], None]:
     """Return the task: claim, analyse, save."""
 
-    def analyse_scan(scan_id: str) -> None:
-        with desk.claimed(UUID(scan_id)) as claim:
+    def analyse_scan(scan_id: UUID) -> None:
+        with desk.claimed(scan_id) as claim:
             if claim is not None:
                 desk.save(claim, desk.analyse(claim))
 
     return analyse_scan
 
 
-def stopping_on_bad_deployment(task: Callable[[str], None]) -> Callable[[str], None]:
-    """Return the task, which stops the whole worker where the deployment is wrong: no scan is to blame."""
+def answering_messages(task: Callable[[UUID], None]) -> Callable[[object], None]:
+    """Return what Celery calls. No scan's id: ignored. A wrong deployment stops the whole worker."""
 
-    def guarded(scan_id: str) -> None:
+    def guarded(scan_id: object) -> None:
         try:
-            task(scan_id)
+            known = UUID(str(scan_id))
+        except ValueError:
+            structlog.get_logger().warning("message_ignored")
+            return
+        try:
+            task(known)
         except DeploymentError:
             worker_state.should_stop = EXIT_CONFIG
             raise
@@ -52,7 +57,7 @@ def stopping_on_bad_deployment(task: Callable[[str], None]) -> Callable[[str], N
 
 def register_task(app: Celery, desk: Desk) -> None:
     """Make the application answer scan messages with this desk."""
-    app.task(name=TASK_NAME, acks_late=True)(stopping_on_bad_deployment(scan_task(desk)))
+    app.task(name=TASK_NAME, acks_late=True)(answering_messages(scan_task(desk)))
 
 
 def _record_bundle(database: Database, analyst: Analyst) -> None:

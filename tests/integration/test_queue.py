@@ -1,0 +1,70 @@
+"""What a worker takes first, what it does with a scan that is gone, and what a message may not be."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from db.states import ScanState
+from tests.acceptance.pictures import field_jpeg
+from tests.house import House, house_on
+from worker.broker import TASK_NAME, make_app
+
+
+@pytest.fixture
+def house(embedded, tmp_path) -> Iterator[House]:
+    with house_on(embedded, tmp_path, worker_slots="1") as house:
+        yield house
+
+
+def test_stat_goes_before_routine(house):
+    watch = house.start("watch")
+    for number in range(4):
+        house.drop(f"P-1/S-1/{number}.jpg", field_jpeg(40 + number))
+    house.until(lambda: house.counts()[ScanState.QUEUED] == 4)
+    house.drop("P-2/S-1/urgent.jpg", field_jpeg(50), {"priority": "stat"})
+    house.until(lambda: house.counts()[ScanState.QUEUED] == 5)
+    house.start("worker")
+    house.until_ended(5)
+    ended = sorted(house.rows(), key=lambda row: row.completed_at)
+    assert ended[0].patient == "P-2"
+    assert watch.is_running()
+
+
+def test_an_object_deleted_after_its_registration_has_its_reason(house):
+    house.start("watch")
+    house.drop("P-1/S-1/a.jpg", field_jpeg(40))
+    house.until(lambda: house.counts()[ScanState.QUEUED] == 1)
+    house.store.remove("P-1/S-1/a.jpg")
+    house.start("worker")
+    house.until_ended(1)
+    (row,) = house.rows()
+    assert (row.state, row.error_code) == (ScanState.QUARANTINED, "object_deleted")
+
+
+def test_a_message_tenfold_or_of_no_scan_harms_nobody(house):
+    house.start("watch")
+    house.drop("P-1/S-1/a.jpg", field_jpeg(40))
+    house.until(lambda: house.counts()[ScanState.QUEUED] == 1)
+    app = make_app(house.settings)
+    (row,) = house.rows()
+    for argument in [str(row.scan_id)] * 10 + ["not-an-id", "00000000-0000-0000-0000-000000000000"]:
+        app.send_task(TASK_NAME, args=[argument])
+    worker = house.start("worker")
+    house.until_ended(1)
+    house.drop("P-1/S-1/b.jpg", field_jpeg(41))
+    house.until_ended(2)
+    assert house.counts()[ScanState.COMPLETED] == 2
+    assert {row.attempts for row in house.rows()} == {1}
+    assert worker.is_running()
+
+
+def test_a_stopped_worker_finishes_what_it_holds(house):
+    house.start("watch")
+    worker = house.start("worker")
+    house.drop("P-1/S-1/a.jpg", field_jpeg(40))
+    house.until(lambda: house.counts()[ScanState.RUNNING] + house.counts()[ScanState.COMPLETED] == 1)
+    worker.ask_to_stop()
+    assert worker.wait(60) == 0
+    assert house.counts()[ScanState.COMPLETED] == 1
