@@ -20,6 +20,7 @@ from pipeline.domain import (
 )
 from pipeline.geometry import Rect
 from pipeline.manifest import Json
+from pipeline.taxonomy import LOINC
 
 JsonObject: TypeAlias = "dict[str, Json]"
 
@@ -105,6 +106,7 @@ def _line(line: ClassCount) -> JsonObject:
         "percent": None if line.percent is None else round(line.percent, 3),
         "ci95": None if line.ci95_percent is None else [round(v, 3) for v in line.ci95_percent],
         "denominator": line.denominator.value,
+        "loinc": LOINC.get(line.cell_class),
     }
 
 

@@ -143,15 +143,13 @@ def _follow(console: Console, database: Database, children: Iterable[Child], exp
 
 
 def _progress_table(counts: dict[ScanState, int], progress: Progress, elapsed_s: float) -> Table:
-    table = Table(title=f"{elapsed_s:.0f} s", title_justify="left")
-    for heading in (*(state.value for state in ScanState), "tiles", "cells", "cells/s"):
-        table.add_column(heading, justify="right")
+    table = Table(title=f"{elapsed_s:.0f} s", title_justify="left", show_header=False)
     table.add_row(
-        *(str(counts[state]) for state in ScanState),
-        f"{progress.tiles_done}/{progress.tiles_planned}",
-        str(progress.cells_found),
-        f"{progress.cells_found / max(elapsed_s, 1e-9):.1f}",
+        "scans", ", ".join(f"{counts[state]} {state.value}" for state in ScanState if counts[state])
     )
+    table.add_row("tiles", f"{progress.tiles_done} of {progress.tiles_planned}")
+    cells = progress.cells_found
+    table.add_row("cells", f"{cells}, {cells / max(elapsed_s, 1e-9):.1f} a second")
     return table
 
 
