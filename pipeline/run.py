@@ -53,7 +53,7 @@ class Execution:
 
     observer: Observer
     prefetch: Prefetch
-    tile_batch: int = 4
+    tile_batch: int = 2
     crop_batch: int = 32
 
 

@@ -20,10 +20,10 @@ class PipelineSpec:
     """µm per pixel of the segmentation; a leukocyte is 40 to 80 px across"""
     assumed_mpp_um: float = 0.10
     """where the file has no scale and nothing in it can be measured: 100× oil immersion"""
-    tile_core_px: int = 512
-    halo_px: int = 96
-    """24 µm at the working scale: more than the widest leukocyte (Source: Bain, Blood Cells, 6th ed.:
-    monocyte 12 to 20 µm)"""
+    tile_core_px: int = 768
+    halo_px: int = 80
+    """20 µm at the working scale: a cell whose centre lies on the seam is seen whole, with 10 µm around it
+    (Source: Bain, Blood Cells, 6th ed.: the widest leukocyte, the monocyte, is 12 to 20 µm across)"""
     cell_threshold: float = 0.5
     """probability of cytoplasm or nucleus above which a pixel belongs to a cell"""
     nucleus_threshold: float = 0.5

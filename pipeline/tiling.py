@@ -12,19 +12,25 @@ def tile_grid(size_px: Size, core_px: int, halo_px: int, stride_px: int) -> tupl
     """Return the tiles in reading order. Their cores partition the frame of `size_px`.
 
     A frame smaller than a core gets one tile of its own size: a small picture is not padded to a tile.
-    Widths and heights with halo are multiples of `stride_px`; what lies outside the scan is white.
+    Widths and heights with halo are multiples of `stride_px`; what lies outside the scan is white, and no
+    halo reaches farther out than one such step: white glass has nothing to say about a cell.
 
-    Raises: ValueError, where core or halo is not a multiple of both 8 and the stride.
+    Raises: ValueError, where core or halo is not a multiple of the stride, or the stride not one of 8.
     """
-    if core_px % EIGHTHS or halo_px % EIGHTHS or core_px % stride_px or (2 * halo_px) % stride_px:
-        raise ValueError(f"core {core_px} px and halo {halo_px} px must be multiples of 8 and of {stride_px}")
-    step = stride_px if stride_px % EIGHTHS == 0 else EIGHTHS
+    if stride_px % EIGHTHS or core_px % stride_px or halo_px % stride_px:
+        raise ValueError(
+            f"core {core_px} px and halo {halo_px} px must be multiples of {stride_px}, and it of 8"
+        )
+    step = stride_px
+    seen = Rect(0, 0, -(-size_px.width // step) * step, -(-size_px.height // step) * step).grown(step)
     cores = [
         Rect(x, y, width, height)
         for y, height in _edges(size_px.height, core_px, step)
         for x, width in _edges(size_px.width, core_px, step)
     ]
-    return tuple(TileSpec(index, core, core.grown(halo_px)) for index, core in enumerate(cores))
+    return tuple(
+        TileSpec(index, core, core.grown(halo_px).intersection(seen)) for index, core in enumerate(cores)
+    )
 
 
 def _edges(length_px: int, core_px: int, step_px: int) -> Iterator[tuple[int, int]]:

@@ -8,13 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from pipeline.domain import Probabilities
-from pipeline.manifest import FILE_NAME, BundleManifest
+from pipeline.manifest import BundleManifest
+from pipeline.ports import Classifier, Segmenter
+from pipeline.runtime.bundle import load_bundle
+from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
 from pipeline.taxonomy import GROUPS, LEAVES, group_of
 from pipeline.training.classifying import plain_crop
-from pipeline.training.export import open_session, run_session
 from pipeline.training.metrics import Confusion, confusion
 from pipeline.training.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
@@ -101,27 +102,31 @@ def evaluate_bundle(bundle_dir: Path, data_root: Path) -> BundleReport:
 
     Raises: UsageError, where a data set is missing; DeploymentError, where the manifest is broken.
     """
-    manifest = BundleManifest.parse((bundle_dir / FILE_NAME).read_text(encoding="utf-8"))
+    bundle = load_bundle(bundle_dir)
     rows = [
         row
-        for entry in manifest.data_sets
+        for entry in bundle.manifest.data_sets
         for row in read_table(data_root, source_of(entry.folder))
         if row.split is Split.VAL
     ]
-    shape = manifest.classifier
-    crops = tuple(crop_samples(rows, shape.crop_px, shape.crop_mpp_um))
-    pixels = np.stack([plain_crop(sample, shape.crop_px) for sample in crops])
-    opinions: dict[str, Probabilities] = {}
-    for member in shape.members:
-        session = open_session(bundle_dir / member.file)
-        parts = [run_session(session, pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
-        opinions[member.name] = np.concatenate(parts)
-    opinions[MEAN_MEMBER] = np.mean(list(opinions.values()), axis=0)
+    segmenter, classifier = OnnxSegmenter(bundle), OnnxClassifier(bundle)
+    crops = tuple(crop_samples(rows, classifier.crop_px.width, classifier.crop_mpp_um))
     return BundleReport(
-        bundle_digest=manifest.digest,
-        classification=tuple(_classification(crops, opinions)),
-        segmentation=tuple(_segmentation(bundle_dir, manifest, rows)),
+        bundle_digest=bundle.manifest.digest,
+        classification=tuple(_classification(crops, _opinions(bundle.manifest, classifier, crops))),
+        segmentation=tuple(_segmentation(segmenter, bundle.manifest.segmenter.working_mpp_um, rows)),
     )
+
+
+def _opinions(
+    manifest: BundleManifest, classifier: Classifier, crops: Sequence[CropSample]
+) -> dict[str, Probabilities]:
+    """Each member's, by its name, and their mean."""
+    pixels = np.stack([plain_crop(sample, classifier.crop_px.width) for sample in crops])
+    parts = [classifier.classify(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
+    by_member = np.concatenate(parts, axis=1)
+    names = [member.name for member in manifest.classifier.members]
+    return {**dict(zip(names, by_member, strict=True)), MEAN_MEMBER: by_member.mean(axis=0)}
 
 
 def _classification(
@@ -173,25 +178,24 @@ def classification_report(
 
 
 def _segmentation(
-    bundle_dir: Path, manifest: BundleManifest, rows: Sequence[LabelRow]
+    segmenter: Segmenter, working_mpp_um: float, rows: Sequence[LabelRow]
 ) -> Iterable[SegmentationReport]:
     masked = [row for row in rows if row.mask is not None]
-    session = open_session(bundle_dir / manifest.segmenter.file)
     by_set: dict[str, list[FieldSample]] = {}
     for sample in field_samples(masked, STORE_MPP_UM):
         if sample.kind is MapKind.EXACT:
-            by_set.setdefault(sample.folder, []).append(at_scale(sample, manifest.segmenter.working_mpp_um))
+            by_set.setdefault(sample.folder, []).append(at_scale(sample, working_mpp_um))
     for data_set, samples in by_set.items():
-        yield _segmentation_report(data_set, samples, session)
+        yield _segmentation_report(data_set, samples, segmenter)
 
 
 def _segmentation_report(
-    data_set: str, samples: Sequence[FieldSample], session: ort.InferenceSession
+    data_set: str, samples: Sequence[FieldSample], segmenter: Segmenter
 ) -> SegmentationReport:
     cells, nuclei = [], []
     for sample in samples:
-        rgb, tissue = padded(sample.pixels, sample.tissue)
-        agreement = tissue_overlaps(run_session(session, rgb[None])[0], tissue)
+        rgb, tissue = padded(sample.pixels, sample.tissue, segmenter.stride_px)
+        agreement = tissue_overlaps(segmenter.segment(rgb[None])[0], tissue)
         cells.append(agreement.cell)
         if agreement.nucleus is not None:
             nuclei.append(agreement.nucleus)

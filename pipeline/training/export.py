@@ -10,13 +10,13 @@ from typing import TypeAlias
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 import torch
 from torch import Tensor, nn
 
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
 from pipeline.manifest import INPUT_NAME, OUTPUT_NAME
+from pipeline.runtime.onnx_engine import OnnxGraph, available_threads
 
 OPSET = 20
 PARITY = 1e-4
@@ -96,7 +96,7 @@ def check_parity(whole: nn.Module, shape: ExportShape, file: Path) -> float:
 
     Raises: DeploymentError, where it is above `PARITY`.
     """
-    session = open_session(file)
+    graph = OnnxGraph(file, available_threads())
     rng = np.random.default_rng(_SEED)
     worst = 0.0
     for count, extra in ((1, 0), (3, 1)):
@@ -104,20 +104,7 @@ def check_parity(whole: nn.Module, shape: ExportShape, file: Path) -> float:
         batch: Rgb = rng.integers(0, 256, (count, height, shape.side_px, 3), dtype=np.uint8)
         with torch.inference_mode():
             expected = whole(torch.from_numpy(batch)).numpy()
-        worst = max(worst, float(np.abs(expected - run_session(session, batch)).max()))
+        worst = max(worst, float(np.abs(expected - graph.run(batch)).max()))
     if worst > PARITY:
         raise DeploymentError(f"{file.name} differs from its network by {worst:.2g}.", code="export-parity")
     return worst
-
-
-def open_session(file: Path) -> ort.InferenceSession:
-    """Return an ONNX Runtime session on the CPU."""
-    return ort.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-
-
-def run_session(
-    session: ort.InferenceSession, batch: Rgb
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return the probabilities of a uint8 (N, H, W, 3) batch."""
-    (out,) = session.run([OUTPUT_NAME], {INPUT_NAME: batch})
-    return np.asarray(out, np.float32)

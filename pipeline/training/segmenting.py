@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain import Probabilities, Rgb
+from pipeline.networks.light_unet import STRIDE_PX
 from pipeline.training.augment import Warp, draw_warp, restained, warped, warped_labels
 from pipeline.training.batches import BalancedDraw, Batch, stacked
 from pipeline.training.images import resized, resized_labels
@@ -84,7 +85,7 @@ class SegmenterTask:
         losses: list[float] = []
         scores: dict[str, list[float]] = {}
         for sample in self._val:
-            rgb, tissue = padded(sample.pixels, sample.tissue)
+            rgb, tissue = padded(sample.pixels, sample.tissue, STRIDE_PX)
             logits = network(torch.from_numpy(rgb)[None])
             losses.append(float(tissue_cross_entropy(logits, torch.from_numpy(tissue)[None])))
             agreement = tissue_overlaps(logits.softmax(dim=1)[0].numpy(), tissue)
@@ -130,7 +131,7 @@ def at_scale(sample: FieldSample, mpp_um: float) -> FieldSample:
     )
 
 
-def padded(pixels: Rgb, tissue: LabelMap, multiple: int = 16) -> tuple[Rgb, LabelMap]:
+def padded(pixels: Rgb, tissue: LabelMap, multiple: int) -> tuple[Rgb, LabelMap]:
     """Return both with white glass to the right and below, sides multiples of `multiple`; it is ignored."""
     below, right = -pixels.shape[0] % multiple, -pixels.shape[1] % multiple
     rgb = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)

@@ -19,7 +19,10 @@ def test_cores_cover_each_pixel_once(width, height, core, halo):
     for tile in tile_grid(Size(width, height), core, halo, 16):
         c = tile.core_px
         covered[c.y : c.bottom, c.x : c.right] += 1
-        assert tile.halo_px == c.grown(halo)
+        assert tile.halo_px == c.grown(halo).intersection(tile.halo_px)
+        assert min(tile.halo_px.x, tile.halo_px.y) >= -16
+        inner = Rect(0, 0, width, height).intersection(c.grown(halo))
+        assert inner.intersection(tile.halo_px) == inner
         assert tile.halo_px.width % 16 == 0
         assert tile.halo_px.height % 16 == 0
     assert covered[:height, :width].min() == 1

@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 
 from pipeline.errors import DeploymentError  # noqa: E402
+from pipeline.runtime.onnx_engine import OnnxGraph  # noqa: E402
 from pipeline.training.bundle import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export import (  # noqa: E402
     OPSET,
@@ -19,8 +20,6 @@ from pipeline.training.export import (  # noqa: E402
     Probabilities,
     check_parity,
     export_onnx,
-    open_session,
-    run_session,
 )
 
 
@@ -48,7 +47,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[_TinyUNet, Path]
 
 def test_the_file_takes_bytes_of_any_size_and_gives_probabilities(exported: tuple[_TinyUNet, Path]) -> None:
     batch = np.random.default_rng(0).integers(0, 256, (5, 24, 40, 3), dtype=np.uint8)
-    out = run_session(open_session(exported[1]), batch)
+    out = OnnxGraph(exported[1], 1).run(batch)
     assert out.shape == (5, 3, 24, 40)
     assert out.dtype == np.float32
     assert np.allclose(out.sum(axis=1), 1.0, atol=1e-5)
