@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
-from pipeline.runtime.bundle import Bundle, load_bundle
-from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
-from pipeline.runtime.prefetch import prefetch
-
 from pipeline.domain import Provenance, RunKey, SlideResult
 from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
 from pipeline.run import Execution, Models, analyse_slide
+from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
+from pipeline.runtime.bundle import Bundle, load_bundle
+from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import DecodeLimits, open_slide
 from pipeline.spec import PipelineSpec
 from worker.settings import LocalSettings
