@@ -106,6 +106,7 @@ def _insert_run(connection: Connection, claim: Claim, result: SlideResult) -> in
         tissue_fraction=analysis.quality.tissue_fraction,
         focus=analysis.quality.focus,
         stain_contrast=analysis.quality.stain_contrast,
+        free_red_cells_per_mm2=analysis.quality.free_red_cells_per_mm2,
         tiles_planned=tiles.planned,
         tiles_empty=tiles.empty,
         tiles_analysed=tiles.analysed,

@@ -43,7 +43,7 @@ def runs_by_id(connection: Connection, run_ids: Sequence[int]) -> dict[int, RunR
             file_format=row.file_format,
             file_mpp=Mpp(row.file_mpp_um) if row.file_mpp_um is not None else None,
             scale=Scale(Mpp(row.mpp_um), row.scale_source),
-            quality=Quality(row.tissue_fraction, row.focus, row.stain_contrast),
+            quality=Quality(row.tissue_fraction, row.focus, row.stain_contrast, row.free_red_cells_per_mm2),
             tiles=TileCounts(row.tiles_planned, row.tiles_empty, row.tiles_analysed),
             differential=Differential(
                 row.n_leukocytes, row.n_unidentified, row.n_artefacts, row.n_found, tuple(lines[row.id])

@@ -230,6 +230,7 @@ class Run(Base):
     tissue_fraction: Mapped[float]
     focus: Mapped[float]
     stain_contrast: Mapped[float]
+    free_red_cells_per_mm2: Mapped[float]
     tiles_planned: Mapped[int]
     tiles_empty: Mapped[int]
     tiles_analysed: Mapped[int]

@@ -184,16 +184,18 @@ class SlideStatus(StrEnum):
     INSUFFICIENT = "insufficient"
     """too few cells for a differential; what was found is listed"""
     REJECTED = "rejected"
-    """nothing that could be counted: empty glass, no focus"""
+    """nothing that may be counted: empty glass, no focus, no monolayer; not pooled with the patient's others"""
 
 
 @dataclass(frozen=True, slots=True)
 class Quality:
-    """Measured on the thumbnail: fractions 0 to 1, focus as the variance of the Laplacian."""
+    """Fractions are 0 to 1; focus is the variance of the Laplacian over the squared contrast, times 10⁴."""
 
     tissue_fraction: float
     focus: float
     stain_contrast: float
+    free_red_cells_per_mm2: float
+    """on the sample; a monolayer shows hundreds, a tissue section or the thick part of a smear none"""
 
 
 @dataclass(frozen=True, slots=True)

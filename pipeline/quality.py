@@ -92,13 +92,19 @@ def _under(tissue: NDArray[np.bool_], core_px: Rect, across: float, down: float)
     return tissue[max(0, top) : bottom, max(0, left) : right]
 
 
-def quality_of(thumbnail: Rgb, sample: Rgb) -> Quality:
-    """Return the quality: tissue on the thumbnail; focus and stain on a full-resolution sample."""
+def quality_of(
+    tissue: NDArray[np.bool_], sample: Rgb, frame: WorkingFrame, red_cells_per_mm2: float
+) -> Quality:
+    """Return the quality: tissue on the thumbnail; focus and stain on a sample, at the working scale."""
+    height, width = sample.shape[:2]
+    size_px = Size(max(1, round(width / frame.scale)), max(1, round(height / frame.scale)))
+    sample = resized(sample, size_px)
     grey = cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY)
     contrast = float(np.percentile(grey, 95)) - float(np.percentile(grey, 1))
     laplacian = cv2.Laplacian(cv2.GaussianBlur(grey, (3, 3), 0), cv2.CV_32F)
     return Quality(
-        tissue_fraction=float(tissue_mask(thumbnail).mean()),
+        tissue_fraction=float(tissue.mean()),
         focus=float(laplacian.var() / max(1.0, contrast) ** 2 * 1e4),
         stain_contrast=contrast / 255.0,
+        free_red_cells_per_mm2=red_cells_per_mm2,
     )

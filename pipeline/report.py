@@ -44,6 +44,7 @@ def slide_document(path: str, result: SlideResult) -> JsonObject:
             "tissue_fraction": round(analysis.quality.tissue_fraction, 5),
             "focus": round(analysis.quality.focus, 3),
             "stain_contrast": round(analysis.quality.stain_contrast, 4),
+            "free_red_cells_per_mm2": round(analysis.quality.free_red_cells_per_mm2, 1),
         },
         "tiles": {
             "planned": analysis.tiles.planned,

@@ -23,11 +23,12 @@ from pipeline.domain import (
     TileSpec,
 )
 from pipeline.ensemble import call_cell
-from pipeline.geometry import Rect, WorkingFrame
+from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
 from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
 from pipeline.preprocess import read_crop, read_tile
 from pipeline.quality import quality_of, thumbnail_of, tiles_with_tissue, tissue_mask
+from pipeline.red_cells import free_red_cells_px0, per_mm2
 from pipeline.scale import scale_of
 from pipeline.spec import PipelineSpec
 from pipeline.stitch import Sighting, depth_px0, stitched
@@ -37,6 +38,10 @@ T = TypeVar("T")
 
 SAMPLE_PX0 = 2048
 """Side of the full-resolution sample on which scale, focus and stain are measured."""
+
+WINDOWS = 7
+WINDOW_PX0 = 1024
+"""Windows in which a monolayer is looked for, and their side."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +71,12 @@ def analyse_slide(
     """
     observer = execution.observer
     with observer.stage(Stage.THUMBNAIL):
-        thumbnail = thumbnail_of(reader)
-        tissue = tissue_mask(thumbnail)
+        tissue = tissue_mask(thumbnail_of(reader))
         sample = _sample(reader, tissue)
-        quality = quality_of(thumbnail, sample)
     with observer.stage(Stage.SCALE):
-        scale = scale_of(reader.meta.mpp, sample, models.segmenter, spec)
-    frame = _frame(reader, scale, spec)
+        scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), models.segmenter, spec)
+        frame = _frame(reader, scale, spec)
+        quality = quality_of(tissue, sample, frame.working, _monolayer(reader, tissue, scale.mpp))
     with observer.stage(Stage.TILES):
         tiles, counts = _planned(frame, tissue, models.segmenter, spec)
         sightings = tuple(_sightings(_Search(reader, models.segmenter, frame, spec, execution), tiles))
@@ -115,14 +119,37 @@ def _frame(reader: SlideReader, scale: Scale, spec: PipelineSpec) -> SlideFrame:
 
 def _sample(reader: SlideReader, tissue: NDArray[np.bool_]) -> Rgb:
     """Return level-0 pixels around the middle of the tissue, at most `SAMPLE_PX0` on a side."""
-    size = reader.meta.size_px0
     rows, columns = np.nonzero(tissue)
-    middle_y = float(np.median(rows) / tissue.shape[0]) if rows.size else 0.5
-    middle_x = float(np.median(columns) / tissue.shape[1]) if rows.size else 0.5
-    width, height = min(size.width, SAMPLE_PX0), min(size.height, SAMPLE_PX0)
-    x = min(max(0, round(middle_x * size.width - width / 2)), size.width - width)
-    y = min(max(0, round(middle_y * size.height - height / 2)), size.height - height)
-    return reader.read(0, Rect(x, y, width, height))
+    row, column = (np.median(rows), np.median(columns)) if rows.size else np.divide(tissue.shape, 2)
+    return reader.read(0, _window(reader, tissue, (float(row), float(column)), SAMPLE_PX0))
+
+
+def _monolayer(reader: SlideReader, tissue: NDArray[np.bool_], mpp: Mpp) -> float:
+    """Return the free red cells per mm² of the best of a few windows spread over the tissue.
+
+    A smear is thick at one end and feathers out at the other: some part of it is a monolayer, or it has none.
+    """
+    places = np.argwhere(tissue)
+    chosen = places[np.linspace(0, len(places) - 1, WINDOWS).round().astype(int)] if len(places) else []
+    windows = {_window(reader, tissue, (float(row), float(column)), WINDOW_PX0) for row, column in chosen}
+    return max(
+        (
+            per_mm2(free_red_cells_px0(reader.read(0, window)), Size(window.width, window.height), mpp)
+            for window in windows
+        ),
+        default=0.0,
+    )
+
+
+def _window(
+    reader: SlideReader, tissue: NDArray[np.bool_], place: tuple[float, float], side_px0: int
+) -> Rect:
+    """Return the level-0 rectangle around a (row, column) of the thumbnail, moved to lie within the scan."""
+    size = reader.meta.size_px0
+    width, height = min(size.width, side_px0), min(size.height, side_px0)
+    x = round((place[1] + 0.5) / tissue.shape[1] * size.width - width / 2)
+    y = round((place[0] + 0.5) / tissue.shape[0] * size.height - height / 2)
+    return Rect(min(max(0, x), size.width - width), min(max(0, y), size.height - height), width, height)
 
 
 def _planned(

@@ -13,16 +13,13 @@ from pipeline.domain import Rgb, Scale, ScaleSource
 from pipeline.geometry import Mpp, Size
 from pipeline.ports import Segmenter
 from pipeline.preprocess import resized
+from pipeline.red_cells import RED_CELL_UM, mode_px0
 from pipeline.spec import PipelineSpec
-
-RED_CELL_UM = 7.5
-"""Source: Bain, Blood Cells, 6th ed., ch. 2: red cells on a dried smear are 6.7 to 7.7 µm across."""
 
 LEUKOCYTE_UM = 14.0
 """Diameter of a disc with the area of the median leukocyte, as the segmenter outlines it; measured on the
 train splits of the data pack at the scales their red cells give."""
 
-MIN_RED_CELLS = 4
 PLAUSIBLE_UM = (0.03, 1.2)
 """From 150× oil immersion with a small camera pixel to a 10× objective."""
 
@@ -36,11 +33,13 @@ MAX_SIDE_PX = 640
 """Candidate pictures are cut to this side: enough for a cell at every candidate scale."""
 
 
-def scale_of(stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> Scale:
+def scale_of(
+    stated: Mpp | None, sample: Rgb, red_cells_px0: Sequence[float], segmenter: Segmenter, spec: PipelineSpec
+) -> Scale:
     """Return the scale: what the file says, else a measurement on `sample` (level 0), else the default."""
     if stated is not None:
         return Scale(stated, ScaleSource.FILE)
-    diameter_px0 = red_cell_diameter_px0(sample)
+    diameter_px0 = mode_px0(red_cells_px0)
     if diameter_px0 is not None and _plausible(RED_CELL_UM / diameter_px0):
         return Scale(Mpp(RED_CELL_UM / diameter_px0), ScaleSource.RED_CELLS)
     by_leukocytes = leukocyte_mpp(sample, segmenter, spec)
@@ -51,56 +50,6 @@ def scale_of(stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: Pipeli
 
 def _plausible(mpp_um: float) -> bool:
     return PLAUSIBLE_UM[0] <= mpp_um <= PLAUSIBLE_UM[1]
-
-
-def red_cell_diameter_px0(sample: Rgb) -> float | None:
-    """Return the median diameter of the free-lying round red cells, or None where fewer than `MIN_RED_CELLS`.
-
-    Red cells are the stained, round, filled outlines that do not touch the border and hold no nucleus.
-    """
-    reduction = max(1.0, max(sample.shape[:2]) / 1200)
-    small = resized(sample, Size(round(sample.shape[1] / reduction), round(sample.shape[0] / reduction)))
-    outlines = _outlines(small)
-    diameters = [d for d in (_round_diameter_px(outline, small) for outline in outlines) if d is not None]
-    mode = _mode(diameters)
-    return None if mode is None else mode * reduction
-
-
-def _outlines(picture: Rgb) -> list[NDArray[np.int32]]:
-    green = cv2.GaussianBlur(picture[..., 1], (0, 0), 1.0)
-    _, stained = cv2.threshold(green, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    contours, _ = cv2.findContours(stained, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    return [np.asarray(contour, np.int32) for contour in contours if len(contour) >= 20]
-
-
-def _round_diameter_px(outline: NDArray[np.int32], picture: Rgb) -> float | None:
-    x, y, width, height = cv2.boundingRect(outline)
-    if x <= 1 or y <= 1 or x + width >= picture.shape[1] - 1 or y + height >= picture.shape[0] - 1:
-        return None
-    area, around = cv2.contourArea(outline), cv2.arcLength(outline, closed=True)
-    hull = cv2.contourArea(cv2.convexHull(outline))
-    if area < 60 or 4 * pi * area / around**2 < 0.72 or area / hull < 0.93 or not 0.7 < width / height < 1.43:
-        return None
-    mask = np.zeros((height, width), np.uint8)
-    cv2.drawContours(mask, [outline - np.array([x, y])], -1, 1, cv2.FILLED)
-    own = picture[y : y + height, x : x + width][mask > 0].astype(np.int16)
-    # A nucleus is blue: red falls with green. In a red cell red stays well above green, or green well up.
-    violet = (own[:, 2] - own[:, 1] > 35) & (own[:, 1] < 140)
-    if violet.mean() > 0.12:
-        return None
-    return 2 * sqrt(area / pi)
-
-
-def _mode(diameters: list[float]) -> float | None:
-    """Return the median of the best-filled band of ±18 %, or None where it holds too few."""
-    if len(diameters) < MIN_RED_CELLS:
-        return None
-    logs = np.log(np.sort(diameters))
-    # Weighted by area: a picture full of platelets and specks still has its scale from its red cells.
-    weights = np.exp(2 * logs)
-    fills = [float(weights[np.abs(logs - centre) < 0.18].sum()) for centre in logs]
-    band = logs[np.abs(logs - logs[int(np.argmax(fills))]) < 0.18]
-    return exp(float(np.median(band))) if len(band) >= MIN_RED_CELLS else None
 
 
 def leukocyte_mpp(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> Mpp | None:

@@ -13,6 +13,7 @@ from pipeline.run import Execution, Models
 from pipeline.taxonomy import LEAVES, CellClass
 
 NUCLEUS, CYTOPLASM, GLASS = (80, 40, 120), (200, 180, 230), (240, 235, 240)
+RED_CELL = (205, 140, 140)
 
 
 class DrawnSlide:
@@ -48,6 +49,13 @@ def drawn_cells(size, cells, radius=24):
     for x, y in cells:
         cv2.circle(picture, (int(x), int(y)), radius, CYTOPLASM, -1)
         cv2.circle(picture, (int(x), int(y)), radius * 3 // 5, NUCLEUS, -1)
+    return picture
+
+
+def with_red_cells(picture, places, radius=15):
+    """The picture with a red cell at each (x, y)."""
+    for x, y in places:
+        cv2.circle(picture, (int(x), int(y)), radius, RED_CELL, -1)
     return picture
 
 

@@ -179,6 +179,7 @@ def upgrade() -> None:
         sa.Column("tissue_fraction", sa.Double(), nullable=False),
         sa.Column("focus", sa.Double(), nullable=False),
         sa.Column("stain_contrast", sa.Double(), nullable=False),
+        sa.Column("free_red_cells_per_mm2", sa.Double(), nullable=False),
         sa.Column("tiles_planned", sa.Integer(), nullable=False),
         sa.Column("tiles_empty", sa.Integer(), nullable=False),
         sa.Column("tiles_analysed", sa.Integer(), nullable=False),

@@ -105,7 +105,7 @@ def result(
             meta=SlideMeta(size_px0, None, 40.0, "a scanner", "tiff", ()),
             scale=Scale(Mpp(0.25), ScaleSource.RED_CELLS),
             frame=WorkingFrame(Fraction(1), size_px0),
-            quality=Quality(0.5, 120.0, 0.25),
+            quality=Quality(0.5, 120.0, 0.25, 700.0),
             tiles=TileCounts(planned=8, empty=3, analysed=5),
             cells=found,
             differential=differential_of(one.call for one in found),

@@ -12,7 +12,7 @@ from pipeline.geometry import Size
 from pipeline.run import analyse_slide
 from pipeline.scale import LEUKOCYTE_UM
 from pipeline.spec import PipelineSpec
-from tests.drawn import DrawnSlide, drawn_cells, execution, models
+from tests.drawn import DrawnSlide, drawn_cells, execution, models, with_red_cells
 
 SPEC = PipelineSpec(tile_core_px=256, halo_px=64)
 SIZE = Size(1100, 900)
@@ -48,17 +48,25 @@ def test_the_batch_size_changes_nothing(tile_batch, crop_batch):
     assert places(ours) == places(analysed(picture))
 
 
-def test_a_random_field_is_counted_right():
+def crowd():
     rng = np.random.default_rng(5)
-    cells = [
-        (x + rng.integers(-12, 13), y + rng.integers(-12, 13))
-        for x in range(60, 1060, 80)
-        for y in range(60, 860, 80)
-    ]
-    analysis = analysed(drawn_cells(SIZE, cells))
+    grid = [(x, y) for x in range(60, 1060, 80) for y in range(60, 860, 80)]
+    return [(x + rng.integers(-6, 7), y + rng.integers(-6, 7)) for x, y in grid]
+
+
+def test_a_crowd_is_counted_right():
+    cells = crowd()
+    between = [(x + 40, y + 40) for x in range(60, 980, 160) for y in range(60, 780, 80)]
+    analysis = analysed(with_red_cells(drawn_cells(SIZE, cells), between))
     assert len(analysis.cells) == len(cells)
     assert analysis.differential.n_leukocytes == len(cells)
     assert analysis.status is SlideStatus.REPORTABLE
+
+
+def test_many_cells_without_a_red_cell_are_no_blood_smear():
+    analysis = analysed(drawn_cells(SIZE, crowd()))
+    assert analysis.status is SlideStatus.REJECTED
+    assert "No monolayer" in analysis.reasons[0]
 
 
 @pytest.mark.parametrize("mpp", [0.0625, 0.1, 0.125, 0.25])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from pipeline.domain import ScaleSource
-from pipeline.geometry import Mpp
-from pipeline.scale import RED_CELL_UM, agreed_um, red_cell_diameter_px0, scale_of
+from pipeline.geometry import Mpp, Size
+from pipeline.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0, per_mm2
+from pipeline.scale import agreed_um, scale_of
 from pipeline.spec import PipelineSpec
 from tests.drawn import GLASS, ColourSegmenter
 
@@ -26,27 +27,37 @@ def red_cells(count, diameter, platelets=0):
     return picture
 
 
+def scaled(picture, stated=None):
+    return scale_of(stated, picture, free_red_cells_px0(picture), ColourSegmenter(), SPEC)
+
+
+def test_platelets_are_not_counted_as_red_cells():
+    picture = red_cells(8, 60, platelets=12)
+    density = per_mm2(free_red_cells_px0(picture), Size(800, 600), Mpp(0.125))
+    assert density == pytest.approx(8 / (800 * 600 * 0.125**2 * 1e-6))
+
+
 @pytest.mark.parametrize("diameter", [30, 50, 80])
 def test_red_cells_give_the_scale(diameter):
-    scale = scale_of(None, red_cells(20, diameter), ColourSegmenter(), SPEC)
+    scale = scaled(red_cells(20, diameter))
     assert scale.source is ScaleSource.RED_CELLS
     assert scale.mpp.um_per_px0 == pytest.approx(RED_CELL_UM / diameter, rel=0.06)
 
 
 def test_platelets_do_not_pass_for_red_cells():
-    assert red_cell_diameter_px0(red_cells(8, 60, platelets=12)) == pytest.approx(60, rel=0.06)
+    assert mode_px0(free_red_cells_px0(red_cells(8, 60, platelets=12))) == pytest.approx(60, rel=0.06)
 
 
 def test_too_few_red_cells_give_nothing():
-    assert red_cell_diameter_px0(red_cells(3, 60)) is None
+    assert mode_px0(free_red_cells_px0(red_cells(3, 60))) is None
 
 
 def test_what_the_file_says_goes_first():
-    assert scale_of(Mpp(0.2), red_cells(20, 60), ColourSegmenter(), SPEC).source is ScaleSource.FILE
+    assert scaled(red_cells(20, 60), Mpp(0.2)).source is ScaleSource.FILE
 
 
 def test_glass_gives_the_default():
-    scale = scale_of(None, red_cells(0, 60), ColourSegmenter(), SPEC)
+    scale = scaled(red_cells(0, 60))
     assert scale.source is ScaleSource.ASSUMED
     assert scale.mpp.um_per_px0 == SPEC.assumed_mpp_um
 
