@@ -14,8 +14,8 @@ MIN_TISSUE_FRACTION = 0.0005
 """Less stained area than this is an empty slide: one red cell on a 640×480 field is five times as much."""
 
 MIN_FOCUS = 5.0
-"""See `domain.Quality`. Nine in ten pictures of each set of the data pack lie above 6; most that are blurred
-by 0.75 µm (Gaussian sigma; chula_wbc apart, whose noise stays) lie around it or below."""
+"""See `domain.Quality`. Nine in ten pictures of each set of the data pack lie above 6; blurred by 0.75 µm
+(Gaussian sigma), most lie around it or below; chula_wbc's noise stays."""
 
 MIN_FREE_RED_CELLS_PER_MM2 = 50.0
 """Monolayers show 500 and more; the thick part of a smear, where leukocytes cannot be told apart, and what is

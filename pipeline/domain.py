@@ -184,7 +184,7 @@ class SlideStatus(StrEnum):
     INSUFFICIENT = "insufficient"
     """too few cells for a differential; what was found is listed"""
     REJECTED = "rejected"
-    """nothing that may be counted: empty glass, no focus, no monolayer; not pooled with the patient's others"""
+    """nothing that may be counted: empty glass, no focus, no monolayer; not pooled with other scans"""
 
 
 @dataclass(frozen=True, slots=True)
