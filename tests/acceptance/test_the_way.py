@@ -11,6 +11,7 @@ import tifffile
 from PIL import Image
 
 from db.reads import cells_of_run
+from db.registration import requeue
 from db.states import ScanState
 from pipeline.errors import InputError
 from tests.acceptance.pictures import encoded, field_jpeg, png_bomb
@@ -110,6 +111,32 @@ def test_the_same_picture_under_another_patient_is_flagged_on_both(house: House)
     twins = [house.results(patient).slides[0] for patient in ("P-3", "P-4")]
     assert twins[0].same_content_as == twins[1].scan_id
     assert twins[1].same_content_as == twins[0].scan_id
+
+
+def test_two_runs_give_identical_rows(house: House):
+    body = field_jpeg(13)
+    before = sum(house.counts().values())
+    house.drop("P-6/S-1/a.jpg", body)
+    house.drop("P-6/S-1/b.jpg", body)
+    house.until_ended(before + 2)
+    one, other = house.results("P-6").slides
+    with house.database.transaction() as connection:
+        rows = [repr(cells_of_run(connection, slide.run.run_id)) for slide in (one, other)]
+    assert rows[0] == rows[1]
+    assert one.run.differential == other.run.differential
+    assert house.results("P-6").n_slides_pooled == 1
+
+
+def test_analysing_again_changes_no_row(house: House):
+    (before,) = house.results("P-6").slides[:1]
+    with house.database.transaction() as connection:
+        cells = repr(cells_of_run(connection, before.run.run_id))
+        requeue(connection, before.scan_id)
+    house.until_ended(sum(house.counts().values()))
+    (after,) = house.results("P-6").slides[:1]
+    assert after.run == before.run
+    with house.database.transaction() as connection:
+        assert repr(cells_of_run(connection, after.run.run_id)) == cells
 
 
 def test_metadata_names_the_patient(house: House):
