@@ -22,10 +22,13 @@ $(RUN): $(PY) requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
-# torch has a lock file of its own: its hashes are those of the CPU build and of PyPI's files.
-$(DEV): $(RUN) requirements-dev.lock requirements-train.lock
+# torch has lock files of its own. The first names its CPU build, 190 MB, for machines whose pip finds one; the
+# second names PyPI's own build with the CUDA libraries it insists on, some gigabytes: slow, and right as well.
+$(DEV): $(RUN) requirements-dev.lock requirements-train.lock requirements-train-pypi.lock
 	@echo "installing the development tools into $(VENV) ..."
-	@$(PIP) install --require-hashes -r requirements-dev.lock -r requirements-train.lock
+	@$(PIP) install --require-hashes -r requirements-dev.lock -r requirements-train.lock \
+	  || { echo "no CPU build of torch here; installing PyPI's, which is large ..."; \
+	       $(PIP) install --require-hashes -r requirements-dev.lock -r requirements-train-pypi.lock; }
 	@touch $@
 
 demo: $(RUN)  ## scans into the bucket, differentials out; SCANS=dir for your own
