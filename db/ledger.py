@@ -212,14 +212,19 @@ def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *,
     return ScanState.RETRYABLE
 
 
-def hand_back(connection: Connection, claim: Claim) -> None:
-    """Give the scan back untouched, for a worker that has to stop; the attempt does not count against it.
+def hand_back(connection: Connection, claim: Claim, *, delay_s: float = 0.0) -> None:
+    """Give the scan back untouched, for a worker that cannot go on; the attempt does not count against it.
+
+    Nobody takes it up before `delay_s`.
 
     Raises: LeaseLost
     """
-    failure = Failure("handed_back", "the worker stopped before the analysis was done")
+    failure = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
     statement = move(ScanState.RETRYABLE).values(
-        error_code=failure.code, reason=failure.reason, not_before=now(), attempts=Scan.attempts - 1
+        error_code=failure.code,
+        reason=failure.reason,
+        not_before=now() + timedelta(seconds=delay_s),
+        attempts=Scan.attempts - 1,
     )
     _end(connection, claim, statement)
     finish_attempt(connection, claim, AttemptOutcome.HANDED_BACK, failure)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from uuid import UUID
 
@@ -103,10 +104,11 @@ def find_scan(connection: Connection, prefix: str) -> UUID:
     Raises: UsageError, where there is none, or more than one.
     """
     statement = select(Scan.id).where(cast(Scan.id, String).startswith(prefix.lower(), autoescape=True))
-    found = connection.execute(statement.limit(2)).scalars().all() if prefix else []
+    is_id = re.fullmatch(r"[0-9a-fA-F-]+", prefix) is not None
+    found = connection.execute(statement.limit(2)).scalars().all() if is_id else []
     if len(found) != 1:
-        what = "more than one scan starts" if found else "there is no scan whose id starts"
-        raise UsageError(f"{what} with {prefix}", code="unknown_scan")
+        what = "more than one scan has" if found else "there is no scan with"
+        raise UsageError(f"{what} an id that starts so", code="unknown_scan")
     return found[0]
 
 

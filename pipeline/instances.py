@@ -18,7 +18,7 @@ Field = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 NECK_DEPTH = 0.12
-"""Two cells are split where the outline narrows by this share of the wider cell's radius between them. Two
+"""Two cells are split where the outline narrows by this share of the narrower cell's radius between them. Two
 discs that overlap by a tenth of their diameter narrow by a quarter; the outline of one leukocyte does not."""
 
 SEAM_MARGIN_PX = 8
@@ -131,8 +131,9 @@ def split_touching(cell: Mask, nucleus: Mask, min_nucleus_px: float) -> Labels:
 
 def _peaks(distance: Field) -> Labels:
     """Return labelled domes of the distance: its maxima that stand `NECK_DEPTH` above their surroundings."""
-    depth = max(1.0, NECK_DEPTH * float(distance.max()))
-    lowered = np.clip(distance - depth, 0, None)
+    lowered = np.asarray(
+        np.clip(np.minimum(distance - 1.0, distance * (1 - NECK_DEPTH)), 0, None), np.float32
+    )
     kernel = np.ones((3, 3), np.uint8)
     for _ in range(max(distance.shape)):
         raised = np.minimum(cv2.dilate(lowered, kernel), distance)
@@ -192,7 +193,8 @@ def _instance(view: _CellView, frame: SlideFrame, spec: PipelineSpec) -> CellIns
     own = cv2.resize(view.inside.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.25
     cell_p = cv2.resize(view.cell_p * near, size, interpolation=cv2.INTER_LINEAR)
     nucleus_p = cv2.resize(view.nucleus_p * near, size, interpolation=cv2.INTER_LINEAR)
-    cell = _largest(((cell_p > spec.cell_threshold) & own).astype(np.uint8))
+    within = _within_scan(rect_px0, frame.size_px0)
+    cell = _largest(((cell_p > spec.cell_threshold) & own & within).astype(np.uint8))
     nucleus = ((nucleus_p > spec.nucleus_threshold) & (cell > 0)).astype(np.uint8)
     cell_area_px0, nucleus_area_px0 = int(np.count_nonzero(cell)), int(np.count_nonzero(nucleus))
     if (
@@ -200,8 +202,8 @@ def _instance(view: _CellView, frame: SlideFrame, spec: PipelineSpec) -> CellIns
         or frame.mpp.to_um2(nucleus_area_px0) < spec.min_nucleus_um2
     ):
         return None
-    (outline,) = _contours(cell, rect_px0)[:1]
     bbox_px0 = _bounding(cell > 0, rect_px0)
+    outline = next(iter(_contours(cell, rect_px0)), _corners(bbox_px0))
     rows, columns = np.nonzero(cell)
     return CellInstance(
         bbox_px0=bbox_px0,
@@ -227,11 +229,31 @@ def _touches_edge(bbox_px0: Rect, frame: SlideFrame) -> bool:
 
 
 def _contours(mask: Mask, rect_px0: Rect) -> tuple[Contour, ...]:
-    """Return the outer contours, largest first, through the centres of the outermost pixels of the mask."""
+    """Return the outer contours, largest first, through the centres of the outermost pixels of the mask.
+
+    A speck too thin to enclose an area between its pixels' centres has none; its pixels are in the area.
+    """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
-    ranked = sorted(contours, key=lambda c: (-cv2.contourArea(c), tuple(c[0, 0])))
+    enclosing = [contour for contour in contours if cv2.contourArea(contour) > 0]
+    ranked = sorted(enclosing, key=lambda c: (-cv2.contourArea(c), tuple(c[0, 0])))
     offset = np.array([rect_px0.x, rect_px0.y], np.float32)
     return tuple(contour[:, 0, :].astype(np.float32) + offset for contour in ranked)
+
+
+def _corners(box_px0: Rect) -> Contour:
+    """Return the box as a polygon, for a cell a pixel wide."""
+    x, y, right, bottom = box_px0.x, box_px0.y, box_px0.right, box_px0.bottom
+    return np.array([(x, y), (right, y), (right, bottom), (x, bottom)], np.float32)
+
+
+def _within_scan(rect_px0: Rect, size_px0: Size) -> NDArray[np.bool_]:
+    """Return where the rectangle lies in the scan: the working frame's last pixel may reach out of it."""
+    inside = np.zeros((rect_px0.height, rect_px0.width), bool)
+    scan = rect_px0.intersection(Rect(0, 0, size_px0.width, size_px0.height))
+    inside[scan.y - rect_px0.y : scan.bottom - rect_px0.y, scan.x - rect_px0.x : scan.right - rect_px0.x] = (
+        True
+    )
+    return inside
 
 
 def _largest(mask: Mask) -> Mask:

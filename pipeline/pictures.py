@@ -61,11 +61,15 @@ def overview_picture(reader: SlideReader, cells: Iterable[Cell]) -> Rgb:
     """Return the whole scan, at most 2,048 px on a side, with each cell outlined and named."""
     size_px0 = reader.meta.size_px0
     picture = np.ascontiguousarray(_enlarged(thumbnail_of(reader)))
-    across = picture.shape[1] / size_px0.width
+    ratio = np.array([picture.shape[1] / size_px0.width, picture.shape[0] / size_px0.height], np.float32)
     for cell in cells:
-        outline = np.rint(cell.instance.contour_px0 * across).astype(np.int32)
+        outline = np.rint(cell.instance.contour_px0 * ratio).astype(np.int32)
         cv2.polylines(picture, [outline], True, colour_of(cell), 2, cv2.LINE_AA)
-        _write(picture, cell, across)
+        _write(
+            picture,
+            cell,
+            (cell.instance.bbox_px0.x * float(ratio[0]), cell.instance.bbox_px0.y * float(ratio[1])),
+        )
     return picture
 
 
@@ -75,12 +79,11 @@ def _enlarged(thumbnail: Rgb) -> Rgb:
     return resized(thumbnail, Size(width * factor, height * factor)).copy()
 
 
-def _write(picture: Rgb, cell: Cell, across: float) -> None:
-    box = cell.instance.bbox_px0
+def _write(picture: Rgb, cell: Cell, corner: tuple[float, float]) -> None:
     text, scale = label_of(cell), 0.45
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, 1)
-    x = int(min(max(0, box.x * across), max(0, picture.shape[1] - width - 4)))
-    y = int(max(height + 4, box.y * across - 3))
+    x = int(min(max(0, corner[0]), max(0, picture.shape[1] - width - 4)))
+    y = int(max(height + 4, corner[1] - 3))
     cv2.rectangle(picture, (x, y - height - 3), (x + width + 3, y + 3), (255, 255, 255), cv2.FILLED)
     cv2.putText(picture, text, (x + 2, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour_of(cell), 1, cv2.LINE_AA)
 

@@ -16,6 +16,9 @@ from pipeline.preprocess import resized
 THUMBNAIL_PX = 2048
 """Longest side of the thumbnail. A leukocyte of a 100,000 px slide at 0.25 µm/px is still one pixel of it."""
 
+DARKEST_OF = 4
+QUALITY_SIDE_PX0 = 2048
+
 BLOCK_LV = 2048
 """Scans without a small level are read in blocks of this side, so that memory stays bounded."""
 
@@ -38,6 +41,33 @@ def thumbnail_of(reader: SlideReader) -> Rgb:
         pixels = resized(reader.read(level, source), Size(target.width, target.height))
         thumbnail[target.y : target.bottom, target.x : target.right] = pixels
     return thumbnail
+
+
+def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
+    """Return the thumbnail with each pixel the darkest of up to 4 × 4 means: a lone leukocyte stays visible
+    where the mean over a thumbnail pixel of 20 µm would wash it out.
+    """
+    meta = reader.meta
+    size = _thumbnail_size(meta.size_px0)
+    fine = Size(
+        min(meta.size_px0.width, DARKEST_OF * size.width), min(meta.size_px0.height, DARKEST_OF * size.height)
+    )
+    level = _coarsest_enough(meta, fine)
+    thumbnail = np.full((size.height, size.width, 3), 255, np.uint8)
+    for target, source in _blocks(size, meta.levels[level].size_lv):
+        pixels = _darkest(reader.read(level, source), Size(target.width, target.height))
+        thumbnail[target.y : target.bottom, target.x : target.right] = pixels
+    return thumbnail
+
+
+def _darkest(pixels: Rgb, size: Size) -> Rgb:
+    """Return the block reduced to `size`, each pixel the darkest of its parts by channel."""
+    height, width = pixels.shape[:2]
+    down, across = min(DARKEST_OF, height // size.height), min(DARKEST_OF, width // size.width)
+    if down < 1 or across < 1:
+        return resized(pixels, size)
+    parts = resized(pixels, Size(across * size.width, down * size.height))
+    return np.asarray(parts.reshape(size.height, down, size.width, across, 3).min(axis=(1, 3)), np.uint8)
 
 
 def _thumbnail_size(size_px0: Size) -> Size:
@@ -92,10 +122,17 @@ def _under(tissue: NDArray[np.bool_], core_px: Rect, across: float, down: float)
     return tissue[max(0, top) : bottom, max(0, left) : right]
 
 
+def _middle(sample: Rgb, side: int) -> Rgb:
+    """Return the middle of the sample, at most `side` wide and high: a coarse one is enlarged later."""
+    top, left = max(0, (sample.shape[0] - side) // 2), max(0, (sample.shape[1] - side) // 2)
+    return sample[top : top + max(1, side), left : left + max(1, side)]
+
+
 def quality_of(
     tissue: NDArray[np.bool_], sample: Rgb, frame: WorkingFrame, red_cells_per_mm2: float
 ) -> Quality:
     """Return the quality: tissue on the thumbnail; focus and stain on a sample, at the working scale."""
+    sample = _middle(sample, int(QUALITY_SIDE_PX0 * min(1.0, frame.scale)))
     height, width = sample.shape[:2]
     size_px = Size(max(1, round(width / frame.scale)), max(1, round(height / frame.scale)))
     sample = resized(sample, size_px)

@@ -126,7 +126,7 @@ def provenance_document(provenance: Provenance) -> JsonObject:
 
 
 def geojson_gz(cells: Iterable[Cell]) -> bytes:
-    """Return gzipped GeoJSON that QuPath opens: a detection a cell, level-0 pixels, with its nucleus."""
+    """Return gzipped GeoJSON that QuPath opens: a detection a cell, in level-0 pixels."""
     document = {"type": "FeatureCollection", "features": [_feature(cell) for cell in cells]}
     return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), mtime=0)
 

@@ -26,8 +26,8 @@ from pipeline.ensemble import call_cell
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
 from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
-from pipeline.preprocess import read_crop, read_tile
-from pipeline.quality import quality_of, thumbnail_of, tiles_with_tissue, tissue_mask
+from pipeline.preprocess import read_crop, read_tile, resized
+from pipeline.quality import darkest_thumbnail_of, quality_of, tiles_with_tissue, tissue_mask
 from pipeline.red_cells import free_red_cells_px0, per_mm2
 from pipeline.scale import scale_of
 from pipeline.spec import PipelineSpec
@@ -42,6 +42,9 @@ SAMPLE_PX0 = 2048
 WINDOWS = 7
 WINDOW_PX0 = 1024
 """Windows in which a monolayer is looked for, and their side."""
+
+RULER_UM_PER_PX = 0.4
+"""Coarser windows are enlarged to this before red cells are measured on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def analyse_slide(
     """
     observer = execution.observer
     with observer.stage(Stage.THUMBNAIL):
-        tissue = tissue_mask(thumbnail_of(reader))
+        tissue = tissue_mask(darkest_thumbnail_of(reader))
         sample = _sample(reader, tissue)
     with observer.stage(Stage.SCALE):
         scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), models.segmenter, spec)
@@ -131,14 +134,17 @@ def _monolayer(reader: SlideReader, tissue: NDArray[np.bool_], mpp: Mpp) -> floa
     """
     places = np.argwhere(tissue)
     chosen = places[np.linspace(0, len(places) - 1, WINDOWS).round().astype(int)] if len(places) else []
-    windows = {_window(reader, tissue, (float(row), float(column)), WINDOW_PX0) for row, column in chosen}
-    return max(
-        (
-            per_mm2(free_red_cells_px0(reader.read(0, window)), Size(window.width, window.height), mpp)
-            for window in windows
-        ),
-        default=0.0,
-    )
+    enlarged = max(1.0, mpp.um_per_px0 / RULER_UM_PER_PX)
+    side_px0 = int(WINDOW_PX0 / enlarged)
+    windows = {_window(reader, tissue, (float(row), float(column)), side_px0) for row, column in chosen}
+    return max((_density(reader.read(0, window), mpp, enlarged) for window in windows), default=0.0)
+
+
+def _density(pixels: Rgb, mpp: Mpp, enlarged: float) -> float:
+    """Return the free red cells per mm², measured on the picture enlarged: outlines need some pixels."""
+    size = Size(round(pixels.shape[1] * enlarged), round(pixels.shape[0] * enlarged))
+    diameters = free_red_cells_px0(resized(pixels, size))
+    return per_mm2(diameters, size, Mpp(mpp.um_per_px0 / enlarged))
 
 
 def _window(

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import taxonomy
 
-ALGORITHM_VERSION = "1"
+ALGORITHM_VERSION = "2"
 """Raised with every change to the pure pipeline that can change a result."""
 
 
@@ -21,8 +21,8 @@ class PipelineSpec:
     assumed_mpp_um: float = 0.10
     """where the file has no scale and nothing in it can be measured: 100× oil immersion"""
     tile_core_px: int = 768
-    halo_px: int = 80
-    """20 µm at the working scale: a cell whose centre lies on the seam is seen whole, with 10 µm around it
+    halo_px: int = 128
+    """32 µm at the working scale: a cell whose centre lies on the seam is seen whole, and its neighbours too
     (Source: Bain, Blood Cells, 6th ed.: the widest leukocyte, the monocyte, is 12 to 20 µm across)"""
     cell_threshold: float = 0.5
     """probability of cytoplasm or nucleus above which a pixel belongs to a cell"""

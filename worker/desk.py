@@ -6,7 +6,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -28,7 +28,15 @@ from worker.stopwatch import Stopwatch
 
 BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
+SPOOL_DELAY_S = 20.0
 BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
+
+
+class SpoolUnusable(TransientError):
+    """This machine cannot store a scan for now: no fault of the scan's, so no attempt of it counts."""
+
+    def __init__(self) -> None:
+        super().__init__("the spool folder is full or cannot be written", code="spool_unusable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +81,10 @@ class Desk:
         except InputError as error:
             log.warning("quarantined", code=error.code)
             self._put_aside(held, error)
+        except SpoolUnusable as error:
+            log.error("spool_unusable", code=error.code)
+            with suppress(LeaseLost), self.database.transaction() as connection:
+                hand_back(connection, held, delay_s=SPOOL_DELAY_S)
         except (TransientError, CapacityError) as error:
             log.warning("retry_later", code=error.code)
             self._try_again(held, Failure(error.code, error.sentence))
@@ -141,10 +153,16 @@ class Desk:
             last_modified=None,
             version=None if ref.version == ref.etag else ref.version,
         )
-        self.settings.spool_dir.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(dir=self.settings.spool_dir, prefix="leukoflow-") as file:
-            digest = self.scans.get_to(listed, file, self.settings.max_file_bytes)
-            file.flush()
+        with ExitStack() as stack:
+            try:
+                self.settings.spool_dir.mkdir(parents=True, exist_ok=True)
+                file = stack.enter_context(
+                    NamedTemporaryFile(dir=self.settings.spool_dir, prefix="leukoflow-")
+                )
+                digest = self.scans.get_to(listed, file, self.settings.max_file_bytes)
+                file.flush()
+            except OSError as error:
+                raise SpoolUnusable from error
             yield Path(file.name), digest
 
     def _stored(self, key: RunKey, picture: Picture) -> Artefact:

@@ -41,6 +41,11 @@ _REFUSED = frozenset(
         "InvalidBucketName",
     }
 )
+_REFUSED_OBJECT = frozenset(
+    {"AccessDenied", "BadRequest", "InvalidRequest", "InvalidArgument", "MethodNotAllowed"}
+)
+"""Said of one object while its bucket answers, they are about the object: encrypted with a key that is not
+ours, archived, of another owner."""
 _OURS = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
@@ -83,7 +88,7 @@ class ObjectStore(Protocol):
     def stat(self, key: str) -> ObjectStat:
         """Return what is stored under the key now.
 
-        Raises: InputError `object_deleted`.
+        Raises: InputError `object_deleted`, `object_refused`.
         """
         ...
 
@@ -93,7 +98,7 @@ class ObjectStore(Protocol):
         """Write the listed object to `file`; return the hex sha256 of its bytes.
 
         Raises: InputError `object_deleted`, `object_changed` (other bytes than those listed),
-            `object_too_large`.
+            `object_too_large`, `object_refused`.
         """
         ...
 
@@ -129,8 +134,8 @@ class MinioObjectStore:
         """Yield every object below the prefix. See `ObjectStore`."""
         with _translating():
             for found in self._client.list_objects(bucket_name=self._bucket, prefix=prefix, recursive=True):
-                if found.is_dir or found.last_modified is None:
-                    continue
+                if found.is_dir and not found.size:
+                    continue  # a folder's marker
                 yield StoredObject(
                     key=found.object_name,
                     etag=_bare(found.etag),
@@ -145,9 +150,7 @@ class MinioObjectStore:
             try:
                 found = self._client.stat_object(bucket_name=self._bucket, object_name=key)
             except S3Error as error:
-                # A HEAD has no body: a missing bucket and a missing object look the same.
-                if error.code in _GONE and not self._client.bucket_exists(bucket_name=self._bucket):
-                    raise _bucket_missing() from error
+                self._blame(error)
                 raise
         return ObjectStat(
             stored=StoredObject(
@@ -176,12 +179,16 @@ class MinioObjectStore:
         if listed.size_bytes > limit_bytes:
             raise _too_large(limit_bytes)
         with _translating():
-            response = self._client.get_object(
-                bucket_name=self._bucket,
-                object_name=listed.key,
-                request_headers={"If-Match": f'"{listed.etag}"'},
-                version_id=listed.version,
-            )
+            try:
+                response = self._client.get_object(
+                    bucket_name=self._bucket,
+                    object_name=listed.key,
+                    request_headers={"If-Match": f'"{listed.etag}"'},
+                    version_id=listed.version,
+                )
+            except S3Error as error:
+                self._blame(error)
+                raise
             try:
                 if _bare(response.headers.get("ETag")) != listed.etag:
                     raise _changed()
@@ -190,6 +197,21 @@ class MinioObjectStore:
                 # Closed, not drained: what is left of an abandoned object stays on the server.
                 response.close()
                 response.release_conn()
+
+    def _blame(self, error: S3Error) -> None:
+        """Raise what is really wrong, where the answer does not say.
+
+        A HEAD has no body: a missing bucket looks like a missing object, refused credentials like a refused
+        object. A refused look at the bucket raises by itself.
+        """
+        if error.code not in _GONE | _REFUSED_OBJECT:
+            return
+        if not self._client.bucket_exists(bucket_name=self._bucket):
+            raise _bucket_missing() from error
+        if error.code in _REFUSED_OBJECT:
+            raise InputError(
+                "the object store does not let us read this object", code="object_refused"
+            ) from error
 
     def put_bytes(
         self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str] | None = None

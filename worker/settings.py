@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
 from pydantic.fields import FieldInfo
@@ -70,6 +71,15 @@ class DatabaseSettings(LocalSettings):
         description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`"
     )
 
+    @field_validator("database_url")
+    @classmethod
+    def _database_is_postgresql(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("postgresql", "postgresql+psycopg") or not parts.path.strip("/"):
+            raise ValueError("it is no postgresql+psycopg:// URL with a database")
+        _require_port(parts.netloc)
+        return url
+
 
 class Settings(DatabaseSettings):
     """What watcher and worker need: everything."""
@@ -119,6 +129,21 @@ class Settings(DatabaseSettings):
         default=2, ge=1, le=256, description="scans that a worker analyses at once, in threads"
     )
 
+    @field_validator("broker_url")
+    @classmethod
+    def _broker_is_redis(cls, url: SecretStr) -> SecretStr:
+        parts = urlsplit(url.get_secret_value())
+        if parts.scheme not in ("redis", "rediss", "amqp", "amqps") or not parts.hostname:
+            raise ValueError("it is no redis:// URL with a host")
+        _require_port(parts.netloc)
+        return url
+
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_has_a_port(cls, endpoint: str) -> str:
+        _require_port(endpoint)
+        return endpoint
+
     @field_validator("key_pattern")
     @classmethod
     def _pattern_compiles(cls, text: str) -> str:
@@ -133,6 +158,13 @@ class Settings(DatabaseSettings):
         if self.heartbeat_s * 2 > self.lease_s:
             raise ValueError("LEUKOFLOW_HEARTBEAT_S must be at most half of LEUKOFLOW_LEASE_S")
         return self
+
+
+def _require_port(netloc: str) -> None:
+    """Raises: ValueError, without quoting it, where the port is no port."""
+    port = netloc.rsplit("@", 1)[-1].rsplit("]", 1)[-1].partition(":")[2]
+    if port and not (port.isdecimal() and 1 <= int(port) <= 65_535):
+        raise ValueError("its port is no number from 1 to 65535")
 
 
 class _FilesSource(PydanticBaseSettingsSource):

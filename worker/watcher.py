@@ -7,7 +7,7 @@ order of keys or on the store's clock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
@@ -67,37 +67,36 @@ class Watcher:
         self._unsettled: dict[str, _Seen] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Sweep, dispatch and reconcile until `stop` is set; what is away for a while is asked again."""
-        log = structlog.get_logger()
-        reconciled_s = -self._settings.reconcile_s
+        """Sweep, reconcile and dispatch until `stop` is set. A step that fails does not keep the others."""
+        due_s = monotonic()
         while not stop.is_set():
-            try:
-                sweep = self.sweep()
-                if monotonic() - reconciled_s >= self._settings.reconcile_s:
-                    self.reconcile()
-                    reconciled_s = monotonic()
-                sent = self.dispatch()
-                if sweep.registered or sent:
-                    log.info("swept", listed=sweep.listed, registered=sweep.registered, sent=sent)
-            except TransientError as error:
-                log.warning("sweep_failed", code=error.code, sentence=error.sentence)
+            _tried("sweep", self.sweep)
+            if monotonic() >= due_s:
+                due_s = monotonic() + self._settings.reconcile_s
+                _tried("reconcile", self.reconcile)
+            _tried("dispatch", self.dispatch)
             stop.wait(self._settings.poll_s)
 
     def sweep(self) -> Sweep:
         """Return what the bucket held; every settled new object has its row afterwards."""
         listed = known = registered = gone = 0
-        seen_new: dict[str, _Seen] = {}
+        before, self._unsettled = self._unsettled, {}
         for page in _pages(self._scans.list(), PAGE):
             fresh = self._unregistered(page)
-            settled = [found for found in fresh if self._is_settled(found, seen_new)]
-            arrivals = self._arrivals(settled)
+            settled = [found for found in fresh if self._is_settled(found, before)]
+            looks = self._looks(settled)
+            arrivals = [look for look in looks if isinstance(look, Arrival)]
+            for found in (found for found in looks if isinstance(found, StoredObject)):
+                self._unsettled[found.key] = before.get(found.key) or _seen_now(found)
             self._register(arrivals)
             listed += len(page)
             known += len(page) - len(fresh)
             registered += len(arrivals)
-            gone += len(settled) - len(arrivals)
-        self._unsettled = seen_new
-        return Sweep(listed, known, registered, len(seen_new), gone)
+            gone += sum(look is None for look in looks)
+        sweep = Sweep(listed, known, registered, len(self._unsettled), gone)
+        if registered:
+            structlog.get_logger().info("swept", listed=listed, registered=registered)
+        return sweep
 
     def reconcile(self) -> int:
         """Return how many scans were taken from workers that fell silent."""
@@ -124,19 +123,36 @@ class Watcher:
         with self._database.transaction() as connection:
             return [by_ref[ref] for ref in unregistered(connection, list(by_ref))]
 
-    def _is_settled(self, found: StoredObject, seen_new: dict[str, _Seen]) -> bool:
-        now_s = monotonic()
-        before = self._unsettled.get(found.key)
-        same = before is not None and (before.etag, before.size_bytes) == (found.etag, found.size_bytes)
-        since_s = before.since_s if before is not None and same else now_s
-        if now_s - since_s >= self._settings.settle_s and (same or self._settings.settle_s == 0):
+    def _is_settled(self, found: StoredObject, before: dict[str, _Seen]) -> bool:
+        """Return whether the object has been the same for the settle time; if not, remember it."""
+        seen = before.get(found.key)
+        if seen is None or (seen.etag, seen.size_bytes) != (found.etag, found.size_bytes):
+            seen = _seen_now(found)
+            same = self._settings.settle_s == 0
+        else:
+            same = True
+        if same and monotonic() - seen.since_s >= self._settings.settle_s:
             return True
-        seen_new[found.key] = _Seen(found.etag, found.size_bytes, since_s)
+        self._unsettled[found.key] = seen
         return False
 
-    def _arrivals(self, settled: list[StoredObject]) -> list[Arrival]:
+    def _looks(self, settled: list[StoredObject]) -> list[Arrival | StoredObject | None]:
+        """Return each upload with its identity; None where it is gone; itself where it has to wait.
+
+        Raises: TransientError, where not one object could be looked at: the store is away.
+        """
         with ThreadPoolExecutor(HEADS_AT_ONCE, thread_name_prefix="head") as pool:
-            return [arrival for arrival in pool.map(self._arrival, settled) if arrival is not None]
+            looks = list(pool.map(self._look, settled))
+        if looks and all(isinstance(look, StoredObject) for look in looks):
+            self._scans.exists(settled[0].key)
+        return looks
+
+    def _look(self, found: StoredObject) -> Arrival | StoredObject | None:
+        try:
+            return self._arrival(found)
+        except TransientError as error:
+            structlog.get_logger().warning("object_waits", code=error.code)
+            return found
 
     def _arrival(self, found: StoredObject) -> Arrival | None:
         """Return the upload with its identity, or None where it is gone or other bytes lie there by now."""
@@ -167,6 +183,18 @@ class Watcher:
             return
         with self._database.transaction() as connection:
             register_many(connection, arrivals, max_attempts=self._settings.max_attempts)
+
+
+def _seen_now(found: StoredObject) -> _Seen:
+    return _Seen(found.etag, found.size_bytes, monotonic())
+
+
+def _tried(step: str, work: Callable[[], object]) -> None:
+    """Do one step of the round; what is away fails this step alone, and is asked again in the next round."""
+    try:
+        work()
+    except TransientError as error:
+        structlog.get_logger().warning("step_failed", step=step, code=error.code, sentence=error.sentence)
 
 
 def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -116,6 +116,9 @@ def test_a_file_that_cannot_be_read_is_said_and_exits_2(scans, tmp_path):
         ("submit", "no/such/file.png", "--patient", "P-1"),
         ("train", "no-such-recipe", "--data", "no/such/folder"),
         ("synth", "out", "--mpp", "40"),
+        ("requeue", "not-hex"),
+        ("results", "\udcff"),
+        ("demo", "--scans", "no/such/folder", "--out", "demo"),
     ],
 )
 def test_a_mistake_gets_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch):
@@ -198,3 +201,48 @@ def test_models_are_listed_and_verified():
 
 def test_the_schema_is_upgraded_twice():
     assert run("db", "upgrade") == run("db", "upgrade")
+
+
+def test_names_in_brackets_are_printed_as_they_are(house, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "240")
+    before = sum(house.counts().values())
+    house.drop("x[/b].jpg", field_jpeg(56))
+    house.drop("P-B/S-1/blood[left].jpg", field_jpeg(57))
+    house.until_ended(before + 2)
+    assert "x[/b].jpg" in run("scans", "--state", "unassigned")
+    assert "blood[left]" in run("results", "P-B")
+
+
+def test_requeueing_is_all_or_nothing():
+    (line,) = [json.loads(row) for row in run("scans", "--patient", "P-B", "--json").splitlines()]
+    nameless = next(json.loads(row) for row in run("scans", "--state", "unassigned", "--json").splitlines())
+    result = failed("requeue", line["scan"], nameless["scan"])
+    assert (result.returncode, result.stdout) == (2, "")
+    assert json.loads(run("scans", "--patient", "P-B", "--json"))["state"] == "completed"
+
+
+def test_an_identifier_is_one_however_it_is_composed(house):
+    before = sum(house.counts().values())
+    house.drop("M\u00fcller/S-1/a.jpg", field_jpeg(58))
+    house.until_ended(before + 1)
+    assert json.loads(run("results", "Mu\u0308ller", "--format", "json"))["n_slides"] == 1
+    assert run("scans", "--patient", "Mu\u0308ller", "--json")
+
+
+def test_the_demo_empties_no_folder_of_somebody_else(tmp_path):
+    scans = tmp_path / "mine"
+    scans.mkdir()
+    (scans / "thesis.txt").write_text("years of work")
+    for arguments in (["--out", str(scans)], ["--scans", str(scans), "--out", str(tmp_path)]):
+        assert failed("demo", *arguments).returncode == 2
+    assert (scans / "thesis.txt").read_text() == "years of work"
+
+
+def test_two_scans_of_one_name_do_not_overwrite_each_other(scans, tmp_path):
+    other = tmp_path / "other"
+    other.mkdir()
+    path = next(scans.glob("*.jpg"))
+    (other / path.name).write_bytes(path.read_bytes())
+    result = failed("analyse", str(path), str(other), "--overlay", str(tmp_path / "o"))
+    assert result.returncode == 2
+    assert "same file name" in result.stderr

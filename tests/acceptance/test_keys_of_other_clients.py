@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from tests.acceptance.pictures import field_jpeg
 from tests.house import House
 
 
-def put_raw(house: House, path: str, body: bytes) -> int:
+def put_raw(house: House, path: str, body: bytes, **extra: str) -> int:
     """PUT to a path exactly as it is written; returns the HTTP status."""
     settings = house.settings
     now = datetime.now(UTC)
@@ -24,6 +25,7 @@ def put_raw(house: House, path: str, body: bytes) -> int:
         "Host": settings.s3_endpoint,
         "x-amz-content-sha256": digest,
         "x-amz-date": now.strftime("%Y%m%dT%H%M%SZ"),
+        **{name.replace("_", "-"): value for name, value in extra.items()},
     }
     target = f"/{settings.bucket_scans}/{path}"
     signed = sign_v4_s3(
@@ -61,3 +63,20 @@ def test_keys_with_dots_and_escapes_end_in_the_ledger(house: House):
         if row.state in (ScanState.UNASSIGNED, ScanState.QUARANTINED):
             assert row.reason
     assert all(child.is_running() for child in house.children)
+
+
+def test_an_object_that_we_may_not_read_stops_nobody(house: House):
+    key = hashlib.sha256(b"the scanner's own key").digest()
+    encrypted = {
+        "x_amz_server_side_encryption_customer_algorithm": "AES256",
+        "x_amz_server_side_encryption_customer_key": base64.b64encode(key).decode(),
+        "x_amz_server_side_encryption_customer_key_md5": base64.b64encode(
+            hashlib.md5(key, usedforsecurity=False).digest()
+        ).decode(),
+    }
+    before = sum(house.counts().values())
+    assert put_raw(house, "P-9/S-1/secret.jpg", field_jpeg(84), **encrypted) == 200
+    house.drop("P-9/S-1/open.jpg", field_jpeg(85))
+    house.until_ended(before + 2)
+    states = {slide.slide_name: slide.state for slide in house.results("P-9").slides}
+    assert states == {"secret": ScanState.QUARANTINED, "open": ScanState.COMPLETED}

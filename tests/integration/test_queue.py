@@ -68,3 +68,16 @@ def test_a_stopped_worker_finishes_what_it_holds(house):
     worker.ask_to_stop()
     assert worker.wait(60) == 0
     assert house.counts()[ScanState.COMPLETED] == 1
+
+
+def test_a_spool_that_cannot_be_written_costs_a_scan_no_attempt(embedded, tmp_path):
+    blocked = tmp_path / "a file"
+    blocked.write_text("")
+    with house_on(embedded, tmp_path, spool_dir=str(blocked / "spool")) as house:
+        house.start("watch")
+        worker = house.start("worker")
+        house.drop("P-1/S-1/a.jpg", field_jpeg(40))
+        house.until(lambda: house.counts()[ScanState.RETRYABLE] == 1)
+        (row,) = house.rows()
+        assert row.attempts == 0
+        assert worker.is_running()

@@ -14,11 +14,11 @@ import typer
 from rich.console import Console
 
 from pipeline.domain import SlideResult
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.pictures import overview_picture, png
 from pipeline.report import JsonObject, geojson_gz, slide_document
 from worker.analyst import Analyst, digest_of, open_analyst
-from worker.cli.submit import scan_files
+from worker.cli.submit import made_folder, scan_files
 from worker.cli.tables import differential_table
 from worker.settings import load_local_settings
 from worker.stopwatch import Stopwatch
@@ -50,7 +50,12 @@ def analyse(
     output = Output(geojson, overlay)
     for folder in (geojson, overlay):
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
+            made_folder(folder)
+    if (geojson or overlay) and len({path.name for path in files}) < len(files):
+        raise UsageError(
+            "two of the scans have the same file name, and would write the same picture; analyse them apart",
+            code="same_name",
+        )
     settings = load_local_settings() if bundle is None else load_local_settings(bundle=bundle)
     unreadable = 0
     with open_analyst(settings) as analyst:
@@ -100,7 +105,7 @@ def _print(path: Path, answer: SlideResult | InputError, *, as_json: bool) -> No
         typer.echo(f"{path}: {answer.sentence}", err=True)
     else:
         analysis = answer.analysis
-        console = Console()
+        console = Console(markup=False)
         console.print(differential_table(f"{path}: {analysis.status.value}", analysis.differential))
         for sentence in analysis.reasons:
             console.print(f"  {sentence}", highlight=False)

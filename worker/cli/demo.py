@@ -19,10 +19,10 @@ from db.database import Database
 from db.reads import counts_by_state, record_results_read, results_of_patient, total_progress
 from db.records import PatientResult, Progress
 from db.states import Priority, ScanState
-from pipeline.errors import DeploymentError
+from pipeline.errors import DeploymentError, UsageError
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
-from worker.cli.submit import Delivery, scan_files
+from worker.cli.submit import Delivery, made_folder, scan_files
 from worker.cli.synth import write_field, write_slide
 from worker.cli.tables import differential_table
 from worker.embedded import EmbeddedSet
@@ -35,6 +35,7 @@ from worker.settings import Settings
 PATIENTS = 4
 FIELDS = 12
 SEED = 1
+MARKER = ".leukoflow-demo"
 REFRESH_S = 0.5
 ENDED = frozenset({ScanState.COMPLETED, ScanState.QUARANTINED, ScanState.UNASSIGNED})
 
@@ -59,10 +60,10 @@ def demo(
     ] = PATIENTS,
 ) -> None:
     """Drop scans of several patients into a bucket, and watch them become differentials."""
-    console = Console()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
-    files = list(scan_files([scans])) if scans is not None else list(_drawn(out / "scans", seed, console))
+    console = Console(markup=False)
+    given = None if scans is None else list(scan_files([scans]))
+    _empty(out, scans)
+    files = list(_drawn(out / "scans", seed, console)) if given is None else given
     uploads = deal(files, patients)
     started_s = time.monotonic()
     servers = EmbeddedSet(out / "servers")
@@ -76,6 +77,19 @@ def demo(
             counts = _counts(database)
             _keep_pictures(settings, found, out / "pictures")
     _conclude(console, found, counts, out)
+
+
+def _empty(out: Path, scans: Path | None) -> None:
+    """Make the folder anew; only a folder that a demo made is ever emptied.
+
+    Raises: UsageError, where it is anybody else's, or the scans lie in it.
+    """
+    if scans is not None and scans.resolve().is_relative_to(out.resolve()):
+        raise UsageError("the scans lie in the folder that the demo empties", code="out_holds_scans")
+    if out.exists() and not (out / MARKER).exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} was not made by a demo; name another folder", code="out_not_ours")
+    shutil.rmtree(out, ignore_errors=True)
+    (made_folder(out) / MARKER).touch()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ COLUMNS = (
 def evaluate_and_print(data: Path, bundle: Path | None, *, as_json: bool, limit: int | None) -> None:
     """Print the report of a bundle: a table and confusions for people, one JSON document for programs."""
     settings = load_local_settings() if bundle is None else load_local_settings(bundle=bundle)
-    console = Console(stderr=as_json)
+    console = Console(stderr=as_json, markup=False)
     with open_analyst(settings) as analyst:
         rows = _rows(analyst, data, limit)
         report = evaluate_end_to_end(

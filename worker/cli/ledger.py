@@ -36,7 +36,7 @@ def scans(
     as_json: AsJson = False,
 ) -> None:
     """List the ledger: every object that was ever seen in the bucket."""
-    wanted = ScanFilter(patient=patient, state=state)
+    wanted = ScanFilter(patient=None if patient is None else checked_id(patient), state=state)
     with _database() as database:
         if follow:
             _follow(database, wanted)
@@ -69,9 +69,11 @@ def requeue(
 ) -> None:
     """Analyse scans again, with all their attempts."""
     with _database() as database, database.transaction() as connection:
-        for scan_id in [find_scan(connection, scan) for scan in scans]:
+        found = list(dict.fromkeys(find_scan(connection, scan) for scan in scans))
+        for scan_id in found:
             requeue_scan(connection, scan_id)
-            typer.echo(f"{scan_id} requeued")
+    for scan_id in found:
+        typer.echo(f"{scan_id} requeued")
 
 
 def _database() -> Database:
@@ -88,11 +90,13 @@ def _print(rows: list[ScanRow], *, as_json: bool) -> None:
         for row in rows:
             typer.echo(json.dumps(scan_document(row)))
     else:
-        Console().print(scans_table(rows))
+        Console(markup=False).print(scans_table(rows))
 
 
 def _follow(database: Database, wanted: ScanFilter) -> None:
-    with Live(scans_table(_rows(database, wanted)), refresh_per_second=2) as live:
+    with Live(
+        scans_table(_rows(database, wanted)), console=Console(markup=False), refresh_per_second=2
+    ) as live:
         try:
             while True:
                 sleep(FOLLOW_S)

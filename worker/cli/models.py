@@ -19,7 +19,7 @@ models = typer.Typer(help="Model bundles.", no_args_is_help=True)
 @models.command("list")
 def list_bundles() -> None:
     """List the shipped bundles with their networks."""
-    console = Console()
+    console = Console(markup=False)
     for folder in sorted(path.parent for path in SHIPPED.parent.glob("*/manifest.json")):
         console.print(_bundle_table(load_bundle(folder)))
 

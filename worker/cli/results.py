@@ -29,6 +29,7 @@ from pipeline.report import (
 )
 from pipeline.spec import PipelineSpec
 from worker.cli.tables import differential_table
+from worker.identity import checked_id
 from worker.settings import load_database_settings
 
 CSV_HEADINGS = (
@@ -52,6 +53,7 @@ def results(
     ] = Format.TABLE,
 ) -> None:
     """Print a patient's differential, pooled and slide by slide. The reading is recorded."""
+    patient = checked_id(patient)
     settings = load_database_settings()
     with Database(settings.database_url.get_secret_value()) as database, database.transaction() as connection:
         found = results_of_patient(connection, patient)
@@ -71,7 +73,7 @@ def _reader() -> str:
 
 
 def _print_table(_connection: Connection, found: PatientResult) -> None:
-    console = Console()
+    console = Console(markup=False)
     title = f"Patient {found.patient}: {found.n_slides_pooled} of {len(found.slides)} scans pooled"
     console.print(differential_table(title, found.pooled))
     flags = differential_flags(found.pooled, PipelineSpec())

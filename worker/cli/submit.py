@@ -49,6 +49,17 @@ def scan_files(paths: Iterable[Path]) -> Iterator[Path]:
             raise UsageError(f"there is no file or folder {path}", code="no_such_file")
 
 
+def made_folder(path: Path) -> Path:
+    """Return the folder, made where it is missing. Raises: UsageError, where it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(
+            f"the folder {path} cannot be made: {error.strerror}", code="folder_unusable"
+        ) from error
+    return path
+
+
 class Delivery:
     """Puts files under one patient's and specimen's keys."""
 
@@ -64,9 +75,11 @@ class Delivery:
         key = self._key(path.stem, extension)
         if self._store.exists(key):
             key = self._key(f"{path.stem}-{digest_of(path)[:12]}", extension)
-        self._store.put_file(
-            key, path, "application/octet-stream", metadata_for(self._patient, self._specimen, priority)
-        )
+        metadata = metadata_for(self._patient, self._specimen, priority)
+        try:
+            self._store.put_file(key, path, "application/octet-stream", metadata)
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
 
     def _key(self, slide: str, extension: str) -> str:
         return self._pattern.key_of(Identity(self._patient, self._specimen, slide), extension)

@@ -14,6 +14,7 @@ from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import Smear, draw_smear, truth_document
 from pipeline.synth.spec import SmearSpec
+from worker.cli.submit import made_folder
 
 JPEG_QUALITY = 92
 
@@ -28,7 +29,7 @@ def synth(
     fields: Annotated[bool, typer.Option("--fields", help="Camera fields of 640×480 px instead.")] = False,
 ) -> None:
     """Draw blood smears, as pyramidal TIFF or JPEG fields, each with its truth. No evidence of accuracy."""
-    out.mkdir(parents=True, exist_ok=True)
+    made_folder(out)
     specs = field_specs(seed, count) if fields else _slides(count, Size(size, size), mpp, leukocytes, seed)
     for number, spec in enumerate(specs):
         smear = _drawn(spec)

@@ -15,7 +15,7 @@ from pipeline.training.progress import EpochRecord
 
 def train_with_progress(recipe: str, data: Path, run: Path) -> None:
     """Train the networks of a recipe into the folder `run`. Raises: UsageError, as `command.train`."""
-    console = Console()
+    console = Console(markup=False)
     with _Bars(console) as bars:
         trained = train(recipe, data, run, bars)
     for network in trained:

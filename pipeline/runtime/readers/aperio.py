@@ -19,6 +19,11 @@ class Microscope:
     scanner: str | None
 
 
+def printable(text: str) -> str:
+    """Return the text with everything unprintable as single spaces: tags hold NULs, databases do not."""
+    return " ".join("".join(char if char.isprintable() else " " for char in text).split())
+
+
 def is_aperio(description: str) -> bool:
     """Return whether this is the description of an SVS."""
     return description.startswith(_PREFIX)
@@ -32,7 +37,7 @@ def microscope_of(description: str) -> Microscope:
     return Microscope(
         mpp=None if um_per_px is None else resolution.believed(um_per_px, um_per_px),
         objective=objective if objective is not None and 0 < objective < 1000 else None,
-        scanner=" ".join([_PREFIX, fields.get("ScanScope ID", "")]).strip()[:64],
+        scanner=printable(" ".join([_PREFIX, fields.get("ScanScope ID", "")]))[:64],
     )
 
 

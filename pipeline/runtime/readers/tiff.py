@@ -151,8 +151,7 @@ def _sides(size: Size) -> tuple[int, int]:
 
 def _scanner(page: tifffile.TiffPage) -> str | None:
     names = (str(page.tags.valueof(tag, default="")) for tag in (_MAKE, _MODEL))
-    joined = " ".join(name.strip("\0 ") for name in names).strip()
-    return joined[:64] or None
+    return aperio.printable(" ".join(names))[:64] or None
 
 
 def _mpp(page: tifffile.TiffPage) -> Mpp | None:

@@ -103,3 +103,10 @@ def test_a_part_without_nucleus_belongs_to_its_neighbour():
     cv2.circle(cell, (102, 60), 20, 1, -1)
     cv2.circle(nucleus, (60, 60), 12, 1, -1)
     assert int(split_touching(cell, nucleus, 50).max()) == 1
+
+
+def test_a_speck_of_nucleus_is_no_polygon():
+    probabilities = maps((160, 160), [(80, 80, 24)], [(80, 80, 12)])
+    probabilities[:, 62, 80] = (0.01, 0.0, 0.99)
+    (cell,) = instances(probabilities)
+    assert all(len(contour) >= 3 for contour in (cell.contour_px0, *cell.nucleus_contours_px0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 
+import numpy as np
 import pytest
 
 from pipeline.domain import Provenance, RunKey, SlideResult
@@ -79,3 +80,11 @@ def test_pictures_show_every_cell(slide, result):
 
 def test_no_cells_give_no_sheet(slide):
     assert list(gallery_sheets(slide, ())) == []
+
+
+def test_outlines_lie_on_their_cells_in_a_narrow_scan():
+    narrow = DrawnSlide(drawn_cells(Size(64, 6000), [(32, 5500)]), 0.25)
+    analysis = analyse_slide(narrow, models(CellClass.EOSINOPHIL), PipelineSpec(), execution())
+    plain, drawn = overview_picture(narrow, ()), overview_picture(narrow, analysis.cells)
+    rows = np.flatnonzero((plain != drawn).any(axis=(1, 2)))
+    assert rows.min() / plain.shape[0] > 5300 / 6000

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
@@ -12,7 +13,15 @@ from pipeline.geometry import Size
 from pipeline.run import analyse_slide
 from pipeline.scale import LEUKOCYTE_UM
 from pipeline.spec import PipelineSpec
-from tests.drawn import DrawnSlide, drawn_cells, execution, models, with_red_cells
+from tests.drawn import (
+    CYTOPLASM,
+    NUCLEUS,
+    DrawnSlide,
+    drawn_cells,
+    execution,
+    models,
+    with_red_cells,
+)
 
 SPEC = PipelineSpec(tile_core_px=256, halo_px=64)
 SIZE = Size(1100, 900)
@@ -115,3 +124,43 @@ def test_twice_is_the_same():
 @pytest.mark.parametrize("size", [Size(1, 1), Size(3, 400), Size(17, 23)])
 def test_tiny_pictures_are_results(size):
     assert analysed(drawn_cells(size, [])).status is SlideStatus.REJECTED
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_clumps_on_seams_are_split_alike_in_every_tile(seed):
+    rng = np.random.default_rng(seed)
+    cells = [(512 + rng.integers(-6, 7), 40 + 36 * n) for n in range(22)]
+    picture = drawn_cells(Size(1024, 900), cells, radius=20)
+    for (x, y), radius in zip(cells, rng.integers(18, 26, len(cells)), strict=True):
+        cv2.circle(picture, (int(x) + 14, int(y)), int(radius), CYTOPLASM, -1)
+    for x, y in cells:
+        cv2.circle(picture, (int(x), int(y)), 9, NUCLEUS, -1)
+    spec = PipelineSpec(tile_core_px=512)
+    assert places(analysed(picture, spec)) == places(analysed(picture, replace(spec, tile_core_px=2048)))
+
+
+def test_a_lone_cell_on_a_very_long_scan_is_found():
+    cells = [(x, 32) for x in range(1000, 200_000, 9000)]
+    found = analysed(drawn_cells(Size(200_000, 64), cells, radius=13))
+    assert len(found.cells) == len(cells)
+
+
+@pytest.mark.parametrize("mpp", [0.0299, 0.0625, 0.25])
+def test_no_cell_reaches_out_of_the_scan(mpp):
+    radius = round(6 / mpp)
+    side = 1001
+    picture = drawn_cells(Size(side, side), [(side - radius // 2, side - radius // 2)], radius)
+    (cell,) = analysed(picture, mpp=mpp).cells
+    assert cell.instance.bbox_px0.right <= side
+    assert cell.instance.bbox_px0.bottom <= side
+    assert cell.instance.contour_px0.max() <= side - 1
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.9, 1.2])
+def test_a_monolayer_is_seen_at_every_scale(mpp):
+    cells = [(x, y) for x in range(60, 1060, 80) for y in range(60, 860, 80)]
+    between = [(x + 40, y + 40) for x in range(60, 980, 80) for y in range(60, 780, 80)]
+    fine = with_red_cells(drawn_cells(SIZE, cells), between)
+    size = (round(SIZE.width * 0.25 / mpp), round(SIZE.height * 0.25 / mpp))
+    analysis = analysed(cv2.resize(fine, size, interpolation=cv2.INTER_AREA), mpp=mpp)
+    assert analysis.quality.free_red_cells_per_mm2 > 500

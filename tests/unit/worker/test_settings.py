@@ -156,3 +156,27 @@ def test_the_table_tells_of_every_setting() -> None:
         assert f"`{variable_of(name)}`" in table
         assert field.description, f"{name} says nothing about itself"
     assert os.environ.get("TMPDIR", "/tmp") not in table
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("database_url", "foo"),
+        ("database_url", "postgresql+psycopg://u:hidden@host:abc/x"),
+        ("broker_url", "http://:hidden@host/"),
+        ("broker_url", "redis://:hidden@host:abc/0"),
+        ("s3_endpoint", "host:99999"),
+    ],
+)
+def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
+    values = {
+        "database_url": "postgresql+psycopg://u:p@localhost/x",
+        "broker_url": "redis://localhost",
+        "s3_endpoint": "localhost:9000",
+        "s3_access_key": "a",
+        "s3_secret_key": "b",
+    }
+    with pytest.raises(UsageError) as caught:
+        load_settings(**{**values, name: value})
+    assert "LEUKOFLOW_" + name.upper() in caught.value.sentence
+    assert "hidden" not in caught.value.sentence

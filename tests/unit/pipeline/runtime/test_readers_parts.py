@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipeline.geometry import Mpp, Size
 from pipeline.runtime.readers import open_slide
-from pipeline.runtime.readers.aperio import microscope_of
+from pipeline.runtime.readers.aperio import microscope_of, printable
 from pipeline.runtime.readers.codestream import jpeg2000_size, jpeg_size
 from pipeline.runtime.readers.resolution import UM_PER_CM, UM_PER_INCH, from_density
 from pipeline.runtime.readers.tile_cache import TileCache
@@ -122,3 +122,7 @@ def test_the_size_that_a_compressed_tile_claims(tmp_path: Path) -> None:
     for noise in (b"", b"\xff\xd8", b"\xff\xd8\xff\xe0\x00\x00" * 9, bytes(99), b"\xff" * 99):
         assert jpeg_size(noise) is None
         assert jpeg2000_size(noise) is None
+
+
+def test_what_a_tag_says_is_printable():
+    assert printable("Acme\0Scan  M\x001\n") == "Acme Scan M 1"
