@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -32,15 +32,8 @@ BRIGHT = 120
 
 def thumbnail_of(reader: SlideReader) -> Rgb:
     """Return the whole scan as uint8 (H, W, 3), its longest side at most `THUMBNAIL_PX`."""
-    meta = reader.meta
-    size = _thumbnail_size(meta.size_px0)
-    level = _coarsest_enough(meta, size)
-    level_size = meta.levels[level].size_lv
-    thumbnail = np.full((size.height, size.width, 3), 255, np.uint8)
-    for target, source in _blocks(size, level_size):
-        pixels = resized(reader.read(level, source), Size(target.width, target.height))
-        thumbnail[target.y : target.bottom, target.x : target.right] = pixels
-    return thumbnail
+    size = _thumbnail_size(reader.meta.size_px0)
+    return _assembled(reader, size, _coarsest_enough(reader.meta, size), resized)
 
 
 def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
@@ -52,10 +45,14 @@ def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
     fine = Size(
         min(meta.size_px0.width, DARKEST_OF * size.width), min(meta.size_px0.height, DARKEST_OF * size.height)
     )
-    level = _coarsest_enough(meta, fine)
+    return _assembled(reader, size, _coarsest_enough(meta, fine), _darkest)
+
+
+def _assembled(reader: SlideReader, size: Size, level: int, reduced: Callable[[Rgb, Size], Rgb]) -> Rgb:
+    """Return the scan at `size`, read from `level` block by block, each block brought down by `reduced`."""
     thumbnail = np.full((size.height, size.width, 3), 255, np.uint8)
-    for target, source in _blocks(size, meta.levels[level].size_lv):
-        pixels = _darkest(reader.read(level, source), Size(target.width, target.height))
+    for target, source in _blocks(size, reader.meta.levels[level].size_lv):
+        pixels = reduced(reader.read(level, source), Size(target.width, target.height))
         thumbnail[target.y : target.bottom, target.x : target.right] = pixels
     return thumbnail
 
