@@ -5,18 +5,44 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar, TypeVar, get_type_hints
+from typing import ClassVar
 
 from pipeline.errors import UsageError
 from pipeline.networks.backbones import BackboneName
+from pipeline.networks.picture_classifiers import PictureNetwork
 from pipeline.training.augment import AugmentSpec
+from pipeline.training.folds import Fold, fold_of
+from pipeline.training.overrides import AS_WRITTEN, Overrides, applied, overridden
+from pipeline.training.picture_augment import PictureAugment
+from pipeline.training.picture_sets import PictureClass, PictureSet, picture_set_of
+from pipeline.training.recipe_fields import Table, names_of, optional_names, record_of, value_of
 from pipeline.training.sources import Source, source_of
 
-T = TypeVar("T")
-Table = Mapping[str, object]
+
+class Optimizer(StrEnum):
+    """Who moves the weights."""
+
+    ADAMW = "adamw"
+    ADAM = "adam"
+    """with the ε of Keras, 1e-7"""
+
+
+class RateCourse(StrEnum):
+    """How the learning rate goes over the steps."""
+
+    COSINE = "cosine"
+    CONSTANT = "constant"
+
+
+class Kept(StrEnum):
+    """The epoch whose weights stay."""
+
+    BEST = "best"
+    LAST = "last"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +51,7 @@ class Schedule:
 
     epochs: int
     samples_per_epoch: int
+    """0 in recipes for pictures: every picture of the train split once"""
     batch: int
     learning_rate: float
     """of the pretrained part"""
@@ -34,11 +61,16 @@ class Schedule:
     warmup: float
     """part of all steps in which the rate rises; then it falls as a cosine"""
     ema_decay: float
-    """of the averaged weights, which are what is validated and shipped"""
+    """of the averaged weights, which are what is validated and shipped; 0: the weights themselves"""
     patience: int
     """epochs without a better score, after which training stops"""
     freeze_norm: bool
     """keep the pretrained batch norms' statistics"""
+    optimizer: Optimizer = Optimizer.ADAMW
+    rate: RateCourse = RateCourse.COSINE
+    clip_norm: float = 5.0
+    """of all gradients together; 0: not clipped"""
+    keep: Kept = Kept.BEST
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,19 +90,22 @@ class InputSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PictureInput:
+    """What a network for whole pictures is shown: the picture, stretched to squares of `side_px`."""
+
+    side_px: int
+
+
+@dataclass(frozen=True, slots=True)
 class Recipe:
-    """What both kinds of recipe hold."""
+    """What every kind of recipe holds."""
 
     KIND: ClassVar[str]
 
     name: str
     seed: int
     text: str
-    """of the file, as it was read"""
-    sources: tuple[Source, ...]
-    input: InputSpec
-    balance: Balance
-    augment: AugmentSpec
+    """of the file with its overrides: whoever trains from it gets the same again"""
     schedule: Schedule
 
     @property
@@ -80,7 +115,18 @@ class Recipe:
 
 
 @dataclass(frozen=True, slots=True)
-class SegmenterRecipe(Recipe):
+class CellRecipe(Recipe):
+    """What recipes for networks that see cells at a known scale hold."""
+
+    sources: tuple[Source, ...]
+    """those left out are not among them"""
+    input: InputSpec
+    balance: Balance
+    augment: AugmentSpec
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterRecipe(CellRecipe):
     """Makes one segmenter."""
 
     KIND: ClassVar[str] = "segmenter"
@@ -89,7 +135,7 @@ class SegmenterRecipe(Recipe):
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifierRecipe(Recipe):
+class ClassifierRecipe(CellRecipe):
     """Makes the members of an ensemble, one after the other."""
 
     KIND: ClassVar[str] = "classifier"
@@ -99,41 +145,145 @@ class ClassifierRecipe(Recipe):
     label_smoothing: float
 
 
-def read_recipe(recipe: str | Path) -> SegmenterRecipe | ClassifierRecipe:
-    """Return the recipe in a file, or the shipped one of that name.
+@dataclass(frozen=True, slots=True)
+class PictureRecipe(Recipe):
+    """Makes classifiers of whole pictures with classes of their own; no bundle comes of them."""
+
+    KIND: ClassVar[str] = "picture-classifier"
+
+    sets: tuple[PictureSet, ...]
+    """those left out are not among them"""
+    classes: tuple[PictureClass, ...]
+    """in the order of the logits"""
+    members: tuple[PictureNetwork, ...]
+    """their probabilities are averaged"""
+    input: PictureInput
+    augment: PictureAugment
+    dropout: float
+    """of transfer-learned members"""
+    label_smoothing: float
+    fold: Fold | None
+    """instead of the split that the data came with"""
+
+
+AnyRecipe = SegmenterRecipe | ClassifierRecipe | PictureRecipe
+
+
+def read_recipe(recipe: str | Path, overrides: Overrides = AS_WRITTEN) -> AnyRecipe:
+    """Return the recipe in a file, or the shipped one of that name, with what is changed of it.
 
     Raises: UsageError, where there is none or a value is missing, unknown or of the wrong type.
     """
-    return parse_recipe(_text(recipe))
+    return parse_recipe(overridden(_text(recipe), overrides))
 
 
-def parse_recipe(text: str) -> SegmenterRecipe | ClassifierRecipe:
+def parse_recipe(text: str) -> AnyRecipe:
     """Return the recipe that the TOML text holds. Raises: UsageError, as `read_recipe`."""
     try:
-        document: Table = tomllib.loads(text)
+        document = applied(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
         raise UsageError(f"The recipe is no TOML: {error}.", code="bad-recipe") from error
     kind = document.get("kind")
-    shared = {
-        "name": _value(document, "name", str),
-        "seed": _value(document, "seed", int),
-        "text": text,
-        "sources": tuple(source_of(folder) for folder in _names(document, "folders")),
-        "input": _record(InputSpec, document, "input"),
-        "balance": _record(Balance, document, "balance"),
-        "augment": _record(AugmentSpec, document, "augment"),
-        "schedule": _record(Schedule, document, "schedule"),
-    }
     if kind == SegmenterRecipe.KIND:
-        return SegmenterRecipe(**shared, encoder=_backbone(_value(document, "encoder", str)))  # type: ignore[arg-type]
+        return _segmenter(document, text)
     if kind == ClassifierRecipe.KIND:
-        return ClassifierRecipe(
-            **shared,  # type: ignore[arg-type]
-            members=tuple(_backbone(name) for name in _names(document, "members")),
-            dropout=_value(document, "dropout", float),
-            label_smoothing=_value(document, "label_smoothing", float),
+        return _classifier(document, text)
+    if kind == PictureRecipe.KIND:
+        return _picture_classifier(document, text)
+    raise UsageError(
+        "A recipe's kind is 'segmenter', 'classifier' or 'picture-classifier'.", code="bad-recipe"
+    )
+
+
+def _segmenter(document: Table, text: str) -> SegmenterRecipe:
+    return SegmenterRecipe(
+        **_every(document, text),  # type: ignore[arg-type]
+        **_of_cells(document),  # type: ignore[arg-type]
+        encoder=value_of(document, "encoder", BackboneName),
+    )
+
+
+def _classifier(document: Table, text: str) -> ClassifierRecipe:
+    return ClassifierRecipe(
+        **_every(document, text),  # type: ignore[arg-type]
+        **_of_cells(document),  # type: ignore[arg-type]
+        members=tuple(value_of({"members": name}, "members", BackboneName) for name in _members(document)),
+        dropout=value_of(document, "dropout", float),
+        label_smoothing=value_of(document, "label_smoothing", float),
+    )
+
+
+def _picture_classifier(document: Table, text: str) -> PictureRecipe:
+    fold = value_of(document, "fold", str) if "fold" in document else None
+    return PictureRecipe(
+        **_every(document, text),  # type: ignore[arg-type]
+        sets=tuple(picture_set_of(folder) for folder in _folders(document)),
+        classes=_classes(document),
+        members=tuple(value_of({"members": name}, "members", PictureNetwork) for name in _members(document)),
+        input=record_of(PictureInput, document, "input"),
+        augment=record_of(PictureAugment, document, "augment"),
+        dropout=value_of({"dropout": 0.0, **document}, "dropout", float),
+        label_smoothing=value_of({"label_smoothing": 0.0, **document}, "label_smoothing", float),
+        fold=fold_of(fold) if fold is not None else None,
+    )
+
+
+def _every(document: Table, text: str) -> Mapping[str, object]:
+    schedule = record_of(Schedule, document, "schedule")
+    if schedule.epochs < 1 or schedule.batch < 1:
+        raise UsageError(
+            "A recipe needs one epoch or more, and one sample or more a batch.", code="bad-recipe"
         )
-    raise UsageError("A recipe's kind is 'segmenter' or 'classifier'.", code="bad-recipe")
+    return {
+        "name": value_of(document, "name", str),
+        "seed": value_of(document, "seed", int),
+        "text": text,
+        "schedule": schedule,
+    }
+
+
+def _of_cells(document: Table) -> Mapping[str, object]:
+    if "fold" in document:
+        raise UsageError("Only recipes for whole pictures can be split into folds.", code="bad-recipe")
+    return {
+        "sources": tuple(source_of(folder) for folder in _folders(document)),
+        "input": record_of(InputSpec, document, "input"),
+        "balance": record_of(Balance, document, "balance"),
+        "augment": record_of(AugmentSpec, document, "augment"),
+    }
+
+
+def _folders(document: Table) -> tuple[str, ...]:
+    folders, left_out = names_of(document, "folders"), optional_names(document, "leave_out")
+    strange = [name for name in left_out if name not in folders]
+    if strange:
+        raise UsageError(
+            f"The recipe does not learn from '{strange[0]}', so it cannot be left out; "
+            f"it learns from {', '.join(folders)}.",
+            code="bad-recipe",
+        )
+    remaining = tuple(folder for folder in folders if folder not in left_out)
+    if not remaining:
+        raise UsageError("Every data set of the recipe is left out.", code="bad-recipe")
+    return remaining
+
+
+def _members(document: Table) -> tuple[str, ...]:
+    members = names_of(document, "members")
+    if len(set(members)) < len(members):
+        raise UsageError("The recipe names a member twice.", code="bad-recipe")
+    return members
+
+
+def _classes(document: Table) -> tuple[PictureClass, ...]:
+    table = document.get("classes")
+    if not isinstance(table, dict) or len(table) < 2:
+        raise UsageError("The recipe's [classes] names fewer than two classes.", code="bad-recipe")
+    classes = tuple(PictureClass(str(name), names_of(table, name)) for name in table)
+    labels = [label for one in classes for label in one.labels]
+    if len(set(labels)) < len(labels):
+        raise UsageError("The recipe's [classes] gives one label to two classes.", code="bad-recipe")
+    return classes
 
 
 def _text(recipe: str | Path) -> str:
@@ -144,40 +294,3 @@ def _text(recipe: str | Path) -> str:
         return Path(recipe).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"There is no recipe '{Path(recipe).name}'.", code="no-recipe") from error
-
-
-def _value(table: Table, key: str, wanted: type[T]) -> T:
-    value = table.get(key)
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, wanted) or (isinstance(value, bool) and wanted is not bool):
-        raise UsageError(f"The recipe's '{key}' is missing or no {wanted.__name__}.", code="bad-recipe")
-    return value
-
-
-def _names(table: Table, key: str) -> tuple[str, ...]:
-    value = table.get(key)
-    if not isinstance(value, list) or not value or not all(isinstance(item, str) for item in value):
-        raise UsageError(f"The recipe's '{key}' is no list of names.", code="bad-recipe")
-    return tuple(value)
-
-
-def _record(cls: type[T], document: Table, key: str) -> T:
-    table = document.get(key)
-    if not isinstance(table, dict):
-        raise UsageError(f"The recipe has no table [{key}].", code="bad-recipe")
-    hints = get_type_hints(cls)
-    names = [field.name for field in fields(cls)]  # type: ignore[arg-type]
-    unknown = sorted(set(table) - set(names))
-    if unknown:
-        raise UsageError(f"The recipe's [{key}] has no use for '{unknown[0]}'.", code="bad-recipe")
-    return cls(**{name: _value(table, name, hints[name]) for name in names})
-
-
-def _backbone(name: str) -> BackboneName:
-    try:
-        return BackboneName(name)
-    except ValueError as error:
-        raise UsageError(
-            f"'{name}' is no backbone; there are {', '.join(BackboneName)}.", code="bad-recipe"
-        ) from error
