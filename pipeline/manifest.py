@@ -1,7 +1,7 @@
 """The manifest of a model bundle: what the networks take and give, what they were made from, what they reach.
 
 A bundle is a folder with ONNX files and `manifest.json`. Every network takes `rgb`, uint8 (N, H, W, 3), and
-gives `probabilities`, float32 after the softmax: the segmenter (N, 3, H, W), a classifier (N, leaves).
+gives `probabilities`, float32 after the softmax: a segmenter (N, 3, H, W), a classifier (N, leaves).
 """
 
 from __future__ import annotations
@@ -9,37 +9,64 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import TypeAlias
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from math import lcm
 
 from pipeline.errors import DeploymentError
+from pipeline.manifest_fields import Fields, Json, as_text, broken
+from pipeline.spec import PipelineSpec
 
 FILE_NAME = "manifest.json"
-FORMAT = 1
+FORMAT = 2
 INPUT_NAME = "rgb"
 OUTPUT_NAME = "probabilities"
 
-Json: TypeAlias = "bool | int | float | str | list[Json] | dict[str, Json] | None"
 
+class Profile(StrEnum):
+    """Which segmenters are asked; their probabilities are averaged. The classifiers are always all asked."""
 
-@dataclass(frozen=True, slots=True)
-class SegmenterEntry:
-    """The network that finds cells; heights and widths of a batch are multiples of `stride_px`."""
-
-    file: str
-    sha256: str
-    stride_px: int
-    working_mpp_um: float
+    FAST = "fast"
+    """the light one alone; every bundle has it"""
+    ACCURATE = "accurate"
 
 
 @dataclass(frozen=True, slots=True)
 class MemberEntry:
-    """One classifier of the ensemble."""
+    """One network of an ensemble: its file, and by digest the recipe and the weights that it was made of."""
 
     name: str
     file: str
     sha256: str
     parameters: int
+    recipe_sha256: str
+    """of the recipe's text"""
+    weights_sha256: str
+    """of the trained weights' safetensors file"""
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterMember(MemberEntry):
+    """One network that finds cells; heights and widths of a batch are multiples of `stride_px`."""
+
+    stride_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileEntry:
+    """The segmenters of one profile, by name, in the order in which they are asked."""
+
+    profile: Profile
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SegmenterEntry:
+    """The networks that find cells: all at `working_mpp_um`."""
+
+    working_mpp_um: float
+    members: tuple[SegmenterMember, ...]
+    profiles: tuple[ProfileEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +75,20 @@ class ClassifierEntry:
 
     crop_px: int
     crop_mpp_um: float
+    views: int
+    """how many mirrored or turned views of a crop each graph averages; 1 is the crop alone"""
     members: tuple[MemberEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Thresholds:
+    """From where on a call is accepted: see `PipelineSpec`; chosen on val for a stated risk."""
+
+    accept_probability: float
+    leaf_probability: float
+    max_disagreement: float
+    risk: float
+    """share of wrong calls among those accepted, 0 to 1"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +119,15 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """What a profile costs, such as (`fast`, `cpu_s_per_mpx`, 0.4); the measure names its unit."""
+
+    profile: Profile
+    measure: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class BundleManifest:
     """What `manifest.json` says."""
 
@@ -91,22 +140,63 @@ class BundleManifest:
     classifier: ClassifierEntry
     data_sets: tuple[DataEntry, ...]
     recipes: tuple[RecipeEntry, ...]
+    thresholds: Thresholds | None
+    """None: those of `PipelineSpec`"""
     figures: tuple[Figure, ...]
+    timings: tuple[Timing, ...]
     trained_on: str
     """ISO date"""
     software: tuple[tuple[str, str], ...]
     """(package, version) that trained and exported"""
 
-    @property
-    def digest(self) -> str:
-        """Hex sha256 over what decides results: classes, networks with their file digests, their inputs."""
+    def segmenters(self, profile: Profile) -> tuple[SegmenterMember, ...]:
+        """Return the networks of a profile. Raises: DeploymentError, where the bundle lacks the profile."""
+        by_name = {member.name: member for member in self.segmenter.members}
+        for entry in self.segmenter.profiles:
+            if entry.profile is profile:
+                return tuple(by_name[name] for name in entry.members)
+        known = ", ".join(entry.profile for entry in self.segmenter.profiles)
+        raise DeploymentError(
+            f"The model bundle {self.name} {self.version} has no profile '{profile}'; it has: {known}.",
+            code="bundle_profile",
+        )
+
+    def stride_px(self, profile: Profile) -> int:
+        """Return the step that suits every segmenter of a profile. Raises: as `segmenters`."""
+        return lcm(*(member.stride_px for member in self.segmenters(profile)))
+
+    def digest_of(self, profile: Profile) -> str:
+        """Hex sha256 over what decides a profile's results: classes, inputs, thresholds, and its networks.
+
+        Raises: as `segmenters`.
+        """
         identity: Json = {
             "classes": list(self.classes),
-            "segmenter": _plain(asdict(self.segmenter)),
-            "classifier": _plain(asdict(self.classifier)),
+            "working_mpp_um": self.segmenter.working_mpp_um,
+            "segmenters": [[member.sha256, member.stride_px] for member in self.segmenters(profile)],
+            "crop": [self.classifier.crop_px, self.classifier.crop_mpp_um],
+            "classifiers": [member.sha256 for member in self.classifier.members],
+            "thresholds": None if self.thresholds is None else _plain(asdict(self.thresholds)),
         }
-        canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return _sha256(identity)
+
+    @property
+    def digest(self) -> str:
+        """Hex sha256 over what decides the results of all profiles."""
+        return _sha256({entry.profile: self.digest_of(entry.profile) for entry in self.segmenter.profiles})
+
+    @property
+    def spec(self) -> PipelineSpec:
+        """The parameters of an analysis with this bundle."""
+        spec = PipelineSpec(working_mpp_um=self.segmenter.working_mpp_um)
+        if self.thresholds is None:
+            return spec
+        return replace(
+            spec,
+            accept_probability=self.thresholds.accept_probability,
+            leaf_probability=self.thresholds.leaf_probability,
+            max_disagreement=self.thresholds.max_disagreement,
+        )
 
     def render(self) -> str:
         """Return the text of `manifest.json`."""
@@ -119,15 +209,18 @@ class BundleManifest:
         Raises: DeploymentError, where it is not the manifest of a bundle.
         """
         try:
-            document = _Fields("manifest", json.loads(text))
+            document = Fields("manifest", json.loads(text))
         except ValueError as error:
-            raise _broken("is not JSON") from error
-        if document.whole("format") != FORMAT:
-            raise _broken(f"has a format other than {FORMAT}")
+            raise broken("is not JSON") from error
+        found = document.whole("format")
+        if found != FORMAT:
+            raise broken(
+                f"has format {found}; this version of leukoflow reads format {FORMAT}: export it anew"
+            )
         return cls(
             name=document.text("name"),
             version=document.text("version"),
-            classes=tuple(_text(item) for item in document.items("classes")),
+            classes=tuple(as_text(item) for item in document.items("classes")),
             opset=document.whole("opset"),
             segmenter=_segmenter(document.fields("segmenter")),
             classifier=_classifier(document.fields("classifier")),
@@ -135,82 +228,85 @@ class BundleManifest:
             recipes=tuple(
                 RecipeEntry(entry.text("name"), entry.text("sha256")) for entry in document.entries("recipes")
             ),
+            thresholds=_thresholds(document),
             figures=tuple(
                 Figure(entry.text("data_set"), entry.text("measure"), entry.number("value"))
                 for entry in document.entries("figures")
+            ),
+            timings=tuple(
+                Timing(_profile(entry.text("profile")), entry.text("measure"), entry.number("value"))
+                for entry in document.entries("timings")
             ),
             trained_on=document.text("trained_on"),
             software=tuple(_pair(item) for item in document.items("software")),
         )
 
 
-class _Fields:
-    """Reads typed values from one JSON object, or says which is missing."""
-
-    def __init__(self, name: str, value: Json) -> None:
-        if not isinstance(value, dict):
-            raise _broken(f"has no object as {name}")
-        self._name = name
-        self._values: Mapping[str, Json] = value
-
-    def _get(self, key: str) -> Json:
-        if key not in self._values:
-            raise _broken(f"has no {key} in {self._name}")
-        return self._values[key]
-
-    def text(self, key: str) -> str:
-        return _text(self._get(key))
-
-    def whole(self, key: str) -> int:
-        value = self._get(key)
-        if not isinstance(value, int) or isinstance(value, bool):
-            raise _broken(f"has no whole number as {key}")
-        return value
-
-    def number(self, key: str) -> float:
-        value = self._get(key)
-        if not isinstance(value, int | float) or isinstance(value, bool):
-            raise _broken(f"has no number as {key}")
-        return float(value)
-
-    def items(self, key: str) -> list[Json]:
-        value = self._get(key)
-        if not isinstance(value, list):
-            raise _broken(f"has no list as {key}")
-        return value
-
-    def fields(self, key: str) -> _Fields:
-        return _Fields(key, self._get(key))
-
-    def entries(self, key: str) -> list[_Fields]:
-        return [_Fields(key, item) for item in self.items(key)]
-
-
-def _segmenter(entry: _Fields) -> SegmenterEntry:
-    return SegmenterEntry(
-        file=_file_name(entry.text("file")),
-        sha256=entry.text("sha256"),
-        stride_px=entry.whole("stride_px"),
-        working_mpp_um=entry.number("working_mpp_um"),
-    )
-
-
-def _classifier(entry: _Fields) -> ClassifierEntry:
+def _segmenter(entry: Fields) -> SegmenterEntry:
     members = tuple(
-        MemberEntry(
-            name=member.text("name"),
-            file=_file_name(member.text("file")),
-            sha256=member.text("sha256"),
-            parameters=member.whole("parameters"),
-        )
+        SegmenterMember(*_member(member), stride_px=member.whole("stride_px"))
         for member in entry.entries("members")
     )
-    if not members:
-        raise _broken("names no classifier")
-    return ClassifierEntry(entry.whole("crop_px"), entry.number("crop_mpp_um"), members)
+    profiles = tuple(
+        ProfileEntry(_profile(item.text("profile")), tuple(as_text(name) for name in item.items("members")))
+        for item in entry.entries("profiles")
+    )
+    _check_names([member.name for member in members], "segmenter")
+    if any(member.stride_px < 1 for member in members):
+        raise broken("has a segmenter without a stride")
+    named = [item.profile for item in profiles]
+    if Profile.FAST not in named or len(named) != len(set(named)):
+        raise broken(f"does not name the profile '{Profile.FAST}', and each profile once")
+    known = {member.name for member in members}
+    if not all(item.members and known.issuperset(item.members) for item in profiles):
+        raise broken("has a profile of segmenters that it does not list")
+    return SegmenterEntry(entry.number("working_mpp_um"), members, profiles)
 
 
-def _data_set(entry: _Fields) -> DataEntry:
+def _classifier(entry: Fields) -> ClassifierEntry:
+    members = tuple(MemberEntry(*_member(member)) for member in entry.entries("members"))
+    _check_names([member.name for member in members], "classifier")
+    return ClassifierEntry(entry.whole("crop_px"), entry.number("crop_mpp_um"), entry.whole("views"), members)
+
+
+def _member(entry: Fields) -> tuple[str, str, str, int, str, str]:
+    return (
+        entry.text("name"),
+        _file_name(entry.text("file")),
+        entry.text("sha256"),
+        entry.whole("parameters"),
+        entry.text("recipe_sha256"),
+        entry.text("weights_sha256"),
+    )
+
+
+def _check_names(names: list[str], kind: str) -> None:
+    if not names:
+        raise broken(f"names no {kind}")
+    if len(set(names)) < len(names):
+        raise broken(f"names a {kind} twice")
+
+
+def _profile(name: str) -> Profile:
+    try:
+        return Profile(name)
+    except ValueError as error:
+        raise broken(f"has a profile that is none of {', '.join(Profile)}") from error
+
+
+def _thresholds(document: Fields) -> Thresholds | None:
+    if not document.has("thresholds"):
+        return None
+    entry = document.fields("thresholds")
+    return Thresholds(
+        entry.share("accept_probability"),
+        entry.share("leaf_probability"),
+        entry.share("max_disagreement"),
+        entry.share("risk"),
+    )
+
+
+def _data_set(entry: Fields) -> DataEntry:
     return DataEntry(
         folder=entry.text("folder"),
         licence=entry.text("licence"),
@@ -221,26 +317,21 @@ def _data_set(entry: _Fields) -> DataEntry:
 
 def _pair(item: Json) -> tuple[str, str]:
     if not isinstance(item, list) or len(item) != 2:
-        raise _broken("has no pair of names in software")
-    return _text(item[0]), _text(item[1])
-
-
-def _text(value: Json) -> str:
-    if not isinstance(value, str):
-        raise _broken("has no text where one belongs")
-    return value
+        raise broken("has no pair of names in software")
+    return as_text(item[0]), as_text(item[1])
 
 
 def _file_name(value: str) -> str:
     if not value or "/" in value or "\\" in value or value.startswith("."):
-        raise _broken("names a file outside its own folder")
+        raise broken("names a file outside its own folder")
     return value
+
+
+def _sha256(identity: Json) -> str:
+    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()
 
 
 def _plain(value: Mapping[str, object]) -> Json:
     plain: Json = json.loads(json.dumps(value))
     return plain
-
-
-def _broken(what: str) -> DeploymentError:
-    return DeploymentError(f"The manifest of the model bundle {what}.", code="bundle-manifest")

@@ -19,7 +19,7 @@ from pipeline.domain import (
     SlideResult,
 )
 from pipeline.geometry import Rect
-from pipeline.manifest import Json
+from pipeline.manifest_fields import Json
 from pipeline.taxonomy import LOINC
 
 JsonObject: TypeAlias = "dict[str, Json]"

@@ -54,7 +54,7 @@ class Analyst:
 
     def run_key(self, scan_digest: str) -> RunKey:
         """Return the key under which an analysis of these bytes is known."""
-        return RunKey(scan_digest, self.bundle.manifest.digest, self.spec.digest)
+        return RunKey(scan_digest, self.bundle.digest, self.spec.digest)
 
     def analyse(self, reader: SlideReader, scan_digest: str, watch: Stopwatch) -> SlideResult:
         """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
@@ -64,7 +64,7 @@ class Analyst:
             analysis,
             Provenance(
                 run_key=self.run_key(scan_digest),
-                bundle_name=f"{self.bundle.manifest.name} {self.bundle.manifest.version}",
+                bundle_name=self.bundle.name,
                 engine=self.engine,
                 software_version=version("leukoflow"),
                 timings_s=watch.timings_s,
@@ -78,7 +78,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
 
     Raises: DeploymentError, where the bundle does not fit.
     """
-    bundle = load_bundle(settings.bundle)
+    bundle = load_bundle(settings.bundle, settings.profile)
     segmenter, classifier = OnnxSegmenter(bundle), OnnxClassifier(bundle)
     with (
         BatchedSegmenter(segmenter) as batched_segmenter,
@@ -87,7 +87,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
         yield Analyst(
             models=Models(batched_segmenter, batched_classifier),
             bundle=bundle,
-            spec=PipelineSpec(working_mpp_um=bundle.manifest.segmenter.working_mpp_um),
+            spec=bundle.manifest.spec,
             limits=DecodeLimits(
                 max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes
             ),

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db.schema import upgrade
+from pipeline.manifest import Profile
 from worker.embedded import EmbeddedSet
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
@@ -40,11 +41,14 @@ def start_process(command: str, environment: Mapping[str, str], folder: Path, lo
 
 
 @contextmanager
-def running_leukoflow(servers: EmbeddedSet) -> Iterator[tuple[Child, Child]]:
-    """Return watcher and worker, at work on the services of `servers`; both are stopped at the end."""
+def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> Iterator[tuple[Child, Child]]:
+    """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
+
+    The profile of the models is the environment's where none is given.
+    """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
-    environment = servers.environment()
+    environment = servers.environment() if profile is None else servers.environment(profile=profile)
     children: list[Child] = []
     try:
         children.append(start_process("watch", environment, servers.state, logs / "watch.log"))

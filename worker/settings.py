@@ -14,6 +14,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.errors import LeukoflowError, UsageError
+from pipeline.manifest import Profile
 from worker.identity import KeyPattern
 
 PREFIX = "LEUKOFLOW_"
@@ -37,6 +38,10 @@ class LocalSettings(BaseSettings):
 
     bundle: Path | None = Field(
         default=None, description="folder of the model bundle; empty: the shipped one"
+    )
+    profile: Profile = Field(
+        default=Profile.FAST,
+        description="which of its segmenters are asked: `fast`, the light one; `accurate`, the mean of three",
     )
     max_file_bytes: int = Field(
         default=20 * 2**30, ge=1, description="bytes of the largest scan that is read"

@@ -61,9 +61,9 @@ def register_task(app: Celery, desk: Desk) -> None:
 
 
 def _record_bundle(database: Database, analyst: Analyst) -> None:
-    manifest = analyst.bundle.manifest
+    bundle = analyst.bundle
     with database.transaction() as connection:
-        register_bundle(connection, manifest.digest, f"{manifest.name} {manifest.version}", manifest.render())
+        register_bundle(connection, bundle.digest, bundle.name, bundle.manifest.render())
 
 
 def run_worker(settings: Settings) -> int:

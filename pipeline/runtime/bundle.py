@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DeploymentError
-from pipeline.manifest import FILE_NAME, BundleManifest
+from pipeline.manifest import FILE_NAME, BundleManifest, MemberEntry, Profile
 from pipeline.runtime.opset import opset_of
 from pipeline.taxonomy import LEAVES
 
@@ -16,38 +16,49 @@ SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-1"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle."""
+    """A verified bundle, and which of its profiles is in use."""
 
     folder: Path
     manifest: BundleManifest
+    profile: Profile
 
     @property
-    def segmenter_file(self) -> Path:
-        return self.folder / self.manifest.segmenter.file
+    def name(self) -> str:
+        """What results say that they were made with."""
+        return f"{self.manifest.name} {self.manifest.version} {self.profile}"
 
     @property
-    def member_files(self) -> tuple[Path, ...]:
-        """The classifiers, in the order of the manifest."""
-        return tuple(self.folder / member.file for member in self.manifest.classifier.members)
+    def digest(self) -> str:
+        """Of what decides the results of the profile in use."""
+        return self.manifest.digest_of(self.profile)
+
+    @property
+    def stride_px(self) -> int:
+        """The step that suits every segmenter of the profile."""
+        return self.manifest.stride_px(self.profile)
+
+    def file_of(self, member: MemberEntry) -> Path:
+        """Return the ONNX file of a network."""
+        return self.folder / member.file
 
 
-def load_bundle(folder: Path | None = None) -> Bundle:
-    """Return the bundle in `folder`, or the shipped one, with every file verified.
+def load_bundle(folder: Path | None = None, profile: Profile = Profile.FAST) -> Bundle:
+    """Return the bundle in `folder`, or the shipped one, with every file of every profile verified.
 
-    Raises: DeploymentError: manifest missing or broken, a file missing or with another digest, other classes
-    than `taxonomy.LEAVES`, another opset than the manifest's.
+    Raises: DeploymentError: manifest missing or broken, a profile that it lacks, a file missing or with
+    another digest, other classes than `taxonomy.LEAVES`, another opset than the manifest's.
     """
     place = SHIPPED if folder is None else folder
     try:
         text = (place / FILE_NAME).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise DeploymentError(f"There is no model bundle in {place}.", code="bundle_missing") from error
-    bundle = Bundle(place, BundleManifest.parse(text))
-    _check_classes(bundle.manifest)
-    segmenter, members = bundle.manifest.segmenter, bundle.manifest.classifier.members
-    _check_file(bundle.segmenter_file, segmenter.sha256, bundle.manifest.opset)
-    for file, member in zip(bundle.member_files, members, strict=True):
-        _check_file(file, member.sha256, bundle.manifest.opset)
+    manifest = BundleManifest.parse(text)
+    manifest.segmenters(profile)
+    bundle = Bundle(place, manifest, profile)
+    _check_classes(manifest)
+    for member in (*manifest.segmenter.members, *manifest.classifier.members):
+        _check_file(bundle.file_of(member), member.sha256, manifest.opset)
     return bundle
 
 

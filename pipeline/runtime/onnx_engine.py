@@ -120,14 +120,17 @@ def _options(threads: int) -> ort.SessionOptions:
 
 
 class OnnxSegmenter:
-    """The bundle's network of tissues. Implements `ports.Segmenter`."""
+    """The mean of the profile's networks of tissues. Implements `ports.Segmenter`."""
 
     def __init__(self, bundle: Bundle, threads: int | None = None) -> None:
-        """Raises: DeploymentError, where the graph does not fit its manifest."""
-        self._stride_px = bundle.manifest.segmenter.stride_px
-        self._graph = OnnxGraph(bundle.segmenter_file, threads or available_threads())
-        for side_px in (2 * self._stride_px, 3 * self._stride_px):
-            self._graph.check(Probe(Size(side_px, side_px), (1, TISSUES, side_px, side_px)))
+        """Raises: DeploymentError, where a graph does not fit the manifest, or the profile is missing."""
+        self._stride_px = bundle.stride_px
+        self._members: list[OnnxGraph] = []
+        for entry in bundle.manifest.segmenters(bundle.profile):
+            member = OnnxGraph(bundle.file_of(entry), threads or available_threads())
+            for side_px in (2 * entry.stride_px, 3 * entry.stride_px):
+                member.check(Probe(Size(side_px, side_px), (1, TISSUES, side_px, side_px)))
+            self._members.append(member)
 
     @property
     def stride_px(self) -> int:
@@ -143,7 +146,10 @@ class OnnxSegmenter:
         count, height, width, _ = batch.shape
         if not count:
             return np.zeros((0, TISSUES, height, width), np.float32)
-        return self._graph.run(batch)
+        total = self._members[0].run(batch)
+        for member in self._members[1:]:
+            total = total + member.run(batch)
+        return total / np.float32(len(self._members))
 
 
 class OnnxClassifier:
@@ -154,7 +160,9 @@ class OnnxClassifier:
         entry = bundle.manifest.classifier
         self._crop_px = Size(entry.crop_px, entry.crop_px)
         self._crop_mpp_um = entry.crop_mpp_um
-        self._members = [OnnxGraph(file, threads or available_threads()) for file in bundle.member_files]
+        self._members = [
+            OnnxGraph(bundle.file_of(member), threads or available_threads()) for member in entry.members
+        ]
         for member in self._members:
             member.check(Probe(self._crop_px, (1, len(LEAVES))))
 

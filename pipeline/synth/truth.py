@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.domain import Contour
 from pipeline.errors import InputError
 from pipeline.geometry import Mpp, Size
-from pipeline.manifest import Json
+from pipeline.manifest_fields import Json
 from pipeline.taxonomy import CellClass
 
 FORMAT = "leukoflow-truth"

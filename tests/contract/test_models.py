@@ -20,7 +20,7 @@ from onnx import TensorProto, helper
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
 from pipeline.geometry import Size
-from pipeline.manifest import BundleManifest
+from pipeline.manifest import FILE_NAME, BundleManifest, Profile
 from pipeline.ports import Classifier, Segmenter
 from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
 from pipeline.runtime.bundle import Bundle, load_bundle
@@ -31,6 +31,11 @@ from tests.contract import tiny_bundle
 TOLERANCE = 1e-5
 
 
+@pytest.fixture(scope="module", params=list(Profile))
+def profile(request: pytest.FixtureRequest) -> Profile:
+    return Profile(request.param)
+
+
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     folder = tmp_path_factory.mktemp("bundle")
@@ -39,8 +44,8 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 @pytest.fixture(scope="module", params=["direct", "batched"])
-def segmenter(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Segmenter]:
-    direct = OnnxSegmenter(bundle, threads=1)
+def segmenter(request: pytest.FixtureRequest, bundle: Bundle, profile: Profile) -> Iterator[Segmenter]:
+    direct = OnnxSegmenter(replace(bundle, profile=profile), threads=1)
     if request.param == "direct":
         yield direct
     else:
@@ -65,13 +70,13 @@ def _pictures(seed: int, count: int, height: int, width: int) -> Rgb:
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 99), count=st.integers(0, 11), rows=st.integers(1, 4), columns=st.integers(1, 4))
 def test_a_segmenter_gives_each_pixel_its_tissue(
-    segmenter: Segmenter, seed: int, count: int, rows: int, columns: int
+    segmenter: Segmenter, profile: Profile, seed: int, count: int, rows: int, columns: int
 ) -> None:
     batch = _pictures(seed, count, rows * segmenter.stride_px, columns * segmenter.stride_px)
     tissues = segmenter.segment(batch)
     assert tissues.dtype == np.float32
     assert tissues.shape == (count, 3, *batch.shape[1:3])
-    assert np.allclose(tissues, tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+    assert np.allclose(tissues, tiny_bundle.expected_tissues(batch, profile), atol=TOLERANCE)
 
 
 @settings(max_examples=20, deadline=None)
@@ -92,21 +97,23 @@ def test_a_batch_is_left_as_it_was(segmenter: Segmenter) -> None:
     assert np.array_equal(batch, before)
 
 
-def test_a_view_is_as_good_as_a_copy(segmenter: Segmenter) -> None:
+def test_a_view_is_as_good_as_a_copy(segmenter: Segmenter, profile: Profile) -> None:
     batch = _pictures(0, 3, 32, 32)[:, ::2, ::2, ::-1]
-    assert np.allclose(segmenter.segment(batch), tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+    assert np.allclose(segmenter.segment(batch), tiny_bundle.expected_tissues(batch, profile), atol=TOLERANCE)
 
 
 @settings(max_examples=10, deadline=None)
 @given(counts=st.lists(st.integers(0, 7), min_size=2, max_size=12), seed=st.integers(0, 99))
-def test_threads_get_their_own_tissues(segmenter: Segmenter, counts: list[int], seed: int) -> None:
-    sides = (16, 24)
-    batches = [_pictures(seed + index, count, 16, sides[index % 2]) for index, count in enumerate(counts)]
+def test_threads_get_their_own_tissues(
+    segmenter: Segmenter, profile: Profile, counts: list[int], seed: int
+) -> None:
+    sides = (48, 96)
+    batches = [_pictures(seed + index, count, 48, sides[index % 2]) for index, count in enumerate(counts)]
     with ThreadPoolExecutor(4) as pool:
         answers = list(pool.map(segmenter.segment, batches))
     for batch, answer in zip(batches, answers, strict=True):
         assert answer.shape[0] == len(batch)
-        assert np.allclose(answer, tiny_bundle.expected_tissues(batch), atol=TOLERANCE)
+        assert np.allclose(answer, tiny_bundle.expected_tissues(batch, profile), atol=TOLERANCE)
 
 
 @settings(max_examples=10, deadline=None)
@@ -121,8 +128,10 @@ def test_threads_get_their_own_classes(classifier: Classifier, counts: list[int]
         assert np.allclose(answer, tiny_bundle.expected_classes(batch), atol=TOLERANCE)
 
 
-def test_what_the_manifest_says_is_passed_on(segmenter: Segmenter, classifier: Classifier) -> None:
-    assert segmenter.stride_px == tiny_bundle.STRIDE_PX
+def test_what_the_manifest_says_is_passed_on(
+    segmenter: Segmenter, profile: Profile, classifier: Classifier
+) -> None:
+    assert segmenter.stride_px == tiny_bundle.STRIDES_PX[profile]
     assert classifier.crop_px == Size(tiny_bundle.CROP_PX, tiny_bundle.CROP_PX)
     assert classifier.crop_mpp_um == 0.2
 
@@ -160,8 +169,33 @@ def test_a_changed_file(fresh: tuple[Path, BundleManifest]) -> None:
 
 def test_a_missing_file(fresh: tuple[Path, BundleManifest]) -> None:
     folder, manifest = fresh
-    (folder / manifest.segmenter.file).unlink()
+    (folder / manifest.segmenter.members[-1].file).unlink()
     assert _fails(folder).code == "bundle_incomplete"
+
+
+def test_a_manifest_of_the_old_format(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    text = manifest.render().replace('"format": 2', '"format": 1')
+    (folder / FILE_NAME).write_text(text, encoding="utf-8")
+    error = _fails(folder)
+    assert error.code == "bundle-manifest"
+    assert "format 1" in error.sentence
+
+
+def test_a_profile_that_the_bundle_lacks(fresh: tuple[Path, BundleManifest]) -> None:
+    folder, manifest = fresh
+    entry = replace(manifest.segmenter, profiles=manifest.segmenter.profiles[:1])
+    tiny_bundle.write_manifest(folder, replace(manifest, segmenter=entry))
+    assert load_bundle(folder, Profile.FAST).profile is Profile.FAST
+    with pytest.raises(DeploymentError, match="no profile 'accurate'") as caught:
+        load_bundle(folder, Profile.ACCURATE)
+    assert caught.value.code == "bundle_profile"
+
+
+def test_each_profile_is_known_by_its_own_name_and_digest(bundle: Bundle) -> None:
+    accurate = replace(bundle, profile=Profile.ACCURATE)
+    assert bundle.name != accurate.name
+    assert len({bundle.digest, accurate.digest, bundle.manifest.digest}) == 3
 
 
 @pytest.mark.parametrize("change", ["order", "name", "fewer"])
@@ -219,11 +253,10 @@ def test_a_file_that_is_no_graph(fresh: tuple[Path, BundleManifest]) -> None:
     folder, manifest = fresh
     empty = onnx.ModelProto(opset_import=[helper.make_opsetid("", tiny_bundle.OPSET)])
     body = empty.SerializeToString()
-    file = folder / manifest.segmenter.file
+    file = folder / manifest.segmenter.members[0].file
     file.write_bytes(body)
-
-    entry = replace(manifest.segmenter, sha256=hashlib.sha256(body).hexdigest())
-    tiny_bundle.write_manifest(folder, replace(manifest, segmenter=entry))
+    told = tiny_bundle.with_light_digest(manifest, hashlib.sha256(body).hexdigest())
+    tiny_bundle.write_manifest(folder, told)
     assert _fails(folder).code == "bundle_graph"
 
 

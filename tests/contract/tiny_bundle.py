@@ -20,14 +20,19 @@ from pipeline.manifest import (
     BundleManifest,
     ClassifierEntry,
     MemberEntry,
+    Profile,
+    ProfileEntry,
     SegmenterEntry,
+    SegmenterMember,
 )
 from pipeline.taxonomy import LEAVES
 
 OPSET = 18
 CROP_PX = 12
-STRIDE_PX = 8
-SEGMENTER_SEED = 1
+SEGMENTERS = {"light": (1, 8), "wide": (5, 12), "deep": (6, 16)}
+"""seed and stride by name"""
+PROFILES = {Profile.FAST: ("light",), Profile.ACCURATE: ("wide", "deep", "light")}
+STRIDES_PX = {Profile.FAST: 8, Profile.ACCURATE: 48}
 MEMBER_SEEDS = (2, 3, 4)
 TISSUES = 3
 
@@ -37,9 +42,11 @@ def weights(seed: int, outputs: int) -> np.ndarray:
     return np.random.default_rng(seed).normal(0, 3, (3, outputs)).astype(np.float32)
 
 
-def expected_tissues(batch: Rgb) -> Probabilities:
-    """Return what the tiny segmenter gives."""
-    return np.moveaxis(_softmax(batch / np.float32(255) @ weights(SEGMENTER_SEED, TISSUES)), 3, 1)
+def expected_tissues(batch: Rgb, profile: Profile) -> Probabilities:
+    """Return the mean of what the profile's tiny segmenters give."""
+    seeds = [SEGMENTERS[name][0] for name in PROFILES[profile]]
+    members = [_softmax(batch / np.float32(255) @ weights(seed, TISSUES)) for seed in seeds]
+    return np.moveaxis(np.mean(members, axis=0), 3, 1)
 
 
 def expected_classes(batch: Rgb) -> Probabilities:
@@ -53,7 +60,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def segmenter_model(outputs: int = TISSUES) -> onnx.ModelProto:
+def segmenter_model(seed: int = SEGMENTERS["light"][0], outputs: int = TISSUES) -> onnx.ModelProto:
     """Return a graph that names the tissue of each pixel by its colour."""
     nodes = [
         helper.make_node("Cast", ["rgb"], ["whole"], to=TensorProto.FLOAT),
@@ -62,7 +69,7 @@ def segmenter_model(outputs: int = TISSUES) -> onnx.ModelProto:
         helper.make_node("Softmax", ["scores"], ["last"], axis=-1),
         helper.make_node("Transpose", ["last"], ["probabilities"], perm=[0, 3, 1, 2]),
     ]
-    return _model(nodes, ["n", "h", "w", 3], ["n", outputs, "h", "w"], weights(SEGMENTER_SEED, outputs))
+    return _model(nodes, ["n", "h", "w", 3], ["n", outputs, "h", "w"], weights(seed, outputs))
 
 
 def member_model(seed: int, outputs: int = len(LEAVES)) -> onnx.ModelProto:
@@ -97,11 +104,28 @@ def _model(
 
 def write_bundle(folder: Path) -> BundleManifest:
     """Write a whole bundle into `folder`, and return its manifest."""
-    segmenter = SegmenterEntry(
-        "segmenter.onnx", _write(segmenter_model(), folder / "segmenter.onnx"), STRIDE_PX, 0.25
+    segmenters = tuple(
+        SegmenterMember(
+            name,
+            f"{name}.onnx",
+            _write(segmenter_model(seed), folder / f"{name}.onnx"),
+            9,
+            "r",
+            "w",
+            stride_px,
+        )
+        for name, (seed, stride_px) in SEGMENTERS.items()
     )
+    profiles = tuple(ProfileEntry(profile, names) for profile, names in PROFILES.items())
     members = tuple(
-        MemberEntry(f"member-{seed}", f"{seed}.onnx", _write(member_model(seed), folder / f"{seed}.onnx"), 39)
+        MemberEntry(
+            f"member-{seed}",
+            f"{seed}.onnx",
+            _write(member_model(seed), folder / f"{seed}.onnx"),
+            39,
+            "r",
+            "w",
+        )
         for seed in MEMBER_SEEDS
     )
     manifest = BundleManifest(
@@ -109,11 +133,13 @@ def write_bundle(folder: Path) -> BundleManifest:
         version="1",
         classes=tuple(leaf.value for leaf in LEAVES),
         opset=OPSET,
-        segmenter=segmenter,
-        classifier=ClassifierEntry(CROP_PX, 0.2, members),
+        segmenter=SegmenterEntry(0.25, segmenters, profiles),
+        classifier=ClassifierEntry(CROP_PX, 0.2, 1, members),
         data_sets=(),
         recipes=(),
+        thresholds=None,
         figures=(),
+        timings=(),
         trained_on="2026-11-22",
         software=(),
     )
@@ -126,11 +152,17 @@ def write_manifest(folder: Path, manifest: BundleManifest) -> None:
 
 
 def swap_segmenter(folder: Path, manifest: BundleManifest, model: onnx.ModelProto) -> BundleManifest:
-    """Put another graph in place of the segmenter, with a manifest that names it truly."""
-    entry = replace(manifest.segmenter, sha256=_write(model, folder / manifest.segmenter.file))
-    swapped = replace(manifest, segmenter=entry)
+    """Put another graph in place of the light segmenter, with a manifest that names it truly."""
+    swapped = with_light_digest(manifest, _write(model, folder / manifest.segmenter.members[0].file))
     write_manifest(folder, swapped)
     return swapped
+
+
+def with_light_digest(manifest: BundleManifest, sha256: str) -> BundleManifest:
+    """Return the manifest with another digest for the light segmenter's file."""
+    light, *others = manifest.segmenter.members
+    members = (replace(light, sha256=sha256), *others)
+    return replace(manifest, segmenter=replace(manifest.segmenter, members=members))
 
 
 def _write(model: onnx.ModelProto, file: Path) -> str:

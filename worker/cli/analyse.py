@@ -17,10 +17,10 @@ from pipeline.domain import SlideResult
 from pipeline.errors import InputError, UsageError
 from pipeline.pictures import overview_picture, png
 from pipeline.report import JsonObject, geojson_gz, slide_document
-from worker.analyst import Analyst, digest_of, open_analyst
+from worker.analyst import Analyst, digest_of
+from worker.cli.bundles import ProfileOption, asked_analyst
 from worker.cli.submit import made_folder, scan_files
 from worker.cli.tables import differential_table
-from worker.settings import load_local_settings
 from worker.stopwatch import Stopwatch
 
 S = TypeVar("S")
@@ -43,6 +43,7 @@ def analyse(
     geojson: Annotated[Path | None, typer.Option(help="Folder for gzipped GeoJSON, for QuPath.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder for pictures with the cells outlined.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of another model bundle.")] = None,
+    profile: ProfileOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Scans in flight at once.")] = 2,
 ) -> None:
     """Analyse local files and print their differentials; exit code 2 where a file could not be read."""
@@ -56,9 +57,8 @@ def analyse(
             "two of the scans have the same file name, and would write the same picture; analyse them apart",
             code="same_name",
         )
-    settings = load_local_settings() if bundle is None else load_local_settings(bundle=bundle)
     unreadable = 0
-    with open_analyst(settings) as analyst:
+    with asked_analyst(bundle, profile) as analyst:
         answers = in_order(lambda path: _answer(analyst, path, output), files, jobs)
         for path, answer in zip(files, answers, strict=True):
             unreadable += isinstance(answer, InputError)

@@ -22,6 +22,7 @@ from db.states import Priority, ScanState
 from pipeline.errors import DeploymentError, UsageError
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
+from worker.cli.bundles import ProfileOption, asked_profile
 from worker.cli.submit import Delivery, made_folder, scan_files
 from worker.cli.synth import write_field, write_slide
 from worker.cli.tables import differential_table
@@ -58,16 +59,18 @@ def demo(
     patients: Annotated[
         int, typer.Option(min=1, help="Among how many patients the scans are dealt.")
     ] = PATIENTS,
+    profile: ProfileOption = None,
 ) -> None:
     """Drop scans of several patients into a bucket, and watch them become differentials."""
     console = Console(markup=False)
+    chosen = asked_profile(profile)
     given = None if scans is None else list(scan_files([scans]))
     _empty(out, scans)
     files = list(_drawn(out / "scans", seed, console)) if given is None else given
     uploads = deal(files, patients)
     started_s = time.monotonic()
     servers = EmbeddedSet(out / "servers")
-    with closing_all(servers), running_leukoflow(servers) as children:
+    with closing_all(servers), running_leukoflow(servers, chosen) as children:
         console.print(f"servers up in {time.monotonic() - started_s:.1f} s; watcher and worker started")
         settings = servers.settings()
         _drop(settings, uploads)

@@ -10,12 +10,13 @@ from rich.console import Console
 from rich.table import Table
 
 from pipeline.domain import SlideAnalysis
+from pipeline.manifest import Profile
 from pipeline.training.end_to_end import EndToEndReport, SetReport, evaluate_end_to_end
 from pipeline.training.metrics import Confusion
 from pipeline.training.sources import SOURCES
 from pipeline.training.tables import LabelRow, Split, read_table
-from worker.analyst import Analyst, digest_of, open_analyst
-from worker.settings import load_local_settings
+from worker.analyst import Analyst, digest_of
+from worker.cli.bundles import asked_analyst
 from worker.stopwatch import Stopwatch
 
 COLUMNS = (
@@ -26,11 +27,12 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def evaluate_and_print(data: Path, bundle: Path | None, *, as_json: bool, limit: int | None) -> None:
+def evaluate_and_print(
+    data: Path, bundle: Path | None, profile: Profile | None, *, as_json: bool, limit: int | None
+) -> None:
     """Print the report of a bundle: a table and confusions for people, one JSON document for programs."""
-    settings = load_local_settings() if bundle is None else load_local_settings(bundle=bundle)
     console = Console(stderr=as_json, markup=False)
-    with open_analyst(settings) as analyst:
+    with asked_analyst(bundle, profile) as analyst:
         rows = _rows(analyst, data, limit)
         report = evaluate_end_to_end(
             rows, lambda path: _analysis(analyst, path), lambda name: console.print(f"measuring {name} ...")

@@ -17,7 +17,7 @@ from db.records import Identity, ScanFilter, ScanRow
 from db.registration import assign as assign_scan
 from db.registration import requeue as requeue_scan
 from db.states import ScanState
-from pipeline.manifest import Json
+from pipeline.manifest_fields import Json
 from worker.cli.tables import scans_table
 from worker.identity import UNSPECIFIED, checked_id
 from worker.settings import load_database_settings

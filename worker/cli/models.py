@@ -9,9 +9,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.runtime.bundle import SHIPPED, Bundle, load_bundle
+from pipeline.manifest import BundleManifest, MemberEntry
+from pipeline.runtime.bundle import SHIPPED, Bundle
+from worker.cli.bundles import asked_bundle, asked_settings
 from worker.cli.training import require_training_extra
-from worker.settings import load_local_settings
 
 models = typer.Typer(help="Model bundles.", no_args_is_help=True)
 
@@ -21,16 +22,15 @@ def list_bundles() -> None:
     """List the shipped bundles with their networks."""
     console = Console(markup=False)
     for folder in sorted(path.parent for path in SHIPPED.parent.glob("*/manifest.json")):
-        console.print(_bundle_table(load_bundle(folder)))
+        console.print(_bundle_table(asked_bundle(folder)))
 
 
 @models.command("verify")
 def verify(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle; none: the one in use.")] = None,
 ) -> None:
-    """Check every file of a bundle against its manifest; exit code 78 where it does not fit."""
-    chosen = load_local_settings().bundle if bundle is None else bundle
-    manifest = load_bundle(chosen).manifest
+    """Check every file of a bundle against its manifest; exit code 2 where it does not fit."""
+    manifest = asked_bundle(asked_settings(bundle, None).bundle).manifest
     typer.echo(f"{manifest.name} {manifest.version} is whole: {manifest.digest}")
 
 
@@ -58,9 +58,18 @@ def _bundle_table(bundle: Bundle) -> Table:
         title=f"{manifest.name} {manifest.version}  {manifest.digest[:16]}", title_justify="left",
         caption=f"trained on {manifest.trained_on}", caption_justify="left",
     )  # fmt: skip
-    for heading in ("network", "file", "parameters"):
+    for heading in ("network", "file", "parameters", "MB", "profiles"):
         table.add_column(heading)
-    table.add_row("segmenter", manifest.segmenter.file, "")
-    for member in manifest.classifier.members:
-        table.add_row(member.name, member.file, f"{member.parameters:,}")
+    for member in (*manifest.segmenter.members, *manifest.classifier.members):
+        size_mb = f"{bundle.file_of(member).stat().st_size / 1e6:.1f}"
+        table.add_row(
+            member.name, member.file, f"{member.parameters:,}", size_mb, _profiles(manifest, member)
+        )
     return table
+
+
+def _profiles(manifest: BundleManifest, member: MemberEntry) -> str:
+    if member in manifest.classifier.members:
+        return "all"
+    profiles = [entry.profile for entry in manifest.segmenter.profiles if member.name in entry.members]
+    return ", ".join(profiles) or "none"

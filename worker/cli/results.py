@@ -20,7 +20,7 @@ from db.records import PatientResult, RunReport, SlideReport
 from pipeline.conclusion import differential_flags
 from pipeline.domain import Differential
 from pipeline.errors import UsageError
-from pipeline.manifest import Json
+from pipeline.manifest_fields import Json
 from pipeline.report import (
     cell_document,
     differential_document,

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UsageError
+from worker.cli.bundles import ProfileOption
 from worker.cli.evaluation import evaluate_and_print
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets, each with labels.csv.")]
@@ -29,11 +30,12 @@ def train(
 def evaluate(
     data: DataRoot,
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; none: the shipped one.")] = None,
+    profile: ProfileOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans a set.")] = None,
 ) -> None:
     """Measure a bundle on the val splits: classes, outlines, detection, by data set."""
-    evaluate_and_print(data, bundle, as_json=as_json, limit=limit)
+    evaluate_and_print(data, bundle, profile, as_json=as_json, limit=limit)
 
 
 def require_training_extra() -> None:

@@ -140,16 +140,18 @@ class EmbeddedSet:
             s3_region=REGION,
         )
 
-    def environment(self) -> dict[str, str]:
+    def environment(self, **values: str) -> dict[str, str]:
         """Return the whole environment for a child process whose services are those of this set.
 
-        The secrets themselves are in files that only their owner reads.
+        `values` are further settings by field name. The secrets themselves are in files that only their
+        owner reads.
         """
         return child_environment(
             secrets_dir=str(self._secrets_folder),
             s3_endpoint=self.s3_endpoint,
             s3_secure="false",
             s3_region=REGION,
+            **values,
         )
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -14,49 +14,119 @@ from pipeline.manifest import (
     DataEntry,
     Figure,
     MemberEntry,
+    Profile,
+    ProfileEntry,
     RecipeEntry,
     SegmenterEntry,
+    SegmenterMember,
+    Thresholds,
+    Timing,
 )
+from pipeline.spec import PipelineSpec
+
+LIGHT = SegmenterMember("light-unet", "light.onnx", "aa", 9, "cc", "dd", 16)
+UNET = SegmenterMember("unet", "unet.onnx", "ab", 9, "ce", "de", 24)
+PROFILES = (
+    ProfileEntry(Profile.FAST, ("light-unet",)),
+    ProfileEntry(Profile.ACCURATE, ("unet", "light-unet")),
+)
+LITE0 = MemberEntry("lite0", "classifier_lite0.onnx", "bb", 7, "cf", "df")
 
 MANIFEST = BundleManifest(
     name="leukoflow",
     version="1",
     classes=("lymphocyte", "artefact"),
     opset=20,
-    segmenter=SegmenterEntry("segmenter.onnx", "aa", 16, 0.25),
-    classifier=ClassifierEntry(128, 0.18, (MemberEntry("lite0", "classifier_lite0.onnx", "bb", 7),)),
+    segmenter=SegmenterEntry(0.25, (LIGHT, UNET), PROFILES),
+    classifier=ClassifierEntry(128, 0.18, 2, (LITE0,)),
     data_sets=(DataEntry("bccd", "MIT", 3, 2),),
     recipes=(RecipeEntry("light-unet", "cc"),),
+    thresholds=Thresholds(0.5, 0.8, 0.3, 0.01),
     figures=(Figure("bccd", "cell_dice", 0.95),),
+    timings=(Timing(Profile.FAST, "cpu_s_per_mpx", 0.4),),
     trained_on="2026-11-22",
     software=(("torch", "2.13.0"),),
 )
 
 
-def test_round_trip() -> None:
-    assert BundleManifest.parse(MANIFEST.render()) == MANIFEST
+@pytest.mark.parametrize("manifest", [MANIFEST, replace(MANIFEST, thresholds=None)])
+def test_round_trip(manifest: BundleManifest) -> None:
+    assert BundleManifest.parse(manifest.render()) == manifest
 
 
 def test_digest_follows_what_decides_results_and_nothing_else() -> None:
-    told_more = replace(MANIFEST, figures=(), trained_on="2027-01-01", software=())
+    told_more = replace(MANIFEST, figures=(), timings=(), trained_on="2027-01-01", software=())
     assert told_more.digest == MANIFEST.digest
-    other_weights = replace(MANIFEST, segmenter=replace(MANIFEST.segmenter, sha256="ab"))
-    other_order = replace(MANIFEST, classes=tuple(reversed(MANIFEST.classes)))
-    assert len({MANIFEST.digest, other_weights.digest, other_order.digest}) == 3
+    others = [
+        _with_light(sha256="ac"),
+        replace(MANIFEST, classes=tuple(reversed(MANIFEST.classes))),
+        replace(MANIFEST, thresholds=None),
+        replace(MANIFEST, classifier=replace(MANIFEST.classifier, members=(replace(LITE0, sha256="b"),))),
+        replace(MANIFEST, segmenter=replace(MANIFEST.segmenter, working_mpp_um=0.3)),
+    ]
+    for profile in Profile:
+        assert len({MANIFEST.digest_of(profile), *(other.digest_of(profile) for other in others)}) == 6
+    assert len({MANIFEST.digest, *(other.digest for other in others)}) == 6
     assert len(MANIFEST.digest) == 64
+
+
+def _with_light(**changes: str) -> BundleManifest:
+    members = (replace(LIGHT, **changes), UNET)
+    return replace(MANIFEST, segmenter=replace(MANIFEST.segmenter, members=members))
+
+
+def test_a_profiles_digest_is_its_own_and_does_not_follow_networks_of_others() -> None:
+    assert MANIFEST.digest_of(Profile.FAST) != MANIFEST.digest_of(Profile.ACCURATE)
+    members = (LIGHT, replace(UNET, sha256="ad"))
+    retrained = replace(MANIFEST, segmenter=replace(MANIFEST.segmenter, members=members))
+    assert retrained.digest_of(Profile.FAST) == MANIFEST.digest_of(Profile.FAST)
+    assert retrained.digest_of(Profile.ACCURATE) != MANIFEST.digest_of(Profile.ACCURATE)
+    assert retrained.digest != MANIFEST.digest
+
+
+def test_a_profile_has_its_networks_in_order_and_a_step_that_suits_all() -> None:
+    assert MANIFEST.segmenters(Profile.ACCURATE) == (UNET, LIGHT)
+    assert MANIFEST.segmenters(Profile.FAST) == (LIGHT,)
+    assert MANIFEST.stride_px(Profile.ACCURATE) == 48
+    light_only = replace(MANIFEST, segmenter=replace(MANIFEST.segmenter, profiles=PROFILES[:1]))
+    with pytest.raises(DeploymentError, match="no profile 'accurate'; it has: fast"):
+        light_only.segmenters(Profile.ACCURATE)
+
+
+def test_thresholds_of_the_bundle_become_the_analysis_parameters() -> None:
+    spec = MANIFEST.spec
+    assert (spec.accept_probability, spec.leaf_probability, spec.max_disagreement) == (0.5, 0.8, 0.3)
+    assert replace(MANIFEST, thresholds=None).spec == PipelineSpec()
+    assert spec.digest != PipelineSpec().digest
+
+
+def _segmenter(**changes: object) -> dict[str, object]:
+    return asdict(MANIFEST.segmenter) | changes
 
 
 @pytest.mark.parametrize(
     "change",
     [
-        {"format": 2},
+        {"format": 1},
+        {"thresholds": {"accept_probability": 1.5, "leaf_probability": 0, "max_disagreement": 0, "risk": 0}},
+        {"thresholds": {"accept_probability": 0.5}},
+        {"timings": [{"profile": "slow", "measure": "cpu_s_per_mpx", "value": 1}]},
         {"classes": "lymphocyte"},
         {"opset": "20"},
         {"opset": True},
         {"segmenter": None},
-        {"segmenter": {"file": "../x.onnx", "sha256": "a", "stride_px": 16, "working_mpp_um": 0.25}},
-        {"segmenter": {"file": "x.onnx", "sha256": "a", "stride_px": 16}},
-        {"classifier": {"crop_px": 128, "crop_mpp_um": 0.2, "members": []}},
+        {"segmenter": _segmenter(members=[])},
+        {"segmenter": _segmenter(members=[asdict(LIGHT) | {"file": "../x.onnx"}])},
+        {"segmenter": _segmenter(members=[asdict(LIGHT) | {"stride_px": 0}])},
+        {"segmenter": _segmenter(members=[asdict(LIGHT), asdict(LIGHT)])},
+        {"segmenter": _segmenter(members=[{"name": "light-unet", "file": "x.onnx"}])},
+        {"segmenter": _segmenter(profiles=[])},
+        {"segmenter": _segmenter(profiles=[{"profile": "fast", "members": []}])},
+        {"segmenter": _segmenter(profiles=[{"profile": "fast", "members": ["cenet"]}])},
+        {"segmenter": _segmenter(profiles=[{"profile": "accurate", "members": ["unet"]}])},
+        {"segmenter": _segmenter(profiles=[{"profile": "fast", "members": ["unet"]}] * 2)},
+        {"classifier": {"crop_px": 128, "crop_mpp_um": 0.2, "views": 1, "members": []}},
+        {"classifier": {"crop_px": 128, "crop_mpp_um": 0.2, "members": [asdict(LITE0)]}},
         {"software": [["torch"]]},
         {"figures": [{"data_set": "bccd", "measure": "dice", "value": "high"}]},
     ],

@@ -1,0 +1,56 @@
+"""The bundle that a person asked for: where it does not fit, that is one line and exit code 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import DeploymentError, UsageError
+from pipeline.manifest import Profile
+from pipeline.runtime.bundle import Bundle, load_bundle
+from worker.analyst import Analyst, open_analyst
+from worker.settings import LocalSettings, load_local_settings
+
+ProfileOption = Annotated[
+    Profile | None,
+    typer.Option(help="Which segmenters are asked; none: LEUKOFLOW_PROFILE, and without it the fast one."),
+]
+
+
+def asked_settings(bundle: Path | None, profile: Profile | None) -> LocalSettings:
+    """Return the settings of the environment, with what was given on the command line before them."""
+    given = {"bundle": bundle, "profile": profile}
+    return load_local_settings(**{name: value for name, value in given.items() if value is not None})
+
+
+@contextmanager
+def asked_analyst(bundle: Path | None, profile: Profile | None) -> Iterator[Analyst]:
+    """Return an open analyst, as `open_analyst`. Raises: UsageError, where the bundle does not fit."""
+    with ExitStack() as stack:
+        try:
+            analyst = stack.enter_context(open_analyst(asked_settings(bundle, profile)))
+        except DeploymentError as error:
+            raise _mistake(error) from error
+        yield analyst
+
+
+def asked_profile(profile: Profile | None) -> Profile:
+    """Return the profile that our own workers will use. Raises: UsageError, where their bundle lacks it."""
+    settings = asked_settings(None, profile)
+    return asked_bundle(settings.bundle, settings.profile).profile
+
+
+def asked_bundle(folder: Path | None, profile: Profile = Profile.FAST) -> Bundle:
+    """Return the verified bundle of a folder. Raises: UsageError, where it does not fit."""
+    try:
+        return load_bundle(folder, profile)
+    except DeploymentError as error:
+        raise _mistake(error) from error
+
+
+def _mistake(error: DeploymentError) -> UsageError:
+    return UsageError(error.sentence, code=error.code)
