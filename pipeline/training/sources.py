@@ -1,7 +1,8 @@
-"""The data sets that the shipped networks learn from: where they lie, their licence and their scale.
+"""The data sets: where they lie, their licence, their scale, and whether weights from them may be shipped.
 
 Scales marked "red cells" take the median red-cell box as 7.5 µm (Source: Bain, Blood Cells, 6th ed.); the
-others are the makers' optics, or neutrophils taken as 13.5 µm. All are nominal: training varies them.
+others are the makers' optics, or neutrophils taken as 13.5 µm, lymphoblasts as 12 µm. All are nominal:
+training varies them.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Labelling(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One folder of the data pack."""
+    """One data set: a folder of the data pack, or a set in its published layout."""
 
     folder: str
     mpp_um: float
@@ -35,19 +36,61 @@ class Source:
     labelling: Labelling
     boxes_complete: bool
     """whether what lies outside every box of an image that has boxes is background"""
+    shippable: bool = True
+    """whether a bundle may hold weights that learned from it; never where it was given for research only"""
+    patients: str = ""
+    """where sets show the same patients or slides: the name under which they share subjects and groups"""
 
+    @property
+    def scope(self) -> str:
+        """Where names of subjects and groups mean the same."""
+        return self.patients or self.folder
+
+
+CHULA = "chula"
+AML_LMU = "AML-Cytomorphology_LMU"
+C_NMC = "C-NMC_2019"
 
 _SOURCES = (
     Source("pbc_barcelona", 0.106, "CC BY 4.0", Labelling.CENTRE, boxes_complete=True),  # red cells 70.9 px
     Source("bccd", 0.073, "MIT", Labelling.FIELD, boxes_complete=True),  # red cells 102.7 px
     Source("zheng_d1_jtsc", 0.17, "GPL-3.0", Labelling.MASK, boxes_complete=False),  # neutrophils 76.7 px
     Source("draaslan", 0.154, "MIT", Labelling.BOXES, boxes_complete=True),  # red cells 48.8 px
-    Source("chula_wbc", 0.095, "MIT", Labelling.BOXES, boxes_complete=True),  # red cells about 80 px
-    Source("chula_wbc_crops", 0.095, "MIT", Labelling.BOXES, boxes_complete=True),
-    Source("aml_lmu", 0.0725, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False),  # 400 px are 29 µm
+    Source(
+        "chula_wbc", 0.095, "MIT", Labelling.BOXES, boxes_complete=True, patients=CHULA
+    ),  # red cells 80 px
+    Source("chula_wbc_crops", 0.095, "MIT", Labelling.BOXES, boxes_complete=True, patients=CHULA),
+    Source("aml_lmu", 0.0725, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False, patients=AML_LMU),  # 29 µm
     Source("bm_mll_munich", 0.086, "CC BY 4.0", Labelling.CENTRE, boxes_complete=False),  # 3.45 µm / 40
 )
 SOURCES: dict[str, Source] = {source.folder: source for source in _SOURCES}
+"""What the shipped networks may learn from."""
+
+_NOT_SHIPPED = (
+    Source(
+        "cnmc_subset",
+        0.058,  # blasts 207 px
+        "CC BY 3.0 (second-hand statement)",
+        Labelling.CENTRE,
+        boxes_complete=False,
+        shippable=False,
+        patients=C_NMC,
+    ),
+    Source(
+        "research_only/all_idb2",
+        0.1,  # blasts 120 px
+        "research only",
+        Labelling.CENTRE,
+        boxes_complete=False,
+        shippable=False,
+    ),
+)
+_PUBLISHED = (
+    Source(AML_LMU, 0.0725, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False, patients=AML_LMU),
+    Source(C_NMC, 0.058, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False, patients=C_NMC),
+)
+ALL_SOURCES: dict[str, Source] = {source.folder: source for source in (*_SOURCES, *_NOT_SHIPPED, *_PUBLISHED)}
+"""Every data set that is known by name, those for research among them."""
 
 
 def source_of(folder: str) -> Source:
@@ -60,3 +103,12 @@ def source_of(folder: str) -> Source:
             f"'{folder}' is no data set to train on; there are {', '.join(SOURCES)}.", code="unknown-data-set"
         )
     return SOURCES[folder]
+
+
+def known_source(folder: str) -> Source:
+    """Return what is known of a data set, shippable or not. Raises: UsageError, for an unknown one."""
+    if folder not in ALL_SOURCES:
+        raise UsageError(
+            f"'{folder}' is no known data set; there are {', '.join(ALL_SOURCES)}.", code="unknown-data-set"
+        )
+    return ALL_SOURCES[folder]

@@ -1,11 +1,12 @@
-"""Reads `labels.csv` into typed rows, once; holds that no group stands on both sides of the split."""
+"""Reads `labels.csv` into typed rows, once; holds that no group stands on two sides of the split."""
 
 from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -27,10 +28,15 @@ COLUMNS = (
 
 
 class Split(StrEnum):
-    """The two sides that the data came with."""
+    """The sides that the data came with; a labels.csv has two."""
 
     TRAIN = "train"
     VAL = "val"
+    TEST = "test"
+    """what a challenge published to be tested on: neither learned from nor validated on"""
+
+
+_SIDES = {"train": Split.TRAIN, "val": Split.VAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,8 @@ class LabelRow:
     width_px: int
     height_px: int
     boxes: tuple[LabelledBox, ...]
+    annotations: tuple[str, ...] = ()
+    """what each annotation said, in order and as published, where several were made; "" for none"""
 
 
 def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
@@ -93,15 +101,41 @@ def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
 
 
 def refuse_leaks(rows: Iterable[LabelRow]) -> None:
-    """Return where every group and every subject stands on one side of the split; else raise UsageError."""
-    sides: dict[tuple[str, str, str], Split] = {}
+    """Return where every group and every subject stands on one side of the split; else raise UsageError.
+
+    Sets that show the same patients share their names.
+    """
+    sides: dict[tuple[str, str, str], tuple[Split, str]] = {}
     for row in rows:
-        for kind, name in (("group", row.group), ("subject", row.subject)):
-            if name and sides.setdefault((row.source.folder, kind, name), row.split) is not row.split:
+        for key in _names(row):
+            side, folder = sides.setdefault(key, (row.split, row.source.folder))
+            if side is not row.split:
+                place = " and ".join(dict.fromkeys((folder, row.source.folder)))
                 raise UsageError(
-                    f"The split of {row.source.folder} leaks: a {kind} has images in train and in val.",
+                    f"The split of {place} leaks: a {key[1]} has images in {side} and in {row.split}.",
                     code="leaking-split",
                 )
+
+
+def settled(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
+    """Return the rows with every subject on one side: where it has most images; on a draw, train.
+
+    For sets that show the same subjects and were split apart from each other; each set by itself must hold.
+    """
+    counts: dict[tuple[str, str], Counter[Split]] = {}
+    for row in rows:
+        counts.setdefault((row.source.scope, row.subject), Counter())[row.split] += 1
+    return tuple(
+        replace(row, split=max(Split, key=counts[row.source.scope, row.subject].__getitem__))
+        if row.subject
+        else row
+        for row in rows
+    )
+
+
+def _names(row: LabelRow) -> list[tuple[str, str, str]]:
+    named = (("group", row.group), ("subject", row.subject))
+    return [(row.source.scope, kind, name) for kind, name in named if name]
 
 
 def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> LabelRow:
@@ -112,7 +146,7 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
             mask=folder / values["mask_path"] if values["mask_path"] else None,
             label=values["label"],
             label_raw=values["label_raw"],
-            split=Split(values["split"]),
+            split=_SIDES[values["split"]],
             group=values["group"],
             subject=values["subject"],
             width_px=int(values["width"]),

@@ -27,7 +27,17 @@ _SYNONYMS = {
     "Platelets": CellClass.PLATELET,
     "RBC": CellClass.ARTEFACT,
 }
-_UNUSED = frozenset({"mixed", "unlabelled", "wbc_unspecified", "not_identifiable", "WBC"})
+_UNUSED = frozenset(
+    {
+        "mixed",
+        "unlabelled",
+        "wbc_unspecified",
+        "not_identifiable",
+        "WBC",
+        "normal_leukocyte",
+        "normal_lymphoid_precursor",
+    }
+)
 
 
 class Tissue(IntEnum):
