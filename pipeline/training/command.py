@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +15,6 @@ from pipeline.networks.backbones import lay_in
 from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.networks.light_unet import LightUNet
 from pipeline.training.bundle import (
-    RECIPE_FILE,
-    RUN_FILE,
     BundleName,
     Runs,
     figures_of,
@@ -30,12 +26,15 @@ from pipeline.training.bundle import (
     write_manifest,
 )
 from pipeline.training.classifying import ClassifierTask, plain_crop
-from pipeline.training.curves import draw_curves
+from pipeline.training.course import TrainedNetwork, fit_all
 from pipeline.training.evaluate import BundleReport, evaluate_bundle
-from pipeline.training.loop import Subject, Task, fit
+from pipeline.training.loop import Subject, Task, make_deterministic
+from pipeline.training.overrides import AS_WRITTEN, Overrides
+from pipeline.training.picture_training import train_pictures
 from pipeline.training.pretrained import imagenet_weights
-from pipeline.training.progress import EpochRecord, TrainingProgress
-from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, read_recipe
+from pipeline.training.progress import TrainingProgress
+from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
+from pipeline.training.run_folder import open_run, refuse_taken, write_result
 from pipeline.training.samples import crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
 from pipeline.training.tables import LabelRow, Split, read_table
@@ -44,53 +43,31 @@ THREADS = 2
 _BATCH = 64
 
 
-@dataclass(frozen=True, slots=True)
-class TrainedNetwork:
-    """One network of a run and how its training went."""
-
-    name: str
-    history: tuple[EpochRecord, ...]
-
-
 def train(
-    recipe: str | Path, data_root: Path, run_dir: Path, progress: TrainingProgress
+    recipe: str | Path,
+    data_root: Path,
+    run_dir: Path,
+    progress: TrainingProgress,
+    overrides: Overrides = AS_WRITTEN,
 ) -> tuple[TrainedNetwork, ...]:
     """Return the networks that the recipe makes; weights, history and curves are in `run_dir/<network>/`.
 
     A run that was cut off goes on after its last whole epoch. Raises: UsageError, where the recipe, a data
-    set or a column is missing, or `run_dir` holds a run of another recipe.
+    set or a column is missing, or `run_dir` holds a run of another recipe or of other data.
     """
-    chosen = read_recipe(recipe)
-    _claim(run_dir, chosen.text)
-    torch.set_num_threads(THREADS)
+    chosen = read_recipe(recipe, overrides)
+    make_deterministic(THREADS)
+    if isinstance(chosen, PictureRecipe):
+        return train_pictures(chosen, data_root, run_dir, progress)
+    refuse_taken(run_dir, chosen)
     rows = tuple(row for source in chosen.sources for row in read_table(data_root, source))
-    _note_images(run_dir, rows)
+    remark = open_run(run_dir, chosen, rows, data_root)
+    if remark:
+        progress.says(remark)
     task = _task(chosen, rows, progress)
-    trained: list[TrainedNetwork] = []
-    for subject in _subjects(chosen):
-        history = fit(subject, task, chosen.schedule, run_dir / subject.name, progress)
-        draw_curves(subject.name, history, run_dir / subject.name / "curves.png")
-        trained.append(TrainedNetwork(subject.name, history))
-    return tuple(trained)
-
-
-def _claim(run_dir: Path, text: str) -> None:
-    run_dir.mkdir(parents=True, exist_ok=True)
-    note = run_dir / RECIPE_FILE
-    if note.exists() and note.read_text(encoding="utf-8") != text:
-        raise UsageError(
-            "The run folder holds a run of another recipe; name another folder.", code="run-taken"
-        )
-    note.write_text(text, encoding="utf-8")
-
-
-def _note_images(run_dir: Path, rows: tuple[LabelRow, ...]) -> None:
-    counts = Counter((row.source.folder, row.split) for row in rows)
-    folders = dict.fromkeys(row.source.folder for row in rows)
-    note = {
-        folder: {"train": counts[folder, Split.TRAIN], "val": counts[folder, Split.VAL]} for folder in folders
-    }
-    (run_dir / RUN_FILE).write_text(json.dumps(note, indent=1) + "\n", encoding="utf-8")
+    trained = fit_all(_subjects(chosen), task, chosen.schedule, run_dir, progress)
+    write_result(run_dir, {"networks": [one.facts() for one in trained]})
+    return trained
 
 
 def _task(

@@ -41,7 +41,7 @@ def val_groups(groups: Sequence[Hashable], fold: Fold, seed: int) -> frozenset[H
             f"{len(sizes)} groups cannot be split into {fold.count} folds.", code="too-few-groups"
         )
     order = sorted(sizes, key=str)
-    np.random.default_rng(seed).shuffle(order)  # type: ignore[arg-type]
+    np.random.default_rng(seed).shuffle(order)
     order.sort(key=lambda group: -sizes[group])
     loads: dict[Hashable, list[int]] = {}
     totals = [0] * fold.count

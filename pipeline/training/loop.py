@@ -1,11 +1,12 @@
-"""Learns: AdamW, warm-up and cosine, averaged weights, the best epoch kept, resumable between epochs."""
+"""Learns: warm-up and cosine or a constant rate, averaged weights, one epoch kept; resumable after a kill."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 
 from pipeline.training.batches import Batch, ahead
 from pipeline.training.progress import EpochRecord, TrainingProgress
-from pipeline.training.recipes import Schedule
+from pipeline.training.recipes import Kept, Optimizer, RateCourse, Schedule
 
 BEST_FILE = "best.safetensors"
 CHECKPOINT_FILE = "last.pt"
 HISTORY_FILE = "history.json"
-_CLIP_NORM = 5.0
+_KERAS_EPSILON = 1e-7
+"""Source: keras.optimizers.Adam, default"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +89,48 @@ class AveragedWeights:
 def fit(
     subject: Subject, task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
 ) -> tuple[EpochRecord, ...]:
-    """Return the history; the best epoch's averaged weights are in `run_dir` and in the network."""
+    """Return the history; the kept epoch's averaged weights are in `run_dir` and in the network.
+
+    What was killed goes on after its last whole epoch, and ends with the weights of a run that was not.
+    """
     run_dir.mkdir(parents=True, exist_ok=True)
     learner = _Learner(subject, schedule)
     history = learner.resume(run_dir)
     while len(history) < schedule.epochs and not _exhausted(history, schedule.patience):
         record = learner.epoch(task, len(history), progress)
-        if all(record.val_accuracy > earlier.val_accuracy for earlier in history):
-            save_file(_contiguous(learner.average.state), run_dir / BEST_FILE)
         history = (*history, record)
+        if kept_epoch(history, schedule.keep) == record.epoch:
+            _write_weights(learner.average.state, run_dir / BEST_FILE)
         learner.save(run_dir, history)
         progress.finished_epoch(subject.name, record, schedule.epochs)
+    _write_history(history, run_dir / HISTORY_FILE)
     subject.network.load_state_dict(load_file(run_dir / BEST_FILE))
     return history
+
+
+def kept_epoch(history: tuple[EpochRecord, ...], keep: Kept) -> int:
+    """Return the number of the epoch whose weights stay: the last, or the first of the best ones."""
+    if keep is Kept.LAST:
+        return history[-1].epoch
+    return max(history, key=lambda record: (record.val_accuracy, -record.epoch)).epoch
+
+
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """Return the hex sha256 of the tensors' names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(weights):
+        tensor = weights[name].detach().cpu().contiguous()
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def make_deterministic(threads: int) -> None:
+    """Have torch repeat itself to the bit on this machine, as long as the number of threads stays."""
+    torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(True)
+    # What torch allocates and overwrites at once need not be filled first.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
 def _exhausted(history: tuple[EpochRecord, ...], patience: int) -> bool:
@@ -115,17 +146,19 @@ class _Learner:
         self.average = AveragedWeights(subject.network, schedule.ema_decay)
         pretrained = {id(parameter) for parameter in subject.pretrained.parameters()}
         rest = [parameter for parameter in subject.network.parameters() if id(parameter) not in pretrained]
-        self._optimizer = torch.optim.AdamW(
+        self._optimizer = _optimizer(
             [
                 {"params": list(subject.pretrained.parameters()), "lr": schedule.learning_rate},
                 {"params": rest, "lr": schedule.head_learning_rate},
             ],
-            weight_decay=schedule.weight_decay,
+            schedule,
         )
         self._rate = torch.optim.lr_scheduler.LambdaLR(self._optimizer, self._factor)
         self._step = 0
 
     def _factor(self, step: int) -> float:
+        if self._schedule.rate is RateCourse.CONSTANT:
+            return 1.0
         total = self._steps_per_epoch * self._schedule.epochs
         warm = max(1, round(total * self._schedule.warmup))
         if step < warm:
@@ -143,17 +176,19 @@ class _Learner:
                     module.eval()
         losses: list[float] = []
         accuracies: list[float] = []
+        sizes: list[int] = []
         for batch in ahead(task.batches(epoch)):
             outcome = task.assess(network(batch.rgb), batch)
             self._learn(outcome.loss)
             losses.append(float(outcome.loss.detach()))
             accuracies.append(outcome.accuracy)
+            sizes.append(len(batch.rgb))
             progress.stepped(self._subject.name, epoch, len(losses), self._steps_per_epoch)
         validation = self._validate(task)
         return EpochRecord(
             epoch=epoch,
-            train_loss=sum(losses) / len(losses),
-            train_accuracy=sum(accuracies) / len(accuracies),
+            train_loss=_weighted_mean(losses, sizes),
+            train_accuracy=_weighted_mean(accuracies, sizes),
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
             seconds_s=time.monotonic() - began_s,
@@ -162,7 +197,8 @@ class _Learner:
     def _learn(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self._subject.network.parameters(), _CLIP_NORM)
+        if self._schedule.clip_norm > 0.0:
+            nn.utils.clip_grad_norm_(self._subject.network.parameters(), self._schedule.clip_norm)
         self._optimizer.step()
         self._rate.step()
         self._step += 1
@@ -193,8 +229,7 @@ class _Learner:
             partial,
         )
         partial.replace(run_dir / CHECKPOINT_FILE)
-        text = json.dumps([asdict(record) for record in history], indent=1)
-        (run_dir / HISTORY_FILE).write_text(text + "\n", encoding="utf-8")
+        _write_history(history, run_dir / HISTORY_FILE)
 
     def resume(self, run_dir: Path) -> tuple[EpochRecord, ...]:
         """Return the history of the checkpoint that was taken up; empty where there is none."""
@@ -210,5 +245,23 @@ class _Learner:
         return tuple(EpochRecord(**record) for record in left["history"])
 
 
-def _contiguous(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: tensor.contiguous().clone() for name, tensor in state.items()}
+def _optimizer(groups: list[dict[str, object]], schedule: Schedule) -> torch.optim.Optimizer:
+    if schedule.optimizer is Optimizer.ADAM:
+        return torch.optim.Adam(groups, eps=_KERAS_EPSILON, weight_decay=schedule.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=schedule.weight_decay)
+
+
+def _weighted_mean(values: list[float], sizes: list[int]) -> float:
+    return sum(value * size for value, size in zip(values, sizes, strict=True)) / sum(sizes)
+
+
+def _write_weights(state: dict[str, Tensor], target: Path) -> None:
+    """They appear whole or not at all."""
+    partial = target.with_name(target.name + ".part")
+    save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, partial)
+    partial.replace(target)
+
+
+def _write_history(history: tuple[EpochRecord, ...], target: Path) -> None:
+    text = json.dumps([asdict(record) for record in history], indent=1)
+    target.write_text(text + "\n", encoding="utf-8")

@@ -6,13 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.training.sources import Labelling, Source, source_of
+from pipeline.training.sources import Source, known_source
 from pipeline.training.tables import LabelRow, read_table
-
-RESEARCH_NOTE = (
-    "For research only: the licence of {folders} does not allow to ship what is trained on it. "
-    "No bundle can be made of this run."
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,18 +24,17 @@ class PictureSet:
 
     name: str
     source: Source
-    research_only: bool
+    """its folder in the pack"""
 
 
-_CNMC = Source(
-    "cnmc_subset", 0.05, "CC BY 3.0 (second-hand statement)", Labelling.CENTRE, boxes_complete=False
-)
-_IDB2 = Source("research_only/all_idb2", 0.07, "for research only", Labelling.CENTRE, boxes_complete=False)
 _SETS = {
-    "aml_lmu": PictureSet("aml_lmu", source_of("aml_lmu"), research_only=False),
-    "pbc_barcelona": PictureSet("pbc_barcelona", source_of("pbc_barcelona"), research_only=False),
-    "cnmc": PictureSet("cnmc", _CNMC, research_only=False),
-    "all_idb2": PictureSet("all_idb2", _IDB2, research_only=True),
+    name: PictureSet(name, known_source(folder))
+    for name, folder in (
+        ("aml_lmu", "aml_lmu"),
+        ("pbc_barcelona", "pbc_barcelona"),
+        ("cnmc", "cnmc_subset"),
+        ("all_idb2", "research_only/all_idb2"),
+    )
 }
 
 
@@ -59,7 +53,7 @@ def picture_rows(data_root: Path, picture_set: PictureSet) -> tuple[LabelRow, ..
 
 
 def class_index(row: LabelRow, classes: tuple[PictureClass, ...]) -> int | None:
-    """Return the place of a row's class, by its label or else by the label as published; None for no class."""
+    """Return the place of a row's class, by its label or else by the published one; None for no class."""
     for label in (row.label, row.label_raw):
         for index, one in enumerate(classes):
             if label in one.labels:
