@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from torch import nn
+from torch import Tensor, nn
 
-from pipeline.networks.backbones import BackboneName
-from pipeline.networks.classifiers import LeukocyteClassifier
+from pipeline.networks.backbones import FEATURES, BackboneName, FeatureExtractor
 from pipeline.networks.paper import network_1, network_2
 
 
@@ -26,6 +25,24 @@ class PictureNetwork(StrEnum):
         return BackboneName(self.value) if self.value in set(BackboneName) else None
 
 
+class TransferClassifier(nn.Module):
+    """uint8 (N, H, W, 3) RGB pictures, H and W multiples of 32, to logits float32 (N, num_classes).
+
+    Colours are taken as they are: cells may be cut out on black, which no white balance expects.
+    """
+
+    def __init__(self, backbone: BackboneName, num_classes: int, dropout: float) -> None:
+        super().__init__()
+        self.features = FeatureExtractor(backbone)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(FEATURES, num_classes)
+
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Return the logits."""
+        logits: Tensor = self.head(self.dropout(self.features(rgb).mean(dim=(2, 3))))
+        return logits
+
+
 def picture_network(name: PictureNetwork, num_classes: int, side_px: int, dropout: float) -> nn.Module:
     """Return the network with fresh weights: uint8 (N, side_px, side_px, 3) RGB to logits (N, num_classes).
 
@@ -35,4 +52,4 @@ def picture_network(name: PictureNetwork, num_classes: int, side_px: int, dropou
         return network_1(num_classes, side_px)
     if name is PictureNetwork.NETWORK_2:
         return network_2(num_classes, side_px)
-    return LeukocyteClassifier(BackboneName(name.value), dropout, num_classes)
+    return TransferClassifier(BackboneName(name.value), num_classes, dropout)

@@ -33,7 +33,7 @@ from pipeline.networks.light_unet import STRIDE_PX, LightUNet
 from pipeline.taxonomy import LEAVES
 from pipeline.training.export import OPSET, ExportShape, export_onnx
 from pipeline.training.loop import BEST_FILE
-from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe
+from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, parse_recipe
 from pipeline.training.sources import source_of
 
 RUN_FILE = "run.json"
@@ -61,11 +61,19 @@ class Runs:
 
 
 def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
-    """Return the recipe that a run folder was made with. Raises: UsageError, where it is no run."""
+    """Return the recipe that a run folder was made with.
+
+    Raises: UsageError, where it is no run, or one of classifiers of whole pictures: those never ship.
+    """
     try:
-        return parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
+        recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
     except OSError as error:
         raise UsageError(f"'{run_dir.name}' holds no training run.", code="no-run") from error
+    if isinstance(recipe, PictureRecipe):
+        raise UsageError(
+            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong-run"
+        )
+    return recipe
 
 
 def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:

@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipeline.networks.backbones import lay_in
-from pipeline.networks.classifiers import LeukocyteClassifier
-from pipeline.networks.picture_classifiers import picture_network
+from pipeline.networks.picture_classifiers import TransferClassifier, picture_network
 from pipeline.training.course import TrainedNetwork, fit_all
 from pipeline.training.loop import Subject
 from pipeline.training.metrics import Confusion, confusion
@@ -114,7 +113,7 @@ def picture_subjects(recipe: PictureRecipe) -> list[Subject]:
     for member in recipe.members:
         network = picture_network(member, len(recipe.classes), recipe.input.side_px, recipe.dropout)
         pretrained: nn.Module = nn.Identity()
-        if isinstance(network, LeukocyteClassifier) and member.backbone is not None:
+        if isinstance(network, TransferClassifier) and member.backbone is not None:
             lay_in(network.features, imagenet_weights(member.backbone))
             pretrained = network.features
         moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
