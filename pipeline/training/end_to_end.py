@@ -1,4 +1,4 @@
-"""How good the whole way is: real val pictures through `analyse_slide`, compared with what is known of them.
+"""How good the whole way is: real pictures through `analyse_slide`, compared with what is known of them.
 
 Detection, outline, choice of the cell and class count together: a labelled cell that was not found is a wrong
 answer. The scale is the pipeline's own estimate, as it is for pictures that arrive without one.
@@ -6,9 +6,8 @@ answer. The scale is the pipeline's own estimate, as it is for pictures that arr
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -16,41 +15,59 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain import CallStatus, Cell, SlideAnalysis
+from pipeline.errors import InputError
 from pipeline.geometry import Rect
-from pipeline.taxonomy import GROUPS, CellClass, group_of, is_leukocyte
-from pipeline.training.metrics import (
-    Confusion,
-    Detection,
-    Overlap,
-    confusion,
-    detection,
-    match_rects,
-    overlap,
-)
+from pipeline.taxonomy import CellClass, group_of, is_leukocyte, leaves_of
+from pipeline.training.intervals import Place
+from pipeline.training.metrics import Detection, Overlap, detection, match_rects, overlap
 from pipeline.training.sources import Labelling
-from pipeline.training.tables import LabelledBox, LabelRow, Split
+from pipeline.training.tables import LabelledBox, LabelRow
 from pipeline.training.targets import Tissue, class_of, map_of_mask
 
 Analyse = Callable[[Path], SlideAnalysis]
 
-MISSED = "not_found"
-NAMES: tuple[str, ...] = (*(str(group) for group in GROUPS), MISSED)
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What was said of the cell that was found for a labelled one."""
+
+    said: CellClass
+    """by group; the best guess where unidentified"""
+    status: CallStatus
+    probability: float
+    """of that group, 0 to 1"""
+    disagreement: float
+    bbox_px0: Rect
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What was said of one labelled cell."""
+    """One labelled cell, and what became of it."""
 
     truth: CellClass
-    said: CellClass | None
-    """by group; None where the cell was not found"""
-    status: CallStatus | None
+    """by group"""
+    found: Found | None
+    """None where no cell was found there"""
+
+    @property
+    def right(self) -> bool:
+        """Whether the best guess is right."""
+        return self.found is not None and self.found.said is self.truth
+
+    @property
+    def accepted(self) -> bool:
+        return self.found is not None and self.found.status is CallStatus.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
 class PictureScore:
     """Everything measured on one picture."""
 
+    data_set: str
+    picture: str
+    """its path below the data folder"""
+    place: Place
+    """the group that near-duplicates share"""
     answers: tuple[Answer, ...]
     detection: Detection | None
     """None where the picture's leukocytes are not all known"""
@@ -59,66 +76,39 @@ class PictureScore:
 
 
 @dataclass(frozen=True, slots=True)
-class SetReport:
-    """One data set's figures."""
+class Skipped:
+    """A picture that could not be read."""
 
     data_set: str
-    pictures: int
-    labelled_cells: int
-    accuracy: float | None
-    """of the best guess, by group; not found is wrong"""
-    macro_f1: float | None
-    coverage: float | None
-    """share of the labelled cells whose call was accepted"""
-    accepted_accuracy: float | None
-    """among those"""
-    detection_recall: float | None
-    """leukocyte boxes met at IoU ≥ 0.5"""
-    detection_precision: float | None
-    cell_dice: float | None
-    cell_iou: float | None
-    nucleus_dice: float | None
-    nucleus_iou: float | None
-    confusion: Confusion
+    picture: str
+    reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class EndToEndReport:
-    """What `evaluate_end_to_end` returns."""
-
-    sets: tuple[SetReport, ...]
-
-    def to_json(self) -> str:
-        """Return the report as one JSON object."""
-        return json.dumps(asdict(self), indent=1)
+def score_row(row: LabelRow, data_root: Path, analyse: Analyse) -> PictureScore | Skipped:
+    """Return what the picture's analysis is worth, or why there is none."""
+    try:
+        return score_picture(row, data_root, analyse(row.image))
+    except InputError as error:
+        return Skipped(row.source.folder, _name(row, data_root), error.sentence)
 
 
-def evaluate_end_to_end(
-    rows: Iterable[LabelRow], analyse: Analyse, said: Callable[[str], None]
-) -> EndToEndReport:
-    """Return the figures by data set of the val rows among `rows`; `said` hears each set's name."""
-    by_set: dict[str, list[LabelRow]] = {}
-    for row in rows:
-        if row.split is Split.VAL:
-            by_set.setdefault(row.source.folder, []).append(row)
-    return EndToEndReport(tuple(_set_reports(by_set, analyse, said)))
+def _name(row: LabelRow, data_root: Path) -> str:
+    if row.image.is_relative_to(data_root):
+        return row.image.relative_to(data_root).as_posix()
+    return f"{row.source.folder}/{row.image.name}"
 
 
-def _set_reports(
-    by_set: dict[str, list[LabelRow]], analyse: Analyse, said: Callable[[str], None]
-) -> Iterator[SetReport]:
-    for data_set, rows in by_set.items():
-        said(data_set)
-        yield set_report(data_set, [score_picture(row, analyse(row.image)) for row in rows])
-
-
-def score_picture(row: LabelRow, analysis: SlideAnalysis) -> PictureScore:
+def score_picture(row: LabelRow, data_root: Path, analysis: SlideAnalysis) -> PictureScore:
     """Return what one picture's analysis is worth against its row."""
     boxes = [box for box in row.boxes if box.is_leukocyte]
     known = bool(row.boxes) and row.source.boxes_complete and _is_leukocyte_picture(row)
     found = [cell for cell in analysis.cells if _counts(cell)]
     masks = _mask_overlaps(row, analysis.cells) if row.mask is not None else (None, None)
+    name = _name(row, data_root)
     return PictureScore(
+        data_set=row.source.folder,
+        picture=name,
+        place=Place(row.source.scope, row.group or row.subject or name),
         answers=tuple(_answers(row, boxes, analysis.cells)),
         detection=detection([c.instance.bbox_px0 for c in found], [_rect(b) for b in boxes])
         if known
@@ -156,8 +146,13 @@ def _answers(row: LabelRow, boxes: Sequence[LabelledBox], cells: Sequence[Cell])
 
 def _answer(truth: CellClass, cell: Cell | None) -> Answer:
     if cell is None:
-        return Answer(group_of(truth), None, None)
-    return Answer(group_of(truth), group_of(cell.call.cell_class), cell.call.status)
+        return Answer(group_of(truth), None)
+    said = group_of(cell.call.cell_class)
+    probability = sum(cell.call.probabilities[leaf] for leaf in leaves_of(said))
+    found = Found(
+        said, cell.call.status, min(1.0, probability), cell.call.disagreement, cell.instance.bbox_px0
+    )
+    return Answer(group_of(truth), found)
 
 
 def _nearest(cells: Sequence[Cell], x: float, y: float) -> Cell | None:
@@ -176,12 +171,18 @@ def _rect(box: LabelledBox) -> Rect:
 
 
 def _mask_overlaps(row: LabelRow, cells: Sequence[Cell]) -> tuple[Overlap | None, Overlap | None]:
-    """Return cell and nucleus overlap of all outlines together with the mask."""
+    """Return cell and nucleus overlap with the mask.
+
+    Where the mask shows one cell of several, the outline in the middle is compared, else all together.
+    """
     mask = cv2.imread(str(row.mask), cv2.IMREAD_GRAYSCALE)
     if mask is None:
         return None, None
     truth = map_of_mask(np.asarray(mask, np.uint8))
     known = truth != Tissue.IGNORED
+    if row.source.labelling is Labelling.MASK:
+        middle = _nearest(cells, row.width_px / 2, row.height_px / 2)
+        cells = [] if middle is None else [middle]
     outlines = [cell.instance.contour_px0 for cell in cells]
     nuclei = [contour for cell in cells for contour in cell.instance.nucleus_contours_px0]
     return (
@@ -195,42 +196,3 @@ def _filled(contours: Sequence[NDArray[np.float32]], shape: tuple[int, ...]) -> 
     for contour in contours:
         cv2.fillPoly(mask, [np.rint(contour).astype(np.int32)], 1)
     return mask > 0
-
-
-def set_report(data_set: str, scores: Sequence[PictureScore]) -> SetReport:
-    """Return the figures of one set's pictures: cells are pooled, overlaps averaged over pictures."""
-    answers = [answer for score in scores for answer in score.answers]
-    accepted = [answer for answer in answers if answer.status is CallStatus.ACCEPTED]
-    table = confusion(
-        [str(answer.truth) for answer in answers],
-        [MISSED if answer.said is None else str(answer.said) for answer in answers],
-        NAMES,
-    )
-    detections = [score.detection for score in scores if score.detection is not None]
-    total = sum(detections, Detection(0, 0, 0))
-    cells = [score.cell for score in scores if score.cell is not None]
-    nuclei = [score.nucleus for score in scores if score.nucleus is not None]
-    return SetReport(
-        data_set=data_set,
-        pictures=len(scores),
-        labelled_cells=len(answers),
-        accuracy=table.accuracy if answers else None,
-        macro_f1=table.macro_f1 if answers else None,
-        coverage=len(accepted) / len(answers) if answers else None,
-        accepted_accuracy=_share([answer.said is answer.truth for answer in accepted]),
-        detection_recall=total.recall if detections else None,
-        detection_precision=total.precision if detections else None,
-        cell_dice=_mean([o.dice for o in cells]),
-        cell_iou=_mean([o.iou for o in cells]),
-        nucleus_dice=_mean([o.dice for o in nuclei]),
-        nucleus_iou=_mean([o.iou for o in nuclei]),
-        confusion=table,
-    )
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
-
-
-def _share(hits: Sequence[bool]) -> float | None:
-    return sum(hits) / len(hits) if hits else None

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import analyse, demo, ledger, models, results, services, submit, synth, training
+from worker.cli import analyse, demo, evaluation, ledger, models, results, services, submit, synth, training
 
 app = typer.Typer(
     name="leukoflow",
@@ -29,7 +29,7 @@ app.command("requeue")(ledger.requeue)
 app.command("analyse")(analyse.analyse)
 app.command("synth")(synth.synth)
 app.command("train")(training.train)
-app.command("evaluate")(training.evaluate)
+app.command("evaluate")(evaluation.evaluate)
 app.add_typer(ledger.quarantine, name="quarantine")
 app.add_typer(models.models, name="models")
 app.add_typer(services.db, name="db")

@@ -1,93 +1,155 @@
-"""evaluate: a bundle's figures on the val splits, through the whole pipeline."""
+"""evaluate: a bundle's figures on labelled pictures, through the whole pipeline."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
 from pipeline.domain import SlideAnalysis
-from pipeline.manifest import Profile
-from pipeline.training.end_to_end import EndToEndReport, SetReport, evaluate_end_to_end
-from pipeline.training.metrics import Confusion
-from pipeline.training.sources import SOURCES
+from pipeline.errors import UsageError
+from pipeline.training.end_to_end import PictureScore, Skipped, score_row
+from pipeline.training.evaluation_file import Evaluation, Subject, render_evaluation
+from pipeline.training.sources import known_source
 from pipeline.training.tables import LabelRow, Split, read_table
 from worker.analyst import Analyst, digest_of
-from worker.cli.bundles import asked_analyst
+from worker.cli.analyse import in_order
+from worker.cli.bundles import ProfileOption, asked_analyst
+from worker.cli.evaluation_tables import print_evaluation
+from worker.cli.training import DataRoot, require_training_extra
 from worker.stopwatch import Stopwatch
 
-COLUMNS = (
-    ("n", "labelled_cells"), ("accuracy", "accuracy"), ("macro-F1", "macro_f1"), ("coverage", "coverage"),
-    ("acc. of accepted", "accepted_accuracy"), ("recall", "detection_recall"),
-    ("precision", "detection_precision"), ("cell Dice", "cell_dice"), ("cell IoU", "cell_iou"),
-    ("nucleus Dice", "nucleus_dice"), ("nucleus IoU", "nucleus_iou"),
-)  # fmt: skip
+JOBS = 2
+"""pictures in flight: one is read and outlined while the networks look at the other"""
 
 
-def evaluate_and_print(
-    data: Path, bundle: Path | None, profile: Profile | None, *, as_json: bool, limit: int | None
+class Part(StrEnum):
+    """Which pictures of a data set are measured."""
+
+    VAL = "val"
+    ALL = "all"
+    """train and val: for a laboratory that the bundle has never seen"""
+
+
+_SPLITS = {Part.VAL: (Split.VAL,), Part.ALL: (Split.TRAIN, Split.VAL)}
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Which pictures are measured."""
+
+    data: Path
+    part: Part
+    folders: tuple[str, ...]
+    """empty: the data sets that the bundle names"""
+    limit: int | None
+    """at most so many pictures of each set"""
+
+
+def evaluate(
+    data: DataRoot,
+    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; none: the shipped one.")] = None,
+    profile: ProfileOption = None,
+    split: Annotated[
+        Part, typer.Option(help="`all`: every picture of sets that the bundle never saw.")
+    ] = Part.VAL,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", metavar="FOLDER", help="A data set; may be given again.")
+    ] = None,
+    members: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FOLDER", help="Compare members with their mean instead: runs, or bundles."),
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write the JSON document there as well.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans a set.")] = None,
 ) -> None:
-    """Print the report of a bundle: a table and confusions for people, one JSON document for programs."""
+    """Measure a bundle: classes, outlines, detection, by data set, with 95 % intervals.
+
+    With --members: each member of an ensemble and their mean. Several folders are several seeds of
+    classifiers, or the segmenters of one ensemble.
+    """
+    choice = Choice(data, split, tuple(set_ or ()), limit)
     console = Console(stderr=as_json, markup=False)
+    if members:
+        require_training_extra()
+        from worker.cli.member_tables import compare_and_print
+
+        compare_and_print(tuple(members), choice.data, choice.folders, console if not as_json else None)
+        return
     with asked_analyst(bundle, profile) as analyst:
-        rows = _rows(analyst, data, limit)
-        report = evaluate_end_to_end(
-            rows, lambda path: _analysis(analyst, path), lambda name: console.print(f"measuring {name} ...")
-        )
+        evaluation = measured(analyst, choice, console)
+    document = render_evaluation(evaluation)
+    if save is not None:
+        _save(save, document)
     if as_json:
-        typer.echo(report.to_json())
+        typer.echo(document)
     else:
-        _print(console, report)
+        print_evaluation(console, evaluation)
 
 
-def _rows(analyst: Analyst, data: Path, limit: int | None) -> list[LabelRow]:
+def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
+    """Return what the bundle makes of the chosen pictures; the console hears what is under way.
+
+    Raises: UsageError, where a data set is unknown or missing, or the bundle has learnt from it.
+    """
+    manifest = analyst.bundle.manifest
+    learnt_from = tuple(entry.folder for entry in manifest.data_sets)
+    rows = _rows(choice, learnt_from)
+    scores: list[PictureScore] = []
+    skipped: list[Skipped] = []
+    for score in _scores(analyst, choice.data, rows):
+        if isinstance(score, Skipped):
+            console.print(f"skipped {score.picture}: {score.reason}", highlight=False)
+            skipped.append(score)
+        else:
+            if not scores or scores[-1].data_set != score.data_set:
+                console.print(f"measuring {score.data_set} ...")
+            scores.append(score)
+    subject = Subject(
+        bundle=f"{manifest.name} {manifest.version}",
+        bundle_digest=analyst.bundle.digest,
+        profile=analyst.bundle.profile,
+        split=choice.part.value,
+        learnt_from=learnt_from,
+    )
+    return Evaluation(subject, tuple(scores), tuple(skipped))
+
+
+def _rows(choice: Choice, learnt_from: tuple[str, ...]) -> list[LabelRow]:
+    folders = choice.folders or learnt_from
+    known = sorted(set(folders) & set(learnt_from))
+    if choice.part is Part.ALL and known:
+        raise UsageError(
+            f"The bundle has learnt from {', '.join(known)}: measure its val split only.",
+            code="leaking-evaluation",
+        )
     rows: list[LabelRow] = []
-    for entry in analyst.bundle.manifest.data_sets:
-        val = [row for row in read_table(data, SOURCES[entry.folder]) if row.split is Split.VAL]
-        rows.extend(val[:limit])
+    for folder in folders:
+        table = read_table(choice.data, known_source(folder))
+        rows.extend([row for row in table if row.split in _SPLITS[choice.part]][: choice.limit])
+    if not rows:
+        raise UsageError("There is no picture to measure.", code="no-pictures")
     return rows
 
 
-def _analysis(analyst: Analyst, path: Path) -> SlideAnalysis:
-    with analyst.open(path) as reader:
-        return analyst.analyse(reader, digest_of(path), Stopwatch()).analysis
+def _scores(analyst: Analyst, data: Path, rows: list[LabelRow]) -> Iterator[PictureScore | Skipped]:
+    def analysis(path: Path) -> SlideAnalysis:
+        with analyst.open(path) as reader:
+            return analyst.analyse(reader, digest_of(path), Stopwatch()).analysis
+
+    return in_order(lambda row: score_row(row, data, analysis), rows, JOBS)
 
 
-def _print(console: Console, report: EndToEndReport) -> None:
-    table = Table(title="val splits, through the whole pipeline", title_justify="left")
-    table.add_column("set")
-    for heading, _ in COLUMNS:
-        table.add_column(heading, justify="right")
-    for entry in report.sets:
-        table.add_row(entry.data_set, *(_cell(getattr(entry, field)) for _, field in COLUMNS))
-    console.print(table)
-    for entry in report.sets:
-        console.print(_confusion_table(entry))
-
-
-def _cell(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return str(value) if isinstance(value, int) else f"{value:.3f}"
-
-
-def _confusion_table(entry: SetReport) -> Table:
-    confusion = entry.confusion
-    table = Table(title=f"{entry.data_set}: truth down, answer across", title_justify="left")
-    used = _used(confusion)
-    table.add_column("")
-    for index in used:
-        table.add_column(confusion.names[index].replace("_", " "), justify="right", overflow="fold")
-    for row in used:
-        counts = [confusion.counts[row][column] for column in used]
-        if sum(counts):
-            table.add_row(confusion.names[row], *(str(count) if count else "·" for count in counts))
-    return table
-
-
-def _used(confusion: Confusion) -> Sequence[int]:
-    across = [sum(column) for column in zip(*confusion.counts, strict=True)]
-    return [index for index in range(len(confusion.names)) if across[index] or sum(confusion.counts[index])]
+def _save(file: Path, document: str) -> None:
+    try:
+        file.write_text(document, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file.name}' cannot be written.", code="file_unusable") from error

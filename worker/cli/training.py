@@ -1,4 +1,4 @@
-"""train and evaluate. Training needs the `train` extra; nothing else does."""
+"""train. It needs the `train` extra."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UsageError
-from worker.cli.bundles import ProfileOption
-from worker.cli.evaluation import evaluate_and_print
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets, each with labels.csv.")]
 
@@ -25,17 +23,6 @@ def train(
     from worker.cli.training_progress import train_with_progress
 
     train_with_progress(recipe, data, run)
-
-
-def evaluate(
-    data: DataRoot,
-    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; none: the shipped one.")] = None,
-    profile: ProfileOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans a set.")] = None,
-) -> None:
-    """Measure a bundle on the val splits: classes, outlines, detection, by data set."""
-    evaluate_and_print(data, bundle, profile, as_json=as_json, limit=limit)
 
 
 def require_training_extra() -> None:
