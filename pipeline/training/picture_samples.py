@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,16 +16,13 @@ from pipeline.training.images import read_rgb
 from pipeline.training.picture_sets import PictureClass, class_index
 from pipeline.training.tables import LabelRow, Split
 
-_NAMED = 5
-
 
 @dataclass(frozen=True, slots=True)
 class ClassedRow:
-    """A row and the place of its class in the recipe."""
+    """A row on the side where it is used, and the place of its class in the recipe."""
 
     row: LabelRow
     place: int
-    split: Split
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +33,6 @@ class PictureSamples:
     """uint8 (N, side, side, 3)"""
     places: NDArray[np.int64]
     """(N,), of the classes"""
-    broken: tuple[str, ...]
-    """file names of pictures that could not be read; they are not among the N"""
 
 
 def classed_rows(
@@ -51,12 +45,15 @@ def classed_rows(
     places = [(row, class_index(row, classes)) for row in rows]
     known = [(row, place) for row, place in places if place is not None]
     splits = [row.split for row, _ in known] if fold is None else _folded(known, fold, seed)
-    classed = tuple(ClassedRow(row, place, split) for (row, place), split in zip(known, splits, strict=True))
-    learnt = {one.place for one in classed if one.split is Split.TRAIN}
+    classed = tuple(
+        ClassedRow(replace(row, split=split), place)
+        for (row, place), split in zip(known, splits, strict=True)
+    )
+    learnt = {one.place for one in classed if one.row.split is Split.TRAIN}
     empty = [one.name for place, one in enumerate(classes) if place not in learnt]
     if empty:
         raise UsageError(f"The class {empty[0]} has no picture to learn from.", code="empty-class")
-    if all(one.split is not Split.VAL for one in classed):
+    if all(one.row.split is not Split.VAL for one in classed):
         raise UsageError("There is no picture to validate on.", code="empty-split")
     return classed
 
@@ -80,23 +77,11 @@ def _group(row: LabelRow) -> tuple[str, str]:
 
 
 def load_pictures(rows: Sequence[ClassedRow], side_px: int) -> PictureSamples:
-    """Return the rows' pictures; those that cannot be read are left out and named.
-
-    Raises: UsageError, where none can be read.
-    """
+    """Return the rows' pictures, all in memory. Raises: UsageError, where one cannot be read."""
     pixels = np.empty((len(rows), side_px, side_px, 3), np.uint8)
-    places: list[int] = []
-    broken: list[str] = []
-    for one in rows:
-        try:
-            pixels[len(places)] = stretched(read_rgb(one.row.image), side_px)
-        except UsageError:
-            broken.append(one.row.image.name)
-            continue
-        places.append(one.place)
-    if not places:
-        raise UsageError("None of the pictures of a split can be read.", code="no-picture")
-    return PictureSamples(pixels[: len(places)], np.array(places, np.int64), tuple(broken))
+    for index, one in enumerate(rows):
+        pixels[index] = stretched(read_rgb(one.row.image), side_px)
+    return PictureSamples(pixels, np.array([one.place for one in rows], np.int64))
 
 
 def stretched(picture: Rgb, side_px: int) -> Rgb:
@@ -104,17 +89,3 @@ def stretched(picture: Rgb, side_px: int) -> Rgb:
     height, width = picture.shape[:2]
     smooth = cv2.INTER_AREA if min(height, width) > side_px else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(picture, (side_px, side_px), interpolation=smooth), np.uint8)
-
-
-def counted(rows: Sequence[ClassedRow], all_rows: int, samples: Sequence[PictureSamples]) -> str:
-    """Return a sentence that accounts for every row of the tables."""
-    count = Counter(one.split for one in rows)
-    broken = [name for part in samples for name in part.broken]
-    parts = [
-        f"{count[Split.TRAIN]} pictures to learn from, {count[Split.VAL]} to validate on",
-        f"{count[Split.TEST]} to test on, {all_rows - len(rows)} of other classes",
-    ]
-    if broken:
-        more = ", …" if len(broken) > _NAMED else ""
-        parts.append(f"{len(broken)} of them left out, unreadable: {', '.join(broken[:_NAMED])}{more}")
-    return "; ".join(parts)

@@ -5,9 +5,24 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import UsageError
-from pipeline.training.sources import Source, known_source
-from pipeline.training.tables import LabelRow, read_table
+from pipeline.training.datasets import (
+    ByFold,
+    DataPart,
+    LabelRule,
+    Layout,
+    find_data,
+    read_aml_lmu,
+    read_cnmc,
+    read_part,
+)
+from pipeline.training.datasets.aml_lmu import aml_root
+from pipeline.training.datasets.cnmc import fold_root
+from pipeline.training.tables import LabelRow
+
+_VAL_SHARE = 0.2
+"""as TensorFlow's tutorial splits; the paper does not say"""
+_PACK_FOLDERS = {"cnmc": "cnmc_subset", "all_idb2": "research_only/all_idb2"}
+"""where a recipe's name is not the folder's"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,38 +33,19 @@ class PictureClass:
     labels: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class PictureSet:
-    """A data set by the name that recipes use."""
+def picture_rows(data_root: Path, name: str) -> tuple[LabelRow, ...]:
+    """Return the rows of a data set, in its published layout where that is there, else in the pack's.
 
-    name: str
-    source: Source
-    """its folder in the pack"""
-
-
-_SETS = {
-    name: PictureSet(name, known_source(folder))
-    for name, folder in (
-        ("aml_lmu", "aml_lmu"),
-        ("pbc_barcelona", "pbc_barcelona"),
-        ("cnmc", "cnmc_subset"),
-        ("all_idb2", "research_only/all_idb2"),
-    )
-}
-
-
-def picture_set_of(name: str) -> PictureSet:
-    """Return the data set of that name. Raises: UsageError, where there is none."""
-    if name not in _SETS:
-        raise UsageError(
-            f"'{name}' is no data set of pictures; there are {', '.join(_SETS)}.", code="unknown-data-set"
-        )
-    return _SETS[name]
-
-
-def picture_rows(data_root: Path, picture_set: PictureSet) -> tuple[LabelRow, ...]:
-    """Return the rows of a data set. Raises: UsageError, where it is missing or leaks."""
-    return read_table(data_root, picture_set.source)
+    Names are `aml_lmu`, `cnmc`, `all_idb2`, or a folder below the data folder: of the pack, or with a folder
+    for each class. Raises: UsageError, where it is missing, laid out otherwise, or leaks.
+    """
+    layout = find_data(data_root)
+    if name == "aml_lmu" and aml_root(data_root) is not None:
+        return read_aml_lmu(data_root, LabelRule.FIRST, _VAL_SHARE)
+    if name == "cnmc" and fold_root(data_root) is not None:
+        return read_cnmc(data_root, ByFold())
+    folder = "." if layout is Layout.TABLE else _PACK_FOLDERS.get(name, name)
+    return read_part(DataPart(folder), data_root)
 
 
 def class_index(row: LabelRow, classes: tuple[PictureClass, ...]) -> int | None:

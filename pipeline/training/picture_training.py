@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,16 +15,17 @@ from torch import nn
 from pipeline.networks.backbones import lay_in
 from pipeline.networks.picture_classifiers import TransferClassifier, picture_network
 from pipeline.training.course import TrainedNetwork, fit_all
+from pipeline.training.datasets import ReadableRows, readable
 from pipeline.training.loop import Subject
 from pipeline.training.metrics import Confusion, confusion
-from pipeline.training.picture_samples import ClassedRow, PictureSamples, classed_rows, counted, load_pictures
+from pipeline.training.picture_samples import ClassedRow, PictureSamples, classed_rows, load_pictures
 from pipeline.training.picture_sets import picture_rows
 from pipeline.training.picture_task import PictureTask
 from pipeline.training.pretrained import imagenet_weights
 from pipeline.training.progress import TrainingProgress
 from pipeline.training.recipes import PictureRecipe
 from pipeline.training.run_folder import open_run, refuse_taken, write_result
-from pipeline.training.tables import Split, refuse_leaks
+from pipeline.training.tables import LabelRow, Split, refuse_leaks, settled
 
 MEAN = "mean"
 _BATCH = 32
@@ -79,15 +81,15 @@ def train_pictures(
     Raises: UsageError, as `command.train`, and where a class is empty.
     """
     refuse_taken(run_dir, recipe)
-    rows = tuple(row for one in recipe.sets for row in picture_rows(data_root, one))
-    classed = classed_rows(rows, recipe.classes, recipe.fold, recipe.seed)
-    placed = tuple(replace(one.row, split=one.split) for one in classed)
-    refuse_leaks(placed)
-    remark = open_run(run_dir, recipe, placed, data_root)
-    if remark:
-        progress.says(remark)
+    rows = settled([row for folder in recipe.folders for row in picture_rows(data_root, folder)])
+    checked = readable([one.row for one in classed_rows(rows, recipe.classes, recipe.fold, recipe.seed)])
+    refuse_leaks(checked.rows)
+    classed = classed_rows(checked.rows, recipe.classes, None, recipe.seed)
+    remark = open_run(run_dir, recipe, checked.rows, data_root)
+    for sentence in (remark, checked.sentence, _counted(checked, rows)):
+        if sentence:
+            progress.says(sentence)
     samples = _loaded(classed, recipe.input.side_px)
-    progress.says(counted(classed, len(rows), list(samples.values())))
     task = PictureTask(recipe, samples[Split.TRAIN], samples[Split.VAL])
     asked = recipe.schedule.samples_per_epoch or len(samples[Split.TRAIN].places)
     subjects = picture_subjects(recipe)
@@ -99,7 +101,7 @@ def train_pictures(
         run_dir,
         {
             "networks": [one.facts() for one in trained],
-            "unreadable": sorted(name for part in samples.values() for name in part.broken),
+            "unreadable": [row.image.name for row in checked.skipped],
             "figures": [score.facts() for score in scores],
         },
     )
@@ -149,5 +151,15 @@ def probabilities(network: nn.Module, samples: PictureSamples) -> NDArray[np.flo
 
 
 def _loaded(classed: Sequence[ClassedRow], side_px: int) -> dict[Split, PictureSamples]:
-    by_split = {split: [one for one in classed if one.split is split] for split in Split}
+    by_split = {split: [one for one in classed if one.row.split is split] for split in Split}
     return {split: load_pictures(part, side_px) for split, part in by_split.items() if part}
+
+
+def _counted(checked: ReadableRows, rows: Sequence[LabelRow]) -> str:
+    """Accounts for every row of the data sets."""
+    count = Counter(row.split for row in checked.rows)
+    other = len(rows) - len(checked.rows) - len(checked.skipped)
+    return (
+        f"{count[Split.TRAIN]} pictures to learn from, {count[Split.VAL]} to validate on, "
+        f"{count[Split.TEST]} to test on, {len(checked.skipped)} unreadable, {other} of other classes"
+    )

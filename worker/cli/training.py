@@ -10,19 +10,37 @@ import typer
 
 from pipeline.errors import UsageError
 
-DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets, each with labels.csv.")]
+DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
 
 
 def train(
     recipe: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a TOML file.")],
     data: DataRoot,
     run: Annotated[Path, typer.Option(help="Folder for checkpoints, curves and weights.")] = Path("runs/run"),
+    seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's epochs.")] = None,
+    folder: Annotated[
+        list[str] | None, typer.Option(help="Learn from this data set instead of the recipe's; repeatable.")
+    ] = None,
+    leave_out: Annotated[
+        list[str] | None, typer.Option(help="Learn without this data set; repeatable.")
+    ] = None,
+    fold: Annotated[
+        str | None, typer.Option(help="2/5: validate on the second of five parts, in whole groups.")
+    ] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files as well.")] = False,
 ) -> None:
-    """Train the networks of a recipe; go on from the last checkpoint where the run was ended."""
-    require_training_extra()
-    from worker.cli.training_progress import train_with_progress
+    """Train the networks of a recipe; go on from the last whole epoch where the run was ended.
 
-    train_with_progress(recipe, data, run)
+    What is changed on the command line is written into the run folder's recipe.
+    """
+    require_training_extra()
+    from pipeline.training.overrides import Overrides
+    from worker.cli.training_progress import Watching, train_with_progress
+
+    overrides = Overrides(seed, epochs, tuple(folder or ()), tuple(leave_out or ()), fold)
+    watching = Watching.TERMINAL_AND_TENSORBOARD if tensorboard else Watching.TERMINAL
+    train_with_progress(recipe, data, run, overrides, watching)
 
 
 def require_training_extra() -> None:

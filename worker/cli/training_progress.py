@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,17 +11,31 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.training.command import train
+from pipeline.training.event_files import EventFiles
+from pipeline.training.overrides import Overrides
 from pipeline.training.progress import EpochRecord
 
 
-def train_with_progress(recipe: str, data: Path, run: Path) -> None:
+class Watching(Enum):
+    """Where a training's progress goes."""
+
+    TERMINAL = "terminal"
+    TERMINAL_AND_TENSORBOARD = "terminal and tensorboard"
+
+
+def train_with_progress(recipe: str, data: Path, run: Path, overrides: Overrides, watching: Watching) -> None:
     """Train the networks of a recipe into the folder `run`. Raises: UsageError, as `command.train`."""
     console = Console(markup=False)
     with _Bars(console) as bars:
-        trained = train(recipe, data, run, bars)
+        progress = EventFiles(run, bars) if watching is Watching.TERMINAL_AND_TENSORBOARD else bars
+        trained = train(recipe, data, run, progress, overrides)
     for network in trained:
-        best = max(network.history, key=lambda epoch: epoch.val_accuracy)
-        console.print(f"{network.name}: val accuracy {best.val_accuracy:.4f} in epoch {best.epoch + 1}")
+        kept = network.kept
+        console.print(
+            f"{network.name}: val accuracy {kept.val_accuracy:.4f} in epoch {kept.epoch + 1}, "
+            f"weights {network.weights_sha256[:12]}",
+            highlight=False,
+        )
     console.print(f"weights, histories and curves: {run}")
 
 
