@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from warnings import catch_warnings
 
 from PIL import Image, UnidentifiedImageError
 
@@ -66,7 +67,7 @@ def readable(rows: Iterable[LabelRow]) -> ReadableRows:
 def size_px(picture: Path) -> tuple[int, int]:
     """Return (width, height) by the file's header; (0, 0) where it has none: `readable` tells."""
     try:
-        with Image.open(picture) as opened:
+        with catch_warnings(action="ignore"), Image.open(picture) as opened:
             return opened.size
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError):
         return 0, 0
