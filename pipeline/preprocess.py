@@ -64,10 +64,33 @@ def read_crop(
 ) -> Rgb:
     """Return the picture around a cell's centre as the classifier takes it, uint8 (H, W, 3).
 
-    White outside the scan.
+    Beyond the scan's edge its outermost pixels are repeated: white would pass for glass, by which the
+    classifier balances colours.
     """
     width_px0 = max(1, round(mpp.to_px0(crop_px.width * crop_mpp_um)))
     height_px0 = max(1, round(mpp.to_px0(crop_px.height * crop_mpp_um)))
     x, y = centre_px0
     rect_px0 = Rect(round(x - width_px0 / 2), round(y - height_px0 / 2), width_px0, height_px0)
-    return read_px0(reader, rect_px0, crop_px)
+    size_px0 = reader.meta.size_px0
+    left, right = _beyond(rect_px0.x, width_px0, size_px0.width)
+    above, below = _beyond(rect_px0.y, height_px0, size_px0.height)
+    within_px0 = Rect(
+        rect_px0.x + left, rect_px0.y + above, width_px0 - left - right, height_px0 - above - below
+    )
+    width_px = max(1, round(within_px0.width * crop_px.width / width_px0))
+    height_px = max(1, round(within_px0.height * crop_px.height / height_px0))
+    start_x, start_y = (
+        round(left * crop_px.width / width_px0),
+        round(above * crop_px.height / height_px0),
+    )
+    start_x, start_y = min(start_x, crop_px.width - width_px), min(start_y, crop_px.height - height_px)
+    pixels = read_px0(reader, within_px0, Size(width_px, height_px))
+    rows = (start_y, crop_px.height - height_px - start_y)
+    columns = (start_x, crop_px.width - width_px - start_x)
+    return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
+
+
+def _beyond(start_px0: int, length_px0: int, end_px0: int) -> tuple[int, int]:
+    """Return how much of a stretch lies before 0 and how much after the end; a pixel at least is within."""
+    before = min(max(0, -start_px0), length_px0 - 1)
+    return before, min(max(0, start_px0 + length_px0 - end_px0), length_px0 - 1 - before)

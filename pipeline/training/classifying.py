@@ -42,18 +42,24 @@ class ClassifierTask:
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
         rng = np.random.default_rng([self._recipe.seed, epoch])
+        side_px = self._side_px(epoch)
         left = self._recipe.schedule.samples_per_epoch
         while left > 0:
             count = min(left, self._recipe.schedule.batch)
             samples = [self._train[index] for index in self._draw.draw(rng, count)]
-            yield Batch(stacked([self._varied(rng, sample) for sample in samples]), _allowed(samples))
+            crops = [self._varied(rng, sample, side_px) for sample in samples]
+            yield Batch(stacked(crops), _allowed(samples))
             left -= count
 
-    def _varied(self, rng: np.random.Generator, sample: CropSample) -> Rgb:
-        view = Warp(np.eye(2, 3), self._recipe.input.side_px)
+    def _side_px(self, epoch: int) -> int:
+        early = epoch < self._recipe.early_epochs
+        return self._recipe.early_side_px if early else self._recipe.input.side_px
+
+    def _varied(self, rng: np.random.Generator, sample: CropSample, side_px: int) -> Rgb:
+        view = Warp(np.eye(2, 3) * side_px / self._recipe.input.side_px, side_px)
         height, width = sample.pixels.shape[:2]
         warp = draw_warp(rng, self._recipe.augment, (height, width), view)
-        crop = warped(sample.pixels, warp, cv2.BORDER_CONSTANT)
+        crop = warped(sample.pixels, warp, cv2.BORDER_REPLICATE)
         return restained(rng, self._recipe.augment, crop)
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome:

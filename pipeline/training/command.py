@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from pipeline.errors import UsageError
 from pipeline.manifest import BundleManifest
 from pipeline.networks.backbones import lay_in
 from pipeline.networks.classifiers import LeukocyteClassifier
-from pipeline.networks.light_unet import LightUNet
 from pipeline.training.bundle import (
+    AS_SHIPPED,
     BundleName,
+    Making,
     Runs,
     figures_of,
     fit_temperature,
@@ -37,6 +39,7 @@ from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, Segmenter
 from pipeline.training.run_folder import open_run, refuse_taken, write_result
 from pipeline.training.samples import crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
+from pipeline.training.self_training import fit_teacher_and_student
 from pipeline.training.tables import LabelRow, Split, read_table
 
 THREADS = 2
@@ -64,33 +67,48 @@ def train(
     remark = open_run(run_dir, chosen, rows, data_root)
     if remark:
         progress.says(remark)
-    task = _task(chosen, rows, progress)
-    trained = fit_all(_subjects(chosen), task, chosen.schedule, run_dir, progress)
+    trained = _trained(chosen, rows, data_root, run_dir, progress)
     write_result(run_dir, {"networks": [one.facts() for one in trained]})
     return trained
 
 
-def _task(
-    recipe: SegmenterRecipe | ClassifierRecipe, rows: tuple[LabelRow, ...], progress: TrainingProgress
-) -> Task:
+def _trained(
+    recipe: SegmenterRecipe | ClassifierRecipe,
+    rows: tuple[LabelRow, ...],
+    data_root: Path,
+    run_dir: Path,
+    progress: TrainingProgress,
+) -> tuple[TrainedNetwork, ...]:
     train_rows = [row for row in rows if row.split is Split.TRAIN]
     val_rows = [row for row in rows if row.split is Split.VAL]
-    if isinstance(recipe, SegmenterRecipe):
-        fields = [tuple(field_samples(part, STORE_MPP_UM)) for part in (train_rows, val_rows)]
-        progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
-        return SegmenterTask(recipe, *fields)
+    subjects = _subjects(recipe, data_root)
+    if isinstance(recipe, ClassifierRecipe):
+        task: Task = _classifier_task(recipe, train_rows, val_rows, progress)
+        return fit_all(subjects, task, recipe.schedule, run_dir, progress)
+    fields = tuple(field_samples(train_rows, STORE_MPP_UM)), tuple(field_samples(val_rows, STORE_MPP_UM))
+    progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
+    if recipe.student_epochs:
+        return fit_teacher_and_student(recipe, subjects[0], fields, run_dir, progress)
+    return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, run_dir, progress)
+
+
+def _classifier_task(
+    recipe: ClassifierRecipe,
+    train_rows: Sequence[LabelRow],
+    val_rows: Sequence[LabelRow],
+    progress: TrainingProgress,
+) -> ClassifierTask:
     shape = recipe.input
     crops = [tuple(crop_samples(part, shape.side_px, shape.mpp_um)) for part in (train_rows, val_rows)]
     progress.says(f"{len(crops[0])} crops to learn from, {len(crops[1])} to validate on")
     return ClassifierTask(recipe, *crops)
 
 
-def _subjects(recipe: SegmenterRecipe | ClassifierRecipe) -> list[Subject]:
+def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> list[Subject]:
     torch.manual_seed(recipe.seed)
     if isinstance(recipe, SegmenterRecipe):
-        unet = LightUNet(recipe.encoder)
-        lay_in(unet.encoder, imagenet_weights(recipe.encoder))
-        return [Subject(recipe.name, recipe.seed, _channels_last(unet), unet.encoder)]
+        begun = recipe.network.begin(data_root)
+        return [Subject(recipe.name, recipe.seed, _channels_last(begun.network), begun.pretrained)]
     subjects: list[Subject] = []
     for member in recipe.members:
         network = LeukocyteClassifier(member, recipe.dropout)
@@ -104,14 +122,16 @@ def _channels_last(network: nn.Module) -> nn.Module:
     return moved
 
 
-def export_bundle(runs: Runs, data_root: Path, target: Path, called: BundleName) -> BundleManifest:
+def export_bundle(
+    runs: Runs, data_root: Path, target: Path, called: BundleName, making: Making = AS_SHIPPED
+) -> BundleManifest:
     """Return the manifest, with its figures on val, of the bundle that is now in `target`.
 
-    Raises: UsageError, where a run or a data set is missing; DeploymentError, where an ONNX file is not
-    equal to its network.
+    Raises: UsageError, where a run or a data set is missing or may not be shipped, or the bundle is too
+    large; DeploymentError, where an ONNX file is not equal to its network.
     """
     torch.set_num_threads(THREADS)
-    manifest = write_bundle(runs, target, called, _temperature(runs.classifier, data_root))
+    manifest = write_bundle(runs, target, called, _temperature(runs.classifier, data_root), making)
     report = evaluate(target, data_root)
     told = replace(manifest, figures=figures_of(report.scores()))
     write_manifest(target, told)

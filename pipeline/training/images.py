@@ -30,9 +30,12 @@ def resized(picture: Rgb, factor: float) -> Rgb:
 
 
 def resized_labels(tissue: NDArray[np.uint8], factor: float) -> NDArray[np.uint8]:
-    """Return the label map with its sides multiplied by `factor`."""
+    """Return the label map with its sides multiplied by `factor`.
+
+    INTER_NEAREST is not centred: it moves labels by half a pixel against the picture.
+    """
     size = _size(tissue, factor)
-    return np.asarray(cv2.resize(tissue, size, interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(cv2.resize(tissue, size, interpolation=cv2.INTER_NEAREST_EXACT), np.uint8)
 
 
 def _size(pixels: NDArray[np.uint8], factor: float) -> tuple[int, int]:

@@ -14,11 +14,12 @@ from typing import ClassVar
 from pipeline.errors import UsageError
 from pipeline.networks.backbones import BackboneName
 from pipeline.networks.picture_classifiers import PictureNetwork
+from pipeline.training.architectures import SegmenterPlan, segmenter_plan
 from pipeline.training.augment import AugmentSpec
 from pipeline.training.folds import Fold, fold_of
 from pipeline.training.overrides import AS_WRITTEN, Overrides, applied, overridden
 from pipeline.training.picture_augment import PictureAugment
-from pipeline.training.picture_sets import PictureClass, PictureSet, picture_set_of
+from pipeline.training.picture_sets import PictureClass
 from pipeline.training.recipe_fields import Table, names_of, optional_names, record_of, value_of
 from pipeline.training.sources import Source, source_of
 
@@ -131,7 +132,9 @@ class SegmenterRecipe(CellRecipe):
 
     KIND: ClassVar[str] = "segmenter"
 
-    encoder: BackboneName
+    network: SegmenterPlan
+    student_epochs: int
+    """0: no self-training; else the epochs of a student that learns what its teacher drew"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +146,9 @@ class ClassifierRecipe(CellRecipe):
     members: tuple[BackboneName, ...]
     dropout: float
     label_smoothing: float
+    early_epochs: int
+    """so many epochs are learnt from crops of `early_side_px`, at a coarser scale and so faster"""
+    early_side_px: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +157,7 @@ class PictureRecipe(Recipe):
 
     KIND: ClassVar[str] = "picture-classifier"
 
-    sets: tuple[PictureSet, ...]
+    folders: tuple[str, ...]
     """those left out are not among them"""
     classes: tuple[PictureClass, ...]
     """in the order of the logits"""
@@ -199,7 +205,8 @@ def _segmenter(document: Table, text: str) -> SegmenterRecipe:
     return SegmenterRecipe(
         **_every(document, text),  # type: ignore[arg-type]
         **_of_cells(document),  # type: ignore[arg-type]
-        encoder=value_of(document, "encoder", BackboneName),
+        network=segmenter_plan(document),
+        student_epochs=value_of({"student_epochs": 0, **document}, "student_epochs", int),
     )
 
 
@@ -210,6 +217,8 @@ def _classifier(document: Table, text: str) -> ClassifierRecipe:
         members=tuple(value_of({"members": name}, "members", BackboneName) for name in _members(document)),
         dropout=value_of(document, "dropout", float),
         label_smoothing=value_of(document, "label_smoothing", float),
+        early_epochs=value_of({"early_epochs": 0, **document}, "early_epochs", int),
+        early_side_px=value_of({"early_side_px": 96, **document}, "early_side_px", int),
     )
 
 
@@ -217,7 +226,7 @@ def _picture_classifier(document: Table, text: str) -> PictureRecipe:
     fold = value_of(document, "fold", str) if "fold" in document else None
     return PictureRecipe(
         **_every(document, text),  # type: ignore[arg-type]
-        sets=tuple(picture_set_of(folder) for folder in _folders(document)),
+        folders=_folders(document),
         classes=_classes(document),
         members=tuple(value_of({"members": name}, "members", PictureNetwork) for name in _members(document)),
         input=record_of(PictureInput, document, "input"),

@@ -35,12 +35,11 @@ BARE_DISTANCE_UM = 9.0
 """from the middle of any leukocyte's box, for a place called bare"""
 OTHER_CELL_UM = 7.0
 """a red cell this near to a leukocyte's middle is no artefact to learn from"""
-WHITE = 255
 
 
 @dataclass(frozen=True, slots=True)
 class CropSample:
-    """One place in a picture, white beyond the picture's edge, at the crop's scale with a margin around."""
+    """One place in a picture, its edge repeated beyond it, at the crop's scale with a margin around."""
 
     folder: str
     cell_class: CellClass
@@ -155,7 +154,7 @@ def _bare_places(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[P
 
 
 def cut_out(picture: Rgb, centre: tuple[float, float], side: int) -> Rgb:
-    """Return uint8 (side, side, 3) around (x, y) in pixels of the picture; white beyond its edge."""
+    """Return uint8 (side, side, 3) around (x, y) in pixels of the picture; beyond its edge, its edge."""
     half = side / 2
     shift = np.array([[1.0, 0.0, half - centre[0]], [0.0, 1.0, half - centre[1]]])
     out = cv2.warpAffine(
@@ -163,8 +162,7 @@ def cut_out(picture: Rgb, centre: tuple[float, float], side: int) -> Rgb:
         shift,
         (side, side),
         flags=cv2.INTER_LINEAR,
-        borderMode=cv2.BORDER_CONSTANT,
-        borderValue=(WHITE, WHITE, WHITE),
+        borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(out, np.uint8)
 
