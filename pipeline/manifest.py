@@ -42,7 +42,7 @@ class MemberEntry:
     recipe_sha256: str
     """of the recipe's text"""
     weights_sha256: str
-    """of the trained weights' safetensors file"""
+    """of the trained tensors, as `pipeline.training.loop.weights_digest` counts it"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,12 @@ from pipeline.networks.light_unet import CLASSES
 from pipeline.networks.unet import require_multiple
 
 STRIDE_PX = 32
+WIDTH = 64
+"""channels of the encoder's first stage; every further stage has twice as many"""
 POOLS = (2, 3, 5, 6)
 """sides of RMP's pooling windows, in cells of the deepest map"""
-_STAGES = ((64, 3), (128, 4), (256, 6), (512, 3))
-"""channels and blocks of ResNet-34's four stages"""
-_FINE = 32
-"""channels at full size"""
+_BLOCKS = (3, 4, 6, 3)
+"""of ResNet-34's four stages"""
 
 
 class _BasicBlock(nn.Module):
@@ -56,20 +56,22 @@ def _stage(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
 class ResNet34Encoder(nn.Module):
     """uint8 (N, H, W, 3) RGB to maps of 64, 128, 256, 512 channels at strides 4, 8, 16, 32.
 
-    The names of its tensors are those of torchvision's `resnet34`, without `fc`.
+    The names of its tensors are those of torchvision's `resnet34`, without `fc`. `width` is the number of
+    channels of the first stage, 64 as published.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
+        at4, at8, at16, at32 = (width << stage for stage in range(len(_BLOCKS)))
         # torchvision's networks all saw ImageNet's mean and deviation.
         self.input = RgbInput(PLANS[BackboneName.MOBILENET_V2])
-        self.conv1 = nn.Conv2d(3, 64, 7, stride=2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(64)
+        self.conv1 = nn.Conv2d(3, at4, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(at4)
         self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
-        self.layer1 = _stage(64, *_STAGES[0])
-        self.layer2 = _stage(64, *_STAGES[1])
-        self.layer3 = _stage(128, *_STAGES[2])
-        self.layer4 = _stage(256, *_STAGES[3])
+        self.layer1 = _stage(at4, at4, _BLOCKS[0])
+        self.layer2 = _stage(at4, at8, _BLOCKS[1])
+        self.layer3 = _stage(at8, at16, _BLOCKS[2])
+        self.layer4 = _stage(at16, at32, _BLOCKS[3])
 
     def forward(self, rgb: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return four maps, the finest first."""
@@ -164,24 +166,27 @@ class _DecoderBlock(nn.Module):
 class CENet(nn.Module):
     """uint8 (N, H, W, 3) RGB to logits float32 (N, 3, H, W). H and W are multiples of 32.
 
-    Raises: ValueError, from `forward`, for another size.
+    `width` is that of the encoder, 64 in the paper; every map follows it. Raises: ValueError, from `forward`,
+    for another size.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
-        self.encoder = ResNet34Encoder()
-        self.atrous = DenseAtrousConvolution(512)
-        self.pooling = ResidualMultiKernelPooling(512)
-        self.up16 = _DecoderBlock(512 + len(POOLS), 256)
-        self.up8 = _DecoderBlock(256, 128)
-        self.up4 = _DecoderBlock(128, 64)
-        self.up2 = _DecoderBlock(64, 64)
+        at4, at8, at16, at32 = (width << stage for stage in range(len(_BLOCKS)))
+        fine = width // 2
+        self.encoder = ResNet34Encoder(width)
+        self.atrous = DenseAtrousConvolution(at32)
+        self.pooling = ResidualMultiKernelPooling(at32)
+        self.up16 = _DecoderBlock(at32 + len(POOLS), at16)
+        self.up8 = _DecoderBlock(at16, at8)
+        self.up4 = _DecoderBlock(at8, at4)
+        self.up2 = _DecoderBlock(at4, at4)
         self.head = nn.Sequential(
-            nn.ConvTranspose2d(64, _FINE, 4, stride=2, padding=1),
+            nn.ConvTranspose2d(at4, fine, 4, stride=2, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(_FINE, _FINE, 3, padding=1),
+            nn.Conv2d(fine, fine, 3, padding=1),
             nn.ReLU(inplace=True),
-            nn.Conv2d(_FINE, CLASSES, 3, padding=1),
+            nn.Conv2d(fine, CLASSES, 3, padding=1),
         )
 
     def forward(self, rgb: Tensor) -> Tensor:

@@ -1,12 +1,13 @@
-"""Writes a bundle: the best weights of two runs as ONNX files, and the manifest that tells all about them."""
+"""Writes a bundle: the best weights of several runs as ONNX files, and the manifest that tells about them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
+from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -25,20 +26,35 @@ from pipeline.manifest import (
     DataEntry,
     Figure,
     MemberEntry,
+    Profile,
+    ProfileEntry,
     RecipeEntry,
     SegmenterEntry,
+    SegmenterMember,
 )
 from pipeline.networks.classifiers import LeukocyteClassifier
-from pipeline.networks.light_unet import STRIDE_PX, LightUNet
 from pipeline.taxonomy import LEAVES
-from pipeline.training.export import OPSET, ExportShape, export_onnx
-from pipeline.training.loop import BEST_FILE
-from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, parse_recipe
+from pipeline.training.architectures import LightUNetPlan
+from pipeline.training.export import OPSET, VIEWS, ExportForm, ExportShape, Storage, export_onnx
+from pipeline.training.loop import BEST_FILE, weights_digest
+from pipeline.training.recipes import (
+    CellRecipe,
+    ClassifierRecipe,
+    PictureRecipe,
+    SegmenterRecipe,
+    parse_recipe,
+)
+from pipeline.training.shipping import (
+    CLASSIFIER_PARAMETERS,
+    FAST_SEGMENTER_PARAMETERS,
+    require_light,
+    require_shippable,
+    require_small,
+)
 from pipeline.training.sources import source_of
 
 RUN_FILE = "run.json"
 RECIPE_FILE = "recipe.toml"
-SEGMENTER_FILE = "segmenter.onnx"
 _SOFTWARE = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless")
 TEMPERATURES = tuple(float(value) for value in np.round(np.geomspace(1.0, 3.0, 23), 3))
 """Never below 1: val has the laboratories of train, and strange ones deserve no more certainty than that."""
@@ -52,12 +68,47 @@ class BundleName:
     version: str
 
 
+class Halved(StrEnum):
+    """Which networks' weights are stored as float16."""
+
+    NONE = "none"
+    HEAVY = "heavy"
+    """those that are not in the profile `fast`"""
+    ALL = "all"
+
+    @property
+    def fast(self) -> Storage:
+        """Of the networks of the profile `fast`, the classifiers among them."""
+        return Storage.FLOAT16 if self is Halved.ALL else Storage.FLOAT32
+
+    @property
+    def heavy(self) -> Storage:
+        """Of all others."""
+        return Storage.FLOAT32 if self is Halved.NONE else Storage.FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How the files of a bundle are made."""
+
+    views: int = 1
+    """of a crop whose class probabilities each classifier's graph averages: 1, 2 or 4"""
+    halved: Halved = Halved.HEAVY
+
+
+AS_SHIPPED = Making()
+
+
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """The two finished runs that a bundle is made of."""
+    """The finished runs that a bundle is made of."""
 
-    segmenter: Path
+    segmenters: tuple[Path, ...]
     classifier: Path
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.segmenters, self.classifier)
 
 
 def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
@@ -78,7 +129,7 @@ def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
 
 def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
     """Return the run's best segmenter. Raises: UsageError, where it has not finished an epoch."""
-    return _with_weights(LightUNet(recipe.encoder), run_dir / recipe.name)
+    return _with_weights(recipe.network.build(), run_dir / recipe.name)
 
 
 def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
@@ -116,46 +167,119 @@ def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     return shares
 
 
-def write_bundle(runs: Runs, target: Path, called: BundleName, temperature: float) -> BundleManifest:
-    """Return the manifest of the bundle that is now in `target`; it has no figures yet.
+def write_bundle(
+    runs: Runs, target: Path, called: BundleName, temperature: float, making: Making = AS_SHIPPED
+) -> BundleManifest:
+    """Return the manifest of the bundle that is now in `target`, as yet without figures and thresholds.
 
-    Raises: UsageError, where a run is unfinished or of the other kind; DeploymentError, where an exported
-    file does not give what its network gives.
+    Raises: UsageError, where a run is unfinished or of the other kind, learned from what may not be shipped,
+    or is too large; DeploymentError, where an exported file does not give what its network gives.
     """
-    segmenter_recipe, classifier_recipe = recipe_of(runs.segmenter), recipe_of(runs.classifier)
-    if not isinstance(segmenter_recipe, SegmenterRecipe) or not isinstance(
-        classifier_recipe, ClassifierRecipe
-    ):
-        raise UsageError("A bundle needs a segmenter's run and a classifier's run.", code="wrong-run")
+    if making.views not in VIEWS:
+        raise UsageError(f"Views are {', '.join(map(str, VIEWS))}, not {making.views}.", code="bad-views")
+    finders = _segmenter_runs(runs)
+    ensemble = recipe_of(runs.classifier)
+    if not isinstance(ensemble, ClassifierRecipe):
+        raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+    recipes = (*(recipe for _, recipe in finders), ensemble)
+    for recipe in recipes:
+        require_shippable(recipe)
     target.mkdir(parents=True, exist_ok=True)
-    segmenter_shape = ExportShape(segmenter_recipe.input.side_px, STRIDE_PX)
-    segmenter = trained_segmenter(runs.segmenter, segmenter_recipe)
-    export_onnx(segmenter, segmenter_shape, 1.0, target / SEGMENTER_FILE)
-    members: list[MemberEntry] = []
-    for name, network in trained_members(runs.classifier, classifier_recipe).items():
-        file = f"classifier_{name.removeprefix('efficientnet-').replace('-', '')}.onnx"
-        export_onnx(network, ExportShape(classifier_recipe.input.side_px, None), temperature, target / file)
-        parameters = sum(parameter.numel() for parameter in network.parameters())
-        members.append(MemberEntry(name, file, _sha256(target / file), parameters))
+    segmenter = _write_segmenters(finders, target, making)
+    classifier = _write_classifiers(runs.classifier, ensemble, target, temperature, making)
+    require_small([target / member.file for member in (*segmenter.members, *classifier.members)])
     manifest = BundleManifest(
         name=called.name,
         version=called.version,
         classes=tuple(str(leaf) for leaf in LEAVES),
         opset=OPSET,
-        segmenter=SegmenterEntry(
-            SEGMENTER_FILE, _sha256(target / SEGMENTER_FILE), STRIDE_PX, segmenter_recipe.input.mpp_um
-        ),
-        classifier=ClassifierEntry(
-            classifier_recipe.input.side_px, classifier_recipe.input.mpp_um, tuple(members)
-        ),
+        segmenter=segmenter,
+        classifier=classifier,
         data_sets=_data_sets(runs),
-        recipes=tuple(RecipeEntry(r.name, r.digest) for r in (segmenter_recipe, classifier_recipe)),
+        recipes=tuple(RecipeEntry(recipe.name, recipe.digest) for recipe in recipes),
+        thresholds=None,
         figures=(),
+        timings=(),
         trained_on=_trained_on(runs),
         software=tuple((name, package_version(name)) for name in _SOFTWARE),
     )
     write_manifest(target, manifest)
     return manifest
+
+
+def _segmenter_runs(runs: Runs) -> list[tuple[Path, SegmenterRecipe]]:
+    """Return the segmenters, the one of the profile `fast` last, as the profile `accurate` asks them."""
+    found: list[tuple[Path, SegmenterRecipe]] = []
+    for run in runs.segmenters:
+        recipe = recipe_of(run)
+        if not isinstance(recipe, SegmenterRecipe):
+            raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+        found.append((run, recipe))
+    light = [recipe for _, recipe in found if isinstance(recipe.network, LightUNetPlan)]
+    if len(light) != 1 or len({recipe.name for _, recipe in found}) < len(found):
+        raise UsageError(
+            "A bundle needs one run of a light U-Net, and each other segmenter once.", code="wrong-run"
+        )
+    if len({recipe.input.mpp_um for _, recipe in found}) > 1:
+        raise UsageError("The segmenters were trained at different scales.", code="wrong-run")
+    return sorted(found, key=lambda run: run[1] is light[0])
+
+
+def _write_segmenters(
+    found: Sequence[tuple[Path, SegmenterRecipe]], target: Path, making: Making
+) -> SegmenterEntry:
+    members: list[SegmenterMember] = []
+    for run, recipe in found:
+        network = trained_segmenter(run, recipe)
+        light = isinstance(recipe.network, LightUNetPlan)
+        entry = _entry(recipe.name, f"segmenter_{_plain(recipe.name)}.onnx", recipe, network)
+        if light:
+            require_light("segmenter of the profile 'fast'", [entry], FAST_SEGMENTER_PARAMETERS)
+        shape = ExportShape(recipe.input.side_px, recipe.network.stride_px)
+        export_onnx(
+            network,
+            shape,
+            1.0,
+            target / entry.file,
+            ExportForm(making.halved.fast if light else making.halved.heavy),
+        )
+        members.append(SegmenterMember(**asdict(_signed(entry, target)), stride_px=recipe.network.stride_px))
+    names = tuple(member.name for member in members)
+    profiles = [ProfileEntry(Profile.FAST, names[-1:])]
+    if len(names) > 1:
+        profiles.append(ProfileEntry(Profile.ACCURATE, names))
+    return SegmenterEntry(found[0][1].input.mpp_um, tuple(members), tuple(profiles))
+
+
+def _write_classifiers(
+    run: Path, recipe: ClassifierRecipe, target: Path, temperature: float, making: Making
+) -> ClassifierEntry:
+    networks = trained_members(run, recipe)
+    members = [
+        _entry(name, f"classifier_{_plain(name.removeprefix('efficientnet-'))}.onnx", recipe, network)
+        for name, network in networks.items()
+    ]
+    require_light("classifiers", members, CLASSIFIER_PARAMETERS)
+    form = ExportForm(making.halved.fast, making.views)
+    for member in members:
+        shape = ExportShape(recipe.input.side_px, None)
+        export_onnx(networks[member.name], shape, temperature, target / member.file, form)
+    signed = tuple(_signed(member, target) for member in members)
+    return ClassifierEntry(recipe.input.side_px, recipe.input.mpp_um, making.views, signed)
+
+
+def _entry(name: str, file: str, recipe: CellRecipe, network: nn.Module) -> MemberEntry:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return MemberEntry(name, file, "", parameters, recipe.digest, weights_digest(network.state_dict()))
+
+
+def _signed(entry: MemberEntry, target: Path) -> MemberEntry:
+    """Return the entry with the digest of its file, which is written by now."""
+    return replace(entry, sha256=hashlib.sha256((target / entry.file).read_bytes()).hexdigest())
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "")
 
 
 def write_manifest(target: Path, manifest: BundleManifest) -> None:
@@ -170,7 +294,7 @@ def figures_of(scores: Sequence[tuple[str, str, float]]) -> tuple[Figure, ...]:
 
 def _data_sets(runs: Runs) -> tuple[DataEntry, ...]:
     counts: dict[str, tuple[int, int]] = {}
-    for run in (runs.segmenter, runs.classifier):
+    for run in runs.all:
         noted = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
         for folder, images in noted.items():
             counts[str(folder)] = (int(images["train"]), int(images["val"]))
@@ -180,12 +304,8 @@ def _data_sets(runs: Runs) -> tuple[DataEntry, ...]:
 
 
 def _trained_on(runs: Runs) -> str:
-    finished = max((run / RUN_FILE).stat().st_mtime for run in (runs.segmenter, runs.classifier))
+    finished = max((run / RUN_FILE).stat().st_mtime for run in runs.all)
     return date.fromtimestamp(finished).isoformat()
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def member_logits(network: nn.Module, pixels: torch.Tensor, batch: int) -> NDArray[np.float32]:

@@ -29,6 +29,7 @@ from pipeline.training.bundle import (
 )
 from pipeline.training.classifying import ClassifierTask, plain_crop
 from pipeline.training.course import TrainedNetwork, fit_all
+from pipeline.training.datasets import DataPart, read_parts, readable
 from pipeline.training.evaluate import BundleReport, evaluate_bundle
 from pipeline.training.loop import Subject, Task, make_deterministic
 from pipeline.training.overrides import AS_WRITTEN, Overrides
@@ -63,12 +64,14 @@ def train(
     if isinstance(chosen, PictureRecipe):
         return train_pictures(chosen, data_root, run_dir, progress)
     refuse_taken(run_dir, chosen)
-    rows = tuple(row for source in chosen.sources for row in read_table(data_root, source))
-    remark = open_run(run_dir, chosen, rows, data_root)
-    if remark:
-        progress.says(remark)
-    trained = _trained(chosen, rows, data_root, run_dir, progress)
-    write_result(run_dir, {"networks": [one.facts() for one in trained]})
+    checked = readable(read_parts([DataPart(source.folder) for source in chosen.sources], data_root))
+    remark = open_run(run_dir, chosen, checked.rows, data_root)
+    for sentence in (remark, checked.sentence):
+        if sentence:
+            progress.says(sentence)
+    trained = _trained(chosen, checked.rows, data_root, run_dir, progress)
+    unreadable = [row.image.name for row in checked.skipped]
+    write_result(run_dir, {"networks": [one.facts() for one in trained], "unreadable": unreadable})
     return trained
 
 

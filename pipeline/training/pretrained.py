@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.errors import UsageError
@@ -38,6 +41,22 @@ def imagenet_weights(name: BackboneName) -> dict[str, Tensor]:
         raise UsageError(
             f"The pretrained weights of {name} are missing: install the extra 'train'.", code="no-weights"
         )
-    path = Path(spec.origin).parent / file
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    return state_dict_of(Path(spec.origin).parent / file)
+
+
+def state_dict_of(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, safetensors or torch's own format without code.
+
+    Raises: UsageError, where the file is missing or no state dict.
+    """
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UsageError(f"The weights '{path.name}' cannot be read.", code="no-weights") from error
+    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+        raise UsageError(f"'{path.name}' is no file of weights.", code="bad-weights") from error
+    if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
+        raise UsageError(f"'{path.name}' is no file of weights.", code="bad-weights")
     return weights

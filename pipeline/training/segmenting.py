@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain import Probabilities, Rgb
-from pipeline.networks.light_unet import STRIDE_PX
 from pipeline.training.augment import Warp, draw_warp, restained, warped, warped_labels
 from pipeline.training.batches import BalancedDraw, Batch, stacked
 from pipeline.training.images import resized, resized_labels
@@ -85,7 +84,7 @@ class SegmenterTask:
         losses: list[float] = []
         scores: dict[str, list[float]] = {}
         for sample in self._val:
-            rgb, tissue = padded(sample.pixels, sample.tissue, STRIDE_PX)
+            rgb, tissue = padded(sample.pixels, sample.tissue, self._recipe.network.stride_px)
             logits = network(torch.from_numpy(rgb)[None])
             losses.append(float(tissue_cross_entropy(logits, torch.from_numpy(tissue)[None])))
             agreement = tissue_overlaps(logits.softmax(dim=1)[0].numpy(), tissue)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -36,19 +36,28 @@ def verify(
 
 @models.command("export")
 def export(
-    segmenter: Annotated[Path, typer.Option(help="Run folder of the segmenter.")],
+    segmenter: Annotated[
+        list[Path],
+        typer.Option(help="Run folder of a segmenter: the light U-Net's, and again for each other."),
+    ],
     classifier: Annotated[Path, typer.Option(help="Run folder of the classifiers.")],
     data: Annotated[Path, typer.Option(help="Folder of the data sets; its val splits give the figures.")],
     out: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "leukoflow",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0",
+    views: Annotated[int, typer.Option(help="Views of a crop that are averaged: 1, 2 or 4.")] = 1,
+    halved: Annotated[
+        Literal["none", "heavy", "all"],
+        typer.Option(help="Networks whose weights are stored as float16; heavy: all but the fast profile's."),
+    ] = "heavy",
 ) -> None:
     """Make a bundle of trained networks: ONNX files, and the manifest that says from what and how well."""
     require_training_extra()
-    from pipeline.training.bundle import BundleName, Runs
+    from pipeline.training.bundle import BundleName, Halved, Making, Runs
     from pipeline.training.command import export_bundle
 
-    manifest = export_bundle(Runs(segmenter, classifier), data, out, BundleName(name, version))
+    runs, making = Runs(tuple(segmenter), classifier), Making(views, Halved(halved))
+    manifest = export_bundle(runs, data, out, BundleName(name, version), making)
     typer.echo(f"{manifest.name} {manifest.version}: {manifest.digest}")
 
 

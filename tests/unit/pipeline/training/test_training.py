@@ -76,8 +76,8 @@ class Made:
 def made(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
     tmp = tmp_path_factory.mktemp("training")
     heard = Heard()
-    runs = Runs(tmp / "segmenter", tmp / "classifier")
-    train(_recipe(tmp, "light-unet", 1), small_pack, runs.segmenter, heard)
+    runs = Runs((tmp / "segmenter",), tmp / "classifier")
+    train(_recipe(tmp, "light-unet", 1), small_pack, runs.segmenters[0], heard)
     train(_recipe(tmp, "ensemble-leukocytes", 1), small_pack, runs.classifier, heard)
     bundle = tmp / "bundle"
     manifest = export_bundle(runs, small_pack, bundle, BundleName("drawn", "1"))
@@ -87,7 +87,7 @@ def made(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 def test_training_tells_steps_and_epochs_and_leaves_history_and_curves(made: Made) -> None:
     assert made.heard.steps == 4
     assert [name for name, _ in made.heard.epochs] == ["light-unet", "mobilenet-v2"]
-    folder = made.runs.segmenter / "light-unet"
+    folder = made.runs.segmenters[0] / "light-unet"
     (record,) = json.loads((folder / "history.json").read_text())
     assert record["train_loss"] > 0
     assert 0 <= record["val_accuracy"] <= 1
@@ -98,7 +98,7 @@ def test_the_bundle_says_what_it_is_and_its_digests_hold(made: Made) -> None:
     manifest = BundleManifest.parse((made.bundle / FILE_NAME).read_text())
     assert manifest == made.manifest
     assert manifest.classes == tuple(str(leaf) for leaf in LEAVES)
-    entries = [manifest.segmenter, *manifest.classifier.members]
+    entries = [*manifest.segmenter.members, *manifest.classifier.members]
     for entry in entries:
         assert hashlib.sha256((made.bundle / entry.file).read_bytes()).hexdigest() == entry.sha256
     assert {path.name for path in made.bundle.iterdir()} == {FILE_NAME, *(entry.file for entry in entries)}
@@ -126,11 +126,11 @@ def test_evaluation_reports_every_set_and_repeats(made: Made, small_pack: Path) 
 
 
 def test_a_finished_run_is_not_trained_again(made: Made, small_pack: Path) -> None:
-    best = made.runs.segmenter / "light-unet" / "best.safetensors"
+    best = made.runs.segmenters[0] / "light-unet" / "best.safetensors"
     before = best.stat().st_mtime_ns
-    recipe = made.runs.segmenter / "recipe.toml"
+    recipe = made.runs.segmenters[0] / "recipe.toml"
     heard = Heard()
-    (trained,) = train(recipe, small_pack, made.runs.segmenter, heard)
+    (trained,) = train(recipe, small_pack, made.runs.segmenters[0], heard)
     assert heard.steps == 0
     assert len(trained.history) == 1
     assert best.stat().st_mtime_ns == before
@@ -138,15 +138,15 @@ def test_a_finished_run_is_not_trained_again(made: Made, small_pack: Path) -> No
 
 def test_a_run_folder_of_another_recipe_is_not_overwritten(made: Made, small_pack: Path) -> None:
     with pytest.raises(UsageError, match="another recipe"):
-        train("light-unet", small_pack, made.runs.segmenter, Heard())
+        train("light-unet", small_pack, made.runs.segmenters[0], Heard())
 
 
 def test_export_needs_finished_runs_of_the_right_kind(made: Made, small_pack: Path, tmp_path: Path) -> None:
-    swapped = Runs(made.runs.classifier, made.runs.segmenter)
+    swapped = Runs((made.runs.classifier,), made.runs.segmenters[0])
     with pytest.raises(UsageError):
         export_bundle(swapped, small_pack, tmp_path / "out", BundleName("x", "1"))
     with pytest.raises(UsageError, match="no training run"):
-        export_bundle(Runs(tmp_path, tmp_path), small_pack, tmp_path / "out", BundleName("x", "1"))
+        export_bundle(Runs((tmp_path,), tmp_path), small_pack, tmp_path / "out", BundleName("x", "1"))
 
 
 def test_no_bundle_no_evaluation(tmp_path: Path, small_pack: Path) -> None:
