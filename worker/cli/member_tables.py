@@ -1,0 +1,93 @@
+"""evaluate --members: members of ensembles beside their mean, seed by seed and over all seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import typer
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.training.member_runs import (
+    Ensemble,
+    classifier_values,
+    load_ensembles,
+    rows_of,
+    segmenter_values,
+)
+from pipeline.training.members import Comparison, MemberValues, by_measure, compare, pooled
+from pipeline.training.tables import LabelRow
+from worker.cli.evaluation_tables import with_interval
+
+ALL_SEEDS = "all seeds"
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One comparison, and of which training."""
+
+    seed: str
+    """`1`, `2`, … in the order of the folders, or `all seeds`"""
+    comparison: Comparison
+
+
+def compare_and_print(
+    places: Sequence[Path], data: Path, folders: Sequence[str], console: Console | None
+) -> None:
+    """Print the comparisons as tables, or, without a console, as one JSON document.
+
+    Raises: UsageError, where a folder holds no ensemble or a data set is missing.
+    """
+    ensembles = load_ensembles(places)
+    rows = rows_of((*ensembles.classifiers, *ensembles.segmenters), data, folders)
+    told = [
+        *_told(ensembles.classifiers, rows, classifier_values),
+        *_told(ensembles.segmenters, rows, segmenter_values),
+    ]
+    if console is None:
+        typer.echo(json.dumps([asdict(part) for part in told], indent=1))
+        return
+    for measure in dict.fromkeys(part.comparison.measure for part in told):
+        console.print(_table(measure, [part for part in told if part.comparison.measure == measure]))
+
+
+def _told(
+    ensembles: Sequence[Ensemble],
+    rows: Sequence[LabelRow],
+    values: Callable[[Ensemble, Iterable[LabelRow]], tuple[MemberValues, ...]],
+) -> list[Told]:
+    if not ensembles:
+        return []
+    told: list[Told] = []
+    for seeds in by_measure([values(ensemble, rows) for ensemble in ensembles]):
+        for number, seed in enumerate(seeds, start=1):
+            told += [Told(str(number), comparison) for comparison in compare(seed)]
+        if len(seeds) > 1:
+            told += [Told(ALL_SEEDS, comparison) for comparison in compare(pooled(seeds))]
+    return told
+
+
+def _table(measure: str, told: Sequence[Told]) -> Table:
+    names = list(dict.fromkeys(figure.name for part in told for figure in part.comparison.members))
+    table = Table(
+        title=f"{measure.replace('_', ' ')}: members and their mean", title_justify="left",
+        box=SIMPLE_HEAD, pad_edge=False,
+    )  # fmt: skip
+    for heading in ("set", "seed", "n", *names, "mean", "mean − best", "mean better?"):
+        table.add_column(heading, justify="right" if heading != "set" else "left", overflow="fold")
+    for part in told:
+        figures = {figure.name: with_interval(figure.estimate) for figure in part.comparison.members}
+        table.add_row(
+            part.comparison.data_set,
+            part.seed,
+            str(part.comparison.n),
+            *(figures.get(name, "") for name in names),
+            with_interval(part.comparison.mean),
+            with_interval(part.comparison.difference),
+            part.comparison.better.value,
+        )
+    return table
