@@ -40,6 +40,9 @@ class Source:
     """whether a bundle may hold weights that learned from it; never where it was given for research only"""
     patients: str = ""
     """where sets show the same patients or slides: the name under which they share subjects and groups"""
+    val_subjects: frozenset[str] = frozenset()
+    """where such sets were split apart from each other: the subjects that are val in all of them, and no
+    others, whatever the tables say"""
 
     @property
     def scope(self) -> str:
@@ -51,15 +54,26 @@ CHULA = "chula"
 AML_LMU = "AML-Cytomorphology_LMU"
 C_NMC = "C-NMC_2019"
 
+_CHULA_VAL = frozenset({"slide-10", "slide-1B", "slide-57"})
+"""The crops' own side of each slide; chula_wbc has slides 8, 14, 53 in val, whose crops are in train."""
+
 _SOURCES = (
     Source("pbc_barcelona", 0.106, "CC BY 4.0", Labelling.CENTRE, boxes_complete=True),  # red cells 70.9 px
     Source("bccd", 0.073, "MIT", Labelling.FIELD, boxes_complete=True),  # red cells 102.7 px
     Source("zheng_d1_jtsc", 0.17, "GPL-3.0", Labelling.MASK, boxes_complete=False),  # neutrophils 76.7 px
     Source("draaslan", 0.154, "MIT", Labelling.BOXES, boxes_complete=True),  # red cells 48.8 px
-    Source(
-        "chula_wbc", 0.095, "MIT", Labelling.BOXES, boxes_complete=True, patients=CHULA
-    ),  # red cells 80 px
-    Source("chula_wbc_crops", 0.095, "MIT", Labelling.BOXES, boxes_complete=True, patients=CHULA),
+    *(
+        Source(
+            folder,
+            0.095,  # red cells about 80 px
+            "MIT",
+            Labelling.BOXES,
+            boxes_complete=True,
+            patients=CHULA,
+            val_subjects=_CHULA_VAL,
+        )
+        for folder in ("chula_wbc", "chula_wbc_crops")
+    ),
     Source("aml_lmu", 0.0725, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False, patients=AML_LMU),  # 29 µm
     Source("bm_mll_munich", 0.086, "CC BY 4.0", Labelling.CENTRE, boxes_complete=False),  # 3.45 µm / 40
 )

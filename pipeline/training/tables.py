@@ -79,7 +79,8 @@ class LabelRow:
 
 
 def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
-    """Return the rows of `<data_root>/<folder>/labels.csv`, in the file's order.
+    """Return the rows of `<data_root>/<folder>/labels.csv`, in the file's order, split as it says; where the
+    source names the subjects of val, by these.
 
     Raises: UsageError, where the folder, a column or a value is missing, or the split leaks.
     """
@@ -146,7 +147,7 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
             mask=folder / values["mask_path"] if values["mask_path"] else None,
             label=values["label"],
             label_raw=values["label_raw"],
-            split=_SIDES[values["split"]],
+            split=_side(source, values),
             group=values["group"],
             subject=values["subject"],
             width_px=int(values["width"]),
@@ -157,6 +158,13 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
         raise UsageError(
             f"{source.folder}/labels.csv, line {line}, cannot be read.", code="bad-row"
         ) from error
+
+
+def _side(source: Source, values: Mapping[str, str]) -> Split:
+    told = _SIDES[values["split"]]
+    if not source.val_subjects:
+        return told
+    return Split.VAL if values["subject"] in source.val_subjects else Split.TRAIN
 
 
 def _boxes(text: str) -> tuple[LabelledBox, ...]:

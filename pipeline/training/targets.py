@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.errors import UsageError
 from pipeline.taxonomy import LEAVES, CellClass, leaves_of
 from pipeline.training.tables import LabelledBox
 
@@ -54,11 +55,14 @@ class Tissue(IntEnum):
 def class_of(label: str) -> CellClass | None:
     """Return the class that a data set's label names; None where it names none.
 
-    Raises: ValueError, for a label that nobody has thought about.
+    Raises: UsageError, for a label that nobody has thought about.
     """
     if label in _UNUSED:
         return None
-    return _SYNONYMS[label] if label in _SYNONYMS else CellClass(label)
+    try:
+        return _SYNONYMS[label] if label in _SYNONYMS else CellClass(label)
+    except ValueError as error:
+        raise UsageError(f"'{label}' is no label of a cell that leukoflow knows.", code="no-label") from error
 
 
 def leaf_set(cell_class: CellClass) -> LeafSet:

@@ -29,7 +29,7 @@ class DrawnPack:
         """Draw one cell and note its row."""
         rows = self.rows.setdefault(folder, [])
         name = f"{len(rows):03}"
-        picture, mask = _drawn_cell(len(rows))
+        picture, mask = _drawn_cell(f"{folder}/{name}")
         (self.root / folder / "images").mkdir(parents=True, exist_ok=True)
         (self.root / folder / "masks").mkdir(exist_ok=True)
         cv2.imwrite(str(self.root / folder / "images" / f"{name}.png"), picture[:, :, ::-1])
@@ -51,8 +51,9 @@ class DrawnPack:
         return self.root
 
 
-def _drawn_cell(seed: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(seed)
+def _drawn_cell(seed: str) -> tuple[np.ndarray, np.ndarray]:
+    """No two alike: copies on two sides of a split are refused."""
+    rng = np.random.default_rng(list(seed.encode()))
     picture = np.full((SIDE, SIDE, 3), (235, 220, 225), np.uint8)
     mask = np.zeros((SIDE, SIDE), np.uint8)
     centre = (SIDE // 2, SIDE // 2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.errors import UsageError
 from pipeline.taxonomy import LEAVES, CellClass
 from pipeline.training.tables import LabelledBox
 from pipeline.training.targets import (
@@ -39,7 +40,7 @@ def test_labels_of_the_data_sets(label: str, expected: CellClass | None) -> None
 
 
 def test_a_label_nobody_thought_about_is_refused() -> None:
-    with pytest.raises(ValueError):
+    with pytest.raises(UsageError, match="plasma_cell"):
         class_of("plasma_cell")
 
 
