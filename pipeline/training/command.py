@@ -29,7 +29,7 @@ from pipeline.training.bundle import (
 )
 from pipeline.training.classifying import ClassifierTask, plain_crop
 from pipeline.training.course import TrainedNetwork, fit_all
-from pipeline.training.datasets import DataPart, read_parts, readable
+from pipeline.training.datasets import DataPart, Layout, read_parts, readable
 from pipeline.training.evaluate import BundleReport, evaluate_bundle
 from pipeline.training.loop import Subject, Task, make_deterministic
 from pipeline.training.overrides import AS_WRITTEN, Overrides
@@ -64,7 +64,7 @@ def train(
     if isinstance(chosen, PictureRecipe):
         return train_pictures(chosen, data_root, run_dir, progress)
     refuse_taken(run_dir, chosen)
-    checked = readable(read_parts([DataPart(source.folder) for source in chosen.sources], data_root))
+    checked = readable(read_parts([DataPart(one.folder, Layout.TABLE) for one in chosen.sources], data_root))
     remark = open_run(run_dir, chosen, checked.rows, data_root)
     for sentence in (remark, checked.sentence):
         if sentence:

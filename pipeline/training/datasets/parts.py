@@ -36,7 +36,7 @@ class DataPart:
     folder: str
     """below the data folder; `.` is the data folder itself"""
     layout: Layout | None = None
-    """None: as found"""
+    """None: as found; else the reader of this layout says what does not fit"""
     classes: Mapping[str, str] | None = None
     """from a label as published (`all`, `BAS`), or as leukoflow names it (`lymphoblast`), to a class of the
     task; None: labels stay as leukoflow names them"""
@@ -61,11 +61,10 @@ def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ..
 def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
     """Return the rows of one part with the labels that the set has. Raises: UsageError, as `read_parts`."""
     root = data_root / part.folder
-    found = find_data(root)
-    if part.layout is not None and found is not part.layout:
-        raise UsageError(f"'{root.name}' is laid out as {found}, not as {part.layout}.", code="wrong-layout")
-    match found:
+    match part.layout or find_data(root):
         case Layout.TABLE:
+            if part.folder in ALL_SOURCES:
+                return read_table(data_root, known_source(part.folder))
             return _read_pack_folder(root)
         case Layout.CNMC:
             return read_cnmc(root, part.reading.cnmc_val)
@@ -80,7 +79,8 @@ def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
 
 
 def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
-    whole = root.resolve()
+    """The data folder is itself a set of the pack, called as there."""
+    whole = root.absolute()
     folder = next(
         (name for name in ALL_SOURCES if whole.parts[-len(Path(name).parts) :] == Path(name).parts), None
     )

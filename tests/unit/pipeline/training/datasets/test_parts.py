@@ -107,8 +107,14 @@ def test_a_folder_without_layout_is_one_sentence(tmp_path: Path) -> None:
 
 def test_another_layout_than_the_one_named_is_one_sentence(tmp_path: Path) -> None:
     class_tree(tmp_path / "own", {"a": TEN})
-    with pytest.raises(UsageError, match="laid out as class-folders, not as cnmc"):
+    with pytest.raises(UsageError, match="'own' has no folders fold_0"):
         read_parts((DataPart("own", Layout.CNMC),), tmp_path)
+
+
+def test_pictures_beside_no_table_are_no_classes_where_a_table_is_named(tmp_path: Path) -> None:
+    class_tree(tmp_path / "bccd", {"images": TEN, "masks": TEN})
+    with pytest.raises(UsageError, match=r"No labels\.csv for bccd"):
+        read_parts((DataPart("bccd", Layout.TABLE),), tmp_path)
 
 
 def test_a_folder_of_several_sets_asks_for_their_names(tmp_path: Path) -> None:
