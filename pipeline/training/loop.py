@@ -126,8 +126,11 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def make_deterministic(threads: int) -> None:
-    """Have torch repeat itself to the bit on this machine, as long as the number of threads stays."""
-    torch.set_num_threads(threads)
+    """Have torch repeat itself to the bit on this machine, as long as the number of threads stays.
+
+    There are fewer than `threads` where the process was started with fewer (OMP_NUM_THREADS).
+    """
+    torch.set_num_threads(min(threads, torch.get_num_threads()))
     torch.use_deterministic_algorithms(True)
     # What torch allocates and overwrites at once need not be filled first.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import torch
+
 from pipeline.errors import UsageError
 from pipeline.training.bundle import RECIPE_FILE, RUN_FILE
 from pipeline.training.recipes import Recipe
@@ -73,6 +75,7 @@ def _provenance(recipe: Recipe, rows: Sequence[LabelRow], data_root: Path) -> di
         "seed": recipe.seed,
         "software": {"python": platform.python_version()} | {name: _version(name) for name in _SOFTWARE},
         "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
         "data": {
             folder: {
                 "licence": part[0].source.licence,
@@ -91,8 +94,8 @@ def _compared(begun: Mapping[str, object], now: Mapping[str, object]) -> str | N
             "The data are not those that the run was begun with; name another run folder.",
             code="data-changed",
         )
-    if begun.get("software") != now["software"] or begun.get("machine") != now["machine"]:
-        return "The run was begun with other versions of the software: its weights may not repeat."
+    if any(begun.get(key) != now[key] for key in ("software", "machine", "threads")):
+        return "The run was begun with other software, or another number of threads: weights may not repeat."
     return None
 
 

@@ -9,9 +9,7 @@ import pytest
 
 from pipeline.training.picture_augment import PictureAugment, varied
 
-PLAIN = PictureAugment(
-    turn=0.0, zoom=0.0, flip_probability=0.0, gain=0.0, channel_gain=0.0, saturation=0.0
-)
+PLAIN = PictureAugment(turn=0.0, zoom=0.0, flip_probability=0.0, gain=0.0, channel_gain=0.0, saturation=0.0)
 
 
 @pytest.fixture
