@@ -7,7 +7,19 @@ from typing import Annotated
 
 import typer
 
-from worker.cli import analyse, demo, evaluation, ledger, models, results, services, submit, synth, training
+from worker.cli import (
+    analyse,
+    demo,
+    evaluation,
+    ledger,
+    model_figures,
+    models,
+    results,
+    services,
+    submit,
+    synth,
+    training,
+)
 
 app = typer.Typer(
     name="leukoflow",
@@ -31,6 +43,9 @@ app.command("synth")(synth.synth)
 app.command("train")(training.train)
 app.command("evaluate")(evaluation.evaluate)
 app.add_typer(ledger.quarantine, name="quarantine")
+models.models.command("card")(model_figures.card)
+models.models.command("threshold")(model_figures.threshold)
+models.models.command("time")(model_figures.time)
 app.add_typer(models.models, name="models")
 app.add_typer(services.db, name="db")
 

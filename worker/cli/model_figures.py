@@ -1,0 +1,152 @@
+"""models card, models time, models threshold: what a bundle says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import process_time
+from typing import Annotated
+
+import typer
+
+from pipeline.errors import UsageError
+from pipeline.geometry import Mpp, Size
+from pipeline.manifest import FILE_NAME, BundleManifest, Profile, Thresholds, Timing
+from pipeline.ports import Stage
+from pipeline.run import Execution, analyse_slide
+from pipeline.runtime.prefetch import prefetch
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
+from pipeline.training.calibration import ScoredCells, choose_with_disagreement
+from pipeline.training.evaluation_file import read_evaluation
+from pipeline.training.set_report import scored_cells
+from worker.analyst import READ_AHEAD, Analyst
+from worker.cli.bundles import asked_analyst, asked_bundle
+from worker.cli.submit import made_folder
+from worker.cli.synth import write_slide
+from worker.cli.training import require_training_extra
+
+TIMED = SmearSpec(Size(1536, 1536), seed=41, mpp=Mpp(0.25), leukocytes=40)
+"""the smear that is timed; its pixels are those of the working scale, so that none is saved by reduction"""
+REPEATS = 3
+CPU_S_PER_CELL = "cpu_s_per_cell"
+"""classification, all members and views"""
+CPU_S_PER_MPX = "cpu_s_per_mpx"
+"""all else, by 10⁶ pixels of 0.25 µm"""
+
+BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
+Evaluations = Annotated[
+    list[Path],
+    typer.Option("--evaluation", metavar="FILE", help="What `evaluate --save` wrote; again for more."),
+]
+
+
+def card(
+    bundle: BundleFolder,
+    evaluation: Evaluations,
+    data: Annotated[Path, typer.Option(help="Folder of the data sets, for pictures of the mistakes.")],
+    out: Annotated[Path, typer.Option(help="Folder of the card, such as docs/models/<name>.")],
+) -> None:
+    """Write the model card of a bundle: Markdown with its figures, calibration, mistakes and origins."""
+    require_training_extra()
+    from pipeline.training.model_card import CardSource, write_card
+
+    manifest = asked_bundle(bundle).manifest
+    sizes_bytes = {file.name: file.stat().st_size for file in bundle.iterdir()}
+    measured = tuple(read_evaluation(file) for file in evaluation)
+    typer.echo(str(write_card(CardSource(manifest, sizes_bytes, measured, data), made_folder(out))))
+
+
+def threshold(
+    bundle: BundleFolder,
+    evaluation: Evaluations,
+    risk: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of wrong calls that is tolerated.")],
+    write: Annotated[bool, typer.Option("--write", help="Put the choice into the manifest.")] = False,
+) -> None:
+    """Choose from where on a call stands: the most calls whose error stays below the risk.
+
+    The upper 95 % bound of the error, by bootstrap over groups, has to stay below it.
+    """
+    manifest = asked_bundle(bundle).manifest
+    choice = choose_with_disagreement(_cells(evaluation), risk)
+    if choice is None:
+        raise UsageError(f"No threshold holds a risk of {risk} on these cells.", code="no-threshold")
+    typer.echo(
+        f"probability ≥ {choice.threshold:.3f}, disagreement ≤ {choice.max_disagreement:.2f}: "
+        f"{choice.coverage:.3f} called, {choice.risk:.4f} of them wrong (95 % bound {choice.risk_upper:.4f})"
+    )
+    if write:
+        thresholds = Thresholds(
+            choice.threshold, manifest.spec.leaf_probability, choice.max_disagreement, risk
+        )
+        _write(bundle, replace(manifest, thresholds=thresholds))
+
+
+def _cells(files: list[Path]) -> ScoredCells:
+    return scored_cells([score for file in files for score in read_evaluation(file).pictures])
+
+
+def time(bundle: BundleFolder) -> None:
+    """Measure the CPU time of each profile on this machine, and put it into the manifest."""
+    manifest = asked_bundle(bundle).manifest
+    timings: list[Timing] = []
+    with TemporaryDirectory() as folder:
+        slide = Path(folder) / "timed.tif"
+        write_slide(slide, draw_smear(TIMED))
+        for entry in manifest.segmenter.profiles:
+            timings += _timed(bundle, entry.profile, slide)
+    for timing in timings:
+        typer.echo(f"{timing.profile:10} {timing.measure:16} {timing.value:.4f}")
+    _write(bundle, replace(manifest, timings=tuple(timings)))
+
+
+def _timed(bundle: Path, profile: Profile, slide: Path) -> list[Timing]:
+    with asked_analyst(bundle, profile) as analyst:
+        _costs(analyst, slide)  # the first run pays for memory that later ones find
+        costs = [_costs(analyst, slide) for _ in range(REPEATS)]
+    per_cell, per_mpx = (round(median(part), 5) for part in zip(*costs, strict=True))
+    return [Timing(profile, CPU_S_PER_CELL, per_cell), Timing(profile, CPU_S_PER_MPX, per_mpx)]
+
+
+def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
+    """CPU seconds a cell and a megapixel of one analysis."""
+    watch = CpuWatch()
+    with analyst.open(slide) as reader:
+        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, prefetch(READ_AHEAD)))
+    if not analysis.cells:
+        raise UsageError(
+            "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"
+        )
+    classifying_s = watch.cpu_s.get(Stage.CLASSIFY, 0.0)
+    rest_s = sum(watch.cpu_s.values()) - classifying_s
+    return classifying_s / len(analysis.cells), rest_s / (TIMED.size_px0.area / 1e6)
+
+
+class CpuWatch:
+    """An `Observer`: CPU seconds of this process by stage, all its threads together."""
+
+    def __init__(self) -> None:
+        self.cpu_s: dict[Stage, float] = {}
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Measure the stage."""
+        start_s = process_time()
+        try:
+            yield
+        finally:
+            self.cpu_s[stage] = self.cpu_s.get(stage, 0.0) + process_time() - start_s
+
+    def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None:
+        """Nothing to note."""
+
+
+def _write(bundle: Path, manifest: BundleManifest) -> None:
+    try:
+        (bundle / FILE_NAME).write_text(manifest.render(), encoding="utf-8")
+    except OSError as error:
+        raise UsageError("The bundle's manifest cannot be written.", code="file_unusable") from error
