@@ -134,8 +134,9 @@ def _evaluation(source: CardSource, evaluation: Evaluation, folder: Path, number
             f"## Measured {number}: {_what(evaluation, own)}\n",
             f"Through the whole pipeline, profile `{subject.profile}`: a cell that was not found is wrong, "
             "and the scale is estimated unless the file states it. Below each figure its 95 % interval, by "
-            f"bootstrap over groups ({RESAMPLINGS} resamplings, seed {SEED}); fewer than about ten groups "
-            f"leave it too narrow. {len(evaluation.pictures)} pictures; {len(evaluation.skipped)} unreadable.\n",
+            f"bootstrap over groups ({RESAMPLINGS} resamplings, seed {SEED}); fewer than about ten "
+            f"groups leave it too narrow. {len(evaluation.pictures)} pictures; "
+            f"{len(evaluation.skipped)} unreadable.\n",
             _figures(_MEASURES, reports),
             *_abstention(source.manifest, evaluation, reports),
             *_pictures(source, evaluation, folder, number),
@@ -159,8 +160,8 @@ def _abstention(
     yield (
         "### Calibration, and saying nothing\n\n"
         f"A call stands where the group's probability is ≥ {spec.accept_probability} and the members "
-        f"disagree by ≤ {spec.max_disagreement}{risk}; else the cell is `unidentified`. Calibration error (ECE): "
-        f"{BINS} equal-width bins of the called group's probability, over the found cells.\n"
+        f"disagree by ≤ {spec.max_disagreement}{risk}; else the cell is `unidentified`. Calibration error "
+        f"(ECE): {BINS} equal-width bins of the called group's probability, over the found cells.\n"
     )
     yield _figures(_CALLS, reports)
     cells = scored_cells(evaluation.pictures)

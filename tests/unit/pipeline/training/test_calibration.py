@@ -8,6 +8,7 @@ import pytest
 from pipeline.training.calibration import (
     NOT_CALLED,
     ScoredCells,
+    binomial_upper,
     calibration_error_of,
     choose_threshold,
     choose_with_disagreement,
@@ -101,6 +102,17 @@ def test_a_higher_threshold_never_calls_more() -> None:
     points = risk_coverage(_cells().scores, _cells().right)
     assert [p.threshold for p in points] == sorted((p.threshold for p in points), reverse=True)
     assert [p.coverage for p in points] == sorted(p.coverage for p in points)
+
+
+def test_few_cells_without_an_error_promise_little() -> None:
+    # Rule of three: none of n wrong leaves room for about 3/n. Three of ten: 0.607 (Clopper and Pearson).
+    bounds = binomial_upper(np.array([0, 0, 3, 2]), np.array([30, 300, 10, 2]))
+    assert bounds == pytest.approx([0.0950, 0.00994, 0.6066, 1.0], abs=1e-4)
+    few = ScoredCells(
+        np.full(20, 0.99), np.ones(20, np.bool_), np.zeros(20), tuple(Place("s", f"g{i}") for i in range(20))
+    )
+    assert choose_threshold(few, 0.1) is None
+    assert choose_threshold(few, 0.15) is not None
 
 
 def test_no_threshold_where_none_is_safe() -> None:
