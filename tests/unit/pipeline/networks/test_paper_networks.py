@@ -35,6 +35,7 @@ class Case:
 
 CASES = {
     "unet": Case(lambda: UNet(width=4), (48, 32), (2, 3, 48, 32), ExportShape(32, 16), 1.0),
+    "cenet-narrow": Case(lambda: CENet(width=8), (96, 64), (2, 3, 96, 64), ExportShape(64, 32), 0.05),
     "cenet": Case(CENet, (96, 64), (2, 3, 96, 64), ExportShape(64, 32), 0.05),
     "network-1": Case(lambda: network_1(15, 64), (64, 64), (2, 15), ExportShape(64, None), 0.05),
     "network-2": Case(lambda: network_2(2, 20), (20, 20), (2, 2), ExportShape(20, None), 100.0),
@@ -108,6 +109,14 @@ def test_unet_is_the_published_one_at_width_64() -> None:
     """Figure 1 of the paper, one channel in and two classes out, adds up to 31,030,658."""
     colour, third_class = 2 * 64 * 9, 65
     assert _parameters(UNet) == 31_030_658 + colour + third_class
+
+
+@pytest.mark.parametrize(("build", "parameters"), [(UNet, 7_760_163), (CENet, 7_259_557)])
+def test_at_half_the_width_a_quarter_of_the_parameters_is_left(
+    build: Callable[[int], torch.nn.Module], parameters: int
+) -> None:
+    assert _parameters(lambda: build(32)) == parameters
+    assert _parameters(lambda: build(64)) == pytest.approx(4 * parameters, rel=0.01)
 
 
 @pytest.mark.parametrize("cut", [slice(0, 4), slice(4, 8)], ids=["without skip", "without depth"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +13,18 @@ torch = pytest.importorskip("torch")
 import onnx  # noqa: E402
 
 from pipeline.errors import DeploymentError  # noqa: E402
+from pipeline.networks.cenet import CENet  # noqa: E402
+from pipeline.networks.unet import UNet  # noqa: E402
 from pipeline.runtime.onnx_engine import OnnxGraph  # noqa: E402
 from pipeline.training.bundle import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export import (  # noqa: E402
     OPSET,
+    PARITY,
+    PARITY_HALF,
+    ExportForm,
     ExportShape,
     Probabilities,
+    Storage,
     check_parity,
     export_onnx,
 )
@@ -61,6 +68,92 @@ def test_the_file_stands_alone_and_tells_nothing_of_this_machine(exported: tuple
     assert {entry.version for entry in model.opset_import if entry.domain == ""} == {OPSET}
     assert [value.name for value in model.graph.input] == ["rgb"]
     assert [value.name for value in model.graph.output] == ["probabilities"]
+
+
+class _TinyClassifier(torch.nn.Module):
+    """Gives another answer to a mirrored or turned picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = torch.nn.Linear(8 * 8 * 3, 5)
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        return self.head(rgb.flatten(1).float() / 32)
+
+
+@pytest.mark.parametrize("views", [2, 4])
+def test_views_are_averaged_inside_the_file(views: int, tmp_path: Path) -> None:
+    torch.manual_seed(2)
+    network, temperature = _TinyClassifier().eval(), 1.5
+    file = tmp_path / "views.onnx"
+    assert export_onnx(network, ExportShape(8, None), temperature, file, ExportForm(views=views)) <= PARITY
+    rgb = torch.randint(0, 256, (3, 8, 8, 3), dtype=torch.uint8)
+    seen = [rgb, rgb.flip(2), torch.rot90(rgb, 2, (1, 2)), torch.rot90(rgb.flip(2), 2, (1, 2))][:views]
+    with torch.inference_mode():
+        shares = [(network(view) / temperature).softmax(dim=1) for view in seen]
+    expected = torch.stack(shares).mean(dim=0).numpy()
+    given = OnnxGraph(file, 1).run(rgb.numpy())
+    assert np.abs(given - shares[0].numpy()).max() > 0.01
+    assert np.allclose(given, expected, atol=PARITY)
+
+
+@pytest.mark.parametrize(("build", "step_px"), [(lambda: UNet(8), 16), (lambda: CENet(8), 32)])
+def test_weights_stored_as_float16_give_the_same_tissues(
+    build: Callable[[], torch.nn.Module], step_px: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(3)
+    network, shape = _learnt(build()), ExportShape(64, step_px)
+    whole, halved = tmp_path / "whole.onnx", tmp_path / "halved.onnx"
+    export_onnx(network, shape, 1.0, whole)
+    assert 0 < export_onnx(network, shape, 1.0, halved, ExportForm(Storage.FLOAT16)) <= PARITY_HALF
+    assert halved.stat().st_size < 0.6 * whole.stat().st_size
+    assert {value.type.tensor_type.elem_type for value in onnx.load(halved).graph.output} == {
+        onnx.TensorProto.FLOAT
+    }
+    pictures = _two_tone(8)
+    expected, given = (OnnxGraph(file, 1).run(pictures) for file in (whole, halved))
+    assert np.unique(expected.argmax(axis=1)).size > 1
+    agreement = _dice(given.argmax(axis=1) == 2, expected.argmax(axis=1) == 2)
+    assert (given.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.998
+    assert agreement > 0.998
+
+
+def _two_tone(count: int) -> np.ndarray:
+    """Discs on a light ground, with some noise."""
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[:64, :64]
+    pictures = np.full((count, 64, 64, 3), 220, np.int64)
+    for picture in pictures:
+        y, x = rng.integers(20, 44, 2)
+        picture[(rows - y) ** 2 + (columns - x) ** 2 < 200] = (110, 60, 150)
+    return np.clip(pictures + rng.integers(-15, 16, pictures.shape), 0, 255).astype(np.uint8)
+
+
+def _learnt(network: torch.nn.Module) -> torch.nn.Module:
+    """Return the network after some steps of telling discs from ground."""
+    pixels = torch.from_numpy(_two_tone(4))
+    target = (pixels[..., 0] < 165).long() * 2
+    optimizer = torch.optim.Adam(network.parameters(), 2e-3)
+    for _ in range(12):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(network.train()(pixels), target).backward()
+        optimizer.step()
+    return network.eval()
+
+
+def _dice(one: np.ndarray, other: np.ndarray) -> float:
+    """Return the Dice coefficient."""
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+def test_small_tensors_norms_and_what_float16_cannot_hold_stay_as_they_are(tmp_path: Path) -> None:
+    network = _TinyClassifier()
+    with torch.no_grad():
+        network.head.weight[0, 0] = 1e6
+    file = tmp_path / "large.onnx"
+    export_onnx(network, ExportShape(8, None), 1.0, file, ExportForm(Storage.FLOAT16))
+    kinds = {tensor.data_type for tensor in onnx.load(file).graph.initializer}
+    assert onnx.TensorProto.FLOAT16 not in kinds
 
 
 def test_a_file_of_other_weights_is_refused(exported: tuple[_TinyUNet, Path]) -> None:
