@@ -47,7 +47,7 @@ def find_instances(
     `probabilities`: float32 (3, H, W) of the tile with its halo: background, cytoplasm, nucleus.
     """
     cell_p, nucleus_p = _inside_scan(probabilities, tile.halo_px, frame.working.size_px)
-    labels, boxes = _labelled(cell_p, nucleus_p, frame.um_per_px, spec)
+    labels, boxes = labelled_cells(cell_p, nucleus_p, frame.um_per_px, spec)
     answered_px = tile.core_px.grown(SEAM_MARGIN_PX)
     for label, box in boxes:
         window = _aligned(box, labels.shape)
@@ -83,7 +83,7 @@ def _inside_scan(probabilities: Probabilities, halo_px: Rect, size_px: Size) -> 
     return cell_p, nucleus_p
 
 
-def _labelled(
+def labelled_cells(
     cell_p: Field, nucleus_p: Field, um_per_px: float, spec: PipelineSpec
 ) -> tuple[Labels, list[tuple[int, Rect]]]:
     """Return a label image of cells and (label, box) of each, boxes in pixels of the tile."""
@@ -202,19 +202,24 @@ def _instance(view: _CellView, frame: SlideFrame, spec: PipelineSpec) -> CellIns
         or frame.mpp.to_um2(nucleus_area_px0) < spec.min_nucleus_um2
     ):
         return None
+    return outlined(cell, nucleus, rect_px0, frame, score=float(cell_p[cell > 0].mean()))
+
+
+def outlined(cell: Mask, nucleus: Mask, rect_px0: Rect, frame: SlideFrame, *, score: float) -> CellInstance:
+    """Return the cell of two level-0 masks (H, W) over `rect_px0`; `cell` holds a pixel at least."""
     bbox_px0 = _bounding(cell > 0, rect_px0)
-    outline = next(iter(_contours(cell, rect_px0)), _corners(bbox_px0))
     rows, columns = np.nonzero(cell)
+    area_px0, nucleus_area_px0 = len(rows), int(np.count_nonzero(nucleus))
     return CellInstance(
         bbox_px0=bbox_px0,
         centroid_px0=(float(columns.mean()) + rect_px0.x, float(rows.mean()) + rect_px0.y),
-        contour_px0=outline,
+        contour_px0=next(iter(_contours(cell, rect_px0)), _corners(bbox_px0)),
         nucleus_contours_px0=_contours(nucleus, rect_px0),
-        area_px0=float(cell_area_px0),
+        area_px0=float(area_px0),
         nucleus_area_px0=float(nucleus_area_px0),
-        area_um2=frame.mpp.to_um2(cell_area_px0),
+        area_um2=frame.mpp.to_um2(area_px0),
         nucleus_area_um2=frame.mpp.to_um2(nucleus_area_px0),
-        score=float(cell_p[cell > 0].mean()),
+        score=score,
         touches_edge=_touches_edge(bbox_px0, frame),
     )
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.conclusion import conclude
 from pipeline.domain import (
+    CallStatus,
     Cell,
     CellCall,
     CellInstance,
@@ -25,13 +26,15 @@ from pipeline.domain import (
 from pipeline.ensemble import call_cell
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
+from pipeline.platelets import apart_from, violet_bodies
 from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
 from pipeline.preprocess import read_crop, read_tile, resized
 from pipeline.quality import darkest_thumbnail_of, quality_of, tiles_with_tissue, tissue_mask
 from pipeline.red_cells import free_red_cells_px0, per_mm2
 from pipeline.scale import scale_of
 from pipeline.spec import PipelineSpec
-from pipeline.stitch import Sighting, depth_px0, stitched
+from pipeline.stitch import Sighting, depth_px0, reading_order, stitched
+from pipeline.taxonomy import CellClass, group_of
 from pipeline.tiling import tile_grid
 
 T = TypeVar("T")
@@ -86,9 +89,9 @@ def analyse_slide(
     with observer.stage(Stage.STITCH):
         instances = stitched(sightings)
     with observer.stage(Stage.CLASSIFY):
-        calls = tuple(_calls(reader, models.classifier, scale, instances, spec, execution))
+        called = _Calling(reader, models.classifier, scale, spec, execution)
+        cells = _with_platelets(called.cells(instances), called, sample, frame)
     with observer.stage(Stage.CONCLUDE):
-        cells = tuple(Cell(i, c) for i, c in zip(instances, calls, strict=True))
         conclusion = conclude(cells, quality, scale.source, spec)
     return SlideAnalysis(
         meta=reader.meta,
@@ -196,22 +199,57 @@ def _batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
         yield batch
 
 
-def _calls(
-    reader: SlideReader,
-    classifier: Classifier,
-    scale: Scale,
-    instances: Sequence[CellInstance],
-    spec: PipelineSpec,
-    execution: Execution,
-) -> Iterator[CellCall]:
-    crops = execution.prefetch(
-        read_crop(reader, _centre_px0(i.bbox_px0), scale.mpp, classifier.crop_px, classifier.crop_mpp_um)
-        for i in instances
-    )
-    for batch in _chunks(crops, execution.crop_batch):
-        members = classifier.classify(np.stack(batch))
-        for position in range(len(batch)):
-            yield call_cell(members[:, position], spec)
+@dataclass(frozen=True, slots=True)
+class _Calling:
+    """What naming cells needs."""
+
+    reader: SlideReader
+    classifier: Classifier
+    scale: Scale
+    spec: PipelineSpec
+    execution: Execution
+
+    def cells(self, instances: Sequence[CellInstance]) -> tuple[Cell, ...]:
+        """Return the instances with their calls, in their order."""
+        return tuple(Cell(i, c) for i, c in zip(instances, self._calls(instances), strict=True))
+
+    def _calls(self, instances: Sequence[CellInstance]) -> Iterator[CellCall]:
+        size_px, mpp_um = self.classifier.crop_px, self.classifier.crop_mpp_um
+        crops = self.execution.prefetch(
+            read_crop(self.reader, _centre_px0(i.bbox_px0), self.scale.mpp, size_px, mpp_um)
+            for i in instances
+        )
+        for batch in _chunks(crops, self.execution.crop_batch):
+            members = self.classifier.classify(np.stack(batch))
+            for position in range(len(batch)):
+                yield call_cell(members[:, position], self.spec)
+
+
+def _with_platelets(
+    cells: tuple[Cell, ...], called: _Calling, sample: Rgb, frame: SlideFrame
+) -> tuple[Cell, ...]:
+    """Return the cells, with the platelets of a field or crop that shows none else, in reading order.
+
+    Only a scan that the sample shows whole is looked at: on a slide, platelets are not what is counted. What
+    the ensemble does not take for a platelet stays what the segmenter said: background.
+    """
+    size_px0 = frame.size_px0
+    whole = (sample.shape[1], sample.shape[0]) == (size_px0.width, size_px0.height)
+    if not whole or any(
+        cell.call.status is not CallStatus.ARTEFACT and not _is_platelet(cell) for cell in cells
+    ):
+        return cells
+    bodies = apart_from(violet_bodies(sample, frame), [cell.instance for cell in cells])
+    platelets = tuple(cell for cell in called.cells(bodies) if _is_platelet(cell))
+    return tuple(sorted((*cells, *platelets), key=lambda cell: reading_order(cell.instance)))
+
+
+def _may_be_leukocyte(cell: Cell) -> bool:
+    return cell.call.status is not CallStatus.ARTEFACT and not _is_platelet(cell)
+
+
+def _is_platelet(cell: Cell) -> bool:
+    return group_of(cell.call.cell_class) is CellClass.PLATELET
 
 
 def _centre_px0(bbox_px0: Rect) -> tuple[float, float]:
