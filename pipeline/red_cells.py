@@ -16,7 +16,8 @@ from pipeline.preprocess import resized
 RED_CELL_UM = 7.5
 """Source: Bain, Blood Cells, 6th ed., ch. 2: red cells on a dried smear are 6.7 to 7.7 µm across."""
 
-MIN_RED_CELLS = 4
+MIN_RED_CELLS = 8
+"""Fewer may all be specks: they are one witness among others."""
 LONGEST_SIDE_PX = 1200
 """The picture is reduced to this before outlines are drawn: a red cell of a 0.5 µm/px slide keeps 9 px."""
 

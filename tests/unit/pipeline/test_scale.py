@@ -9,9 +9,9 @@ import pytest
 from pipeline.domain import ScaleSource
 from pipeline.geometry import Mpp, Size
 from pipeline.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0, per_mm2
-from pipeline.scale import agreed_um, scale_of
+from pipeline.scale import LEUKOCYTE_UM, Vote, agreed, leukocyte_votes, scale_of
 from pipeline.spec import PipelineSpec
-from tests.drawn import GLASS, ColourSegmenter
+from tests.drawn import CYTOPLASM, GLASS, NUCLEUS, ColourSegmenter
 
 SPEC = PipelineSpec()
 
@@ -63,10 +63,48 @@ def test_glass_gives_the_default():
 
 
 def test_votes_that_agree_outweigh_a_louder_one():
-    votes = [(0.54, 0.081), (0.75, 0.082), (0.04, 0.082), (0.6, 0.43), (0.9, 0.64)]
-    assert agreed_um(votes) == pytest.approx(0.0815, rel=0.02)
+    votes = [Vote(0.081, 0.5), Vote(0.082, 0.7), Vote(0.082, 0.1), Vote(0.64, 0.9)]
+    scale = agreed([], votes, SPEC.assumed_mpp_um)
+    assert scale.source is ScaleSource.LEUKOCYTES
+    assert scale.mpp.um_per_px0 == pytest.approx(0.085, rel=0.05)
 
 
-def test_a_faint_lone_vote_is_no_scale():
-    assert agreed_um([(0.3, 0.6)]) is None
-    assert agreed_um([]) is None
+def test_candidates_that_agree_outweigh_what_is_usual():
+    scale = agreed([], [Vote(0.25, 0.9)] * 3, SPEC.assumed_mpp_um)
+    assert scale.mpp.um_per_px0 == pytest.approx(0.25, rel=0.1)
+
+
+def test_nothing_seen_is_no_scale():
+    for votes in ([], [Vote(0.6, 0.05)]):
+        scale = agreed([], votes, SPEC.assumed_mpp_um)
+        assert (scale.source, scale.mpp.um_per_px0) == (ScaleSource.ASSUMED, SPEC.assumed_mpp_um)
+
+
+@pytest.mark.parametrize("true_um", [0.07, 0.1, 0.16])
+def test_two_red_cells_correct_an_odd_leukocyte(true_um):
+    scale = agreed([true_um, true_um * 1.05], [Vote(true_um * 1.6, 0.9)], SPEC.assumed_mpp_um)
+    assert scale.source is ScaleSource.RED_CELLS
+    assert scale.mpp.um_per_px0 == pytest.approx(true_um, rel=0.2)
+
+
+def test_specks_do_not_pass_for_red_cells_beside_a_leukocyte():
+    scale = agreed([0.6, 0.45], [Vote(0.11, 0.9), Vote(0.1, 0.8)], SPEC.assumed_mpp_um)
+    assert scale.mpp.um_per_px0 == pytest.approx(0.105, rel=0.1)
+
+
+def test_a_platelet_taken_for_a_leukocyte_does_not_outweigh_a_red_cell():
+    scale = agreed([0.106], [Vote(0.37, 0.9)], SPEC.assumed_mpp_um)
+    assert scale.mpp.um_per_px0 == pytest.approx(0.106, rel=0.1)
+
+
+def test_a_cell_cut_by_the_edge_says_less_than_a_whole_one():
+    picture = np.full((400, 400, 3), GLASS, np.uint8)
+    for x, radius in ((200, 60), (0, 60), (400, 60)):
+        cv2.circle(picture, (x, 200), radius, CYTOPLASM, -1)
+        cv2.circle(picture, (x, 200), radius * 3 // 5, NUCLEUS, -1)
+    votes = list(leukocyte_votes(picture, ColourSegmenter(), SPEC))
+    whole = max(votes, key=lambda vote: vote.weight)
+    assert whole.um == pytest.approx(LEUKOCYTE_UM / 120, rel=0.1)
+    cut = [vote.weight for vote in votes if vote.um > 1.25 * whole.um]
+    assert cut
+    assert max(cut) < whole.weight / 4
