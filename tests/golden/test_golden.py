@@ -1,0 +1,104 @@
+"""The shipped bundle's answers, as they were when it was shipped.
+
+Tolerances: ONNX Runtime picks its kernels by the processor (AVX2, AVX-512), whose sums differ in the last
+bits; a pixel at the threshold of the outline may fall on the other side, and moves the crop by a fraction of
+a pixel. A changed weight, scale or step moves answers by far more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.manifest import Profile
+from tests.golden.answers import (
+    CellAnswer,
+    Golden,
+    PictureAnswer,
+    RealPicture,
+    answer_of,
+    drawn_fields,
+    found_by_digest,
+    read_golden,
+    shipped_analyst,
+)
+from worker.analyst import Analyst
+
+PROBABILITY = 0.03
+AREA = 0.03
+"""of the area; and never less than `AREA_PX0`"""
+AREA_PX0 = 60.0
+CLOSE = 0.05
+"""of a threshold or of the runner-up: the name or the status may change there, the probability may not"""
+
+GOLDEN = read_golden()
+
+
+@pytest.fixture(scope="module")
+def analyst() -> Iterator[Analyst]:
+    with shipped_analyst() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def places(shared_data: Path) -> dict[str, Path]:
+    return found_by_digest(shared_data, GOLDEN.real)
+
+
+def test_the_expected_answers_are_those_of_the_shipped_bundle(analyst: Analyst) -> None:
+    assert GOLDEN.bundle_digest == analyst.bundle.manifest.digest_of(Profile.FAST), (
+        "the bundle has changed; make the answers anew: python -m tests.golden.make"
+    )
+
+
+def test_the_choice_covers_the_sets_and_the_classes() -> None:
+    assert len({picture.sha256 for picture in GOLDEN.real}) == 24
+    assert len({picture.data_set for picture in GOLDEN.real}) >= 8
+    assert len({picture.label for picture in GOLDEN.real}) >= 9
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("picture", GOLDEN.real, ids=lambda p: f"{p.data_set}-{p.label}-{p.sha256[:8]}")
+def test_real_cells(picture: RealPicture, analyst: Analyst, places: dict[str, Path]) -> None:
+    assert picture.sha256 in places, "the data pack lacks the picture"
+    _same(answer_of(analyst, places[picture.sha256]), picture.answer)
+
+
+def test_drawn_fields(analyst: Analyst, tmp_path: Path) -> None:
+    for path, expected in zip(drawn_fields(tmp_path), GOLDEN.drawn, strict=True):
+        assert expected.cells, "a field without a cell tests nothing"
+        _same(answer_of(analyst, path), expected)
+
+
+def _same(found: PictureAnswer, expected: PictureAnswer) -> None:
+    assert len(found.cells) == len(expected.cells)
+    assert found.middle == expected.middle
+    for one, other in zip(found.cells, expected.cells, strict=True):
+        _same_cell(one, other)
+
+
+def _same_cell(found: CellAnswer, expected: CellAnswer) -> None:
+    assert found.area_px0 == pytest.approx(expected.area_px0, rel=AREA, abs=AREA_PX0)
+    assert found.nucleus_area_px0 == pytest.approx(expected.nucleus_area_px0, rel=AREA, abs=AREA_PX0)
+    if found.group != expected.group:
+        # Two groups may share the lead; then neither can be sure.
+        assert max(found.group_probability, expected.group_probability) < 0.5 + CLOSE
+        return
+    assert found.group_probability == pytest.approx(expected.group_probability, abs=PROBABILITY)
+    if found != _as(expected, found):
+        assert found.group_probability < 1 - CLOSE, "a sure cell has another name or status"
+
+
+def _as(expected: CellAnswer, found: CellAnswer) -> CellAnswer:
+    """The expected name and status, with the numbers of the found cell."""
+    return CellAnswer(
+        expected.group, expected.named, expected.status,
+        found.group_probability, found.area_px0, found.nucleus_area_px0,
+    )  # fmt: skip
+
+
+def test_the_file_reads_as_it_was_written() -> None:
+    assert isinstance(GOLDEN, Golden)
+    assert all(isinstance(picture.answer, PictureAnswer) for picture in GOLDEN.real)

@@ -1,0 +1,209 @@
+"""Scores of pictures become figures, files and a model card; what is counted can be counted by hand."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from pipeline.domain import CallStatus
+from pipeline.errors import InputError, UsageError
+from pipeline.geometry import Rect
+from pipeline.manifest import (
+    BundleManifest,
+    ClassifierEntry,
+    DataEntry,
+    MemberEntry,
+    Profile,
+    ProfileEntry,
+    RecipeEntry,
+    SegmenterEntry,
+    SegmenterMember,
+    Timing,
+)
+from pipeline.taxonomy import LEAVES, CellClass
+from pipeline.training.calibration import NOT_CALLED
+from pipeline.training.end_to_end import Answer, Found, PictureScore, Skipped, score_row
+from pipeline.training.evaluation_file import Evaluation, Subject, read_evaluation, render_evaluation
+from pipeline.training.intervals import Place
+from pipeline.training.metrics import Detection, Overlap
+from pipeline.training.set_report import scored_cells, set_report, set_reports
+from pipeline.training.sources import SOURCES
+from pipeline.training.tables import Split, read_table
+
+BOX = Rect(20, 20, 60, 60)
+
+
+def _answer(truth: CellClass, said: CellClass | None, probability: float = 0.9) -> Answer:
+    if said is None:
+        return Answer(truth, None)
+    status = CallStatus.ACCEPTED if probability >= 0.6 else CallStatus.UNIDENTIFIED
+    if said is CellClass.ARTEFACT:
+        status = CallStatus.ARTEFACT
+    return Answer(truth, Found(said, status, probability, 0.1, BOX))
+
+
+def _score(number: int, *answers: Answer, data_set: str = "bccd") -> PictureScore:
+    return PictureScore(
+        data_set=data_set,
+        picture=f"{data_set}/images/{number}.png",
+        place=Place(data_set, f"g{number}"),
+        answers=answers,
+        detection=Detection(1, 2, 1),
+        cell=Overlap(0.9, 0.8),
+        nucleus=None,
+    )
+
+
+N, L, P, A = CellClass.NEUTROPHIL, CellClass.LYMPHOCYTE, CellClass.PLATELET, CellClass.ARTEFACT
+
+
+def _scores() -> list[PictureScore]:
+    return [
+        _score(1, _answer(N, N, 0.95), _answer(L, L, 0.8)),
+        _score(2, _answer(N, L, 0.7), _answer(L, L, 0.5)),
+        _score(3, _answer(N, None), _answer(P, None)),
+        _score(4, _answer(N, A, 0.9)),
+    ]
+
+
+def test_figures_of_a_set_by_hand() -> None:
+    report = set_report("bccd", _scores())
+    assert (report.pictures, report.groups, report.labelled_cells) == (4, 4, 7)
+    assert report.accuracy.value == pytest.approx(3 / 7)
+    assert report.nucleated_accuracy.value == pytest.approx(3 / 6)
+    assert report.coverage.value == pytest.approx(3 / 7)
+    assert report.accepted_accuracy.value == pytest.approx(2 / 3)
+    # Surest first 0.95 right, 0.8 right, 0.7 wrong: two of seven before the first error.
+    assert report.coverage_at_1_percent_risk.value == pytest.approx(2 / 7)
+    assert (report.detection_recall.value, report.detection_precision.value) == (1.0, 0.5)
+    assert report.cell_dice.value == pytest.approx(0.9)
+    assert report.nucleus_dice.value is None
+    assert report.accuracy.low is not None
+    assert report.accuracy.high is not None
+    assert report.accuracy.low <= 3 / 7 <= report.accuracy.high
+
+
+def test_what_cannot_be_called_has_no_score() -> None:
+    scores = scored_cells(_scores()).scores.tolist()
+    assert scores == [0.95, 0.8, 0.7, 0.5, NOT_CALLED, NOT_CALLED, NOT_CALLED]
+
+
+def test_several_sets_have_one_report_together() -> None:
+    other = [replace(score, data_set="draaslan", place=Place("draaslan", "x")) for score in _scores()]
+    reports = set_reports([*_scores(), *other])
+    assert [report.data_set for report in reports] == ["bccd", "draaslan", "all"]
+    assert reports[2].labelled_cells == 14
+
+
+def _evaluation(digest: str = "d" * 64) -> Evaluation:
+    subject = Subject("drawn 1", digest, Profile.FAST, "val", ("bccd",))
+    return Evaluation(subject, tuple(_scores()), (Skipped("bccd", "bccd/images/9.png", "It is empty."),))
+
+
+def test_the_file_gives_back_what_was_measured(tmp_path: Path) -> None:
+    file = tmp_path / "evaluation.json"
+    file.write_text(render_evaluation(_evaluation()), encoding="utf-8")
+    assert read_evaluation(file) == _evaluation()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 1}', "no JSON"])
+def test_what_is_no_evaluation_is_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "evaluation.json"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match="holds no evaluation"):
+        read_evaluation(file)
+
+
+def test_an_unreadable_picture_is_named_and_not_scored(small_pack: Path) -> None:
+    row = next(r for r in read_table(small_pack, SOURCES["pbc_barcelona"]) if r.split is Split.VAL)
+
+    def unreadable(path: Path) -> None:
+        raise InputError(f"{path.suffix} is broken.", code="broken")
+
+    skipped = score_row(row, small_pack, unreadable)
+    assert isinstance(skipped, Skipped)
+    assert skipped.picture.startswith("pbc_barcelona/images/")
+    assert skipped.reason == ".png is broken."
+
+
+def _manifest() -> BundleManifest:
+    member = MemberEntry("lite", "lite.onnx", "1" * 64, 4000, "2" * 64, "3" * 64)
+    light = SegmenterMember("light", "light.onnx", "4" * 64, 1234567, "5" * 64, "6" * 64, 16)
+    return BundleManifest(
+        name="drawn",
+        version="1",
+        classes=tuple(leaf.value for leaf in LEAVES),
+        opset=20,
+        segmenter=SegmenterEntry(0.25, (light,), (ProfileEntry(Profile.FAST, ("light",)),)),
+        classifier=ClassifierEntry(128, 0.18, 1, (member,)),
+        data_sets=(DataEntry("bccd", "MIT", 208, 60),),
+        recipes=(RecipeEntry("gone", "7" * 64),),
+        thresholds=None,
+        figures=(),
+        timings=(Timing(Profile.FAST, "cpu_s_per_mpx", 0.4321),),
+        trained_on="2026-11-22",
+        software=(("numpy", "2"),),
+    )
+
+
+def _pack(root: Path) -> Path:
+    (root / "bccd" / "images").mkdir(parents=True)
+    for number in range(1, 5):
+        pixels = np.random.default_rng(number).integers(0, 255, (100, 100, 3), np.uint8)
+        cv2.imwrite(str(root / "bccd" / "images" / f"{number}.png"), pixels)
+    return root
+
+
+def test_the_card_tells_the_manifest_and_the_measured(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from pipeline.training.model_card import CardSource, write_card
+
+    manifest = _manifest()
+    evaluation = _evaluation(manifest.digest_of(Profile.FAST))
+    sizes = {"lite.onnx": 2_000_000, "light.onnx": 4_200_000}
+    file = write_card(CardSource(manifest, sizes, (evaluation,), _pack(tmp_path / "pack")), tmp_path)
+    text = file.read_text(encoding="utf-8")
+    for told in (
+        "1,234,567",
+        "6.2 MB",
+        "MIT",
+        "208",
+        "0.4321",
+        "0.429<br>",
+        "neutrophil",
+        "not found",
+        manifest.digest,
+    ):
+        assert told in text
+    pictures = sorted(tmp_path.glob("*.png"))
+    assert {path.stem for path in pictures} == {
+        "reliability-1", "risk-coverage-1", "confusion-1-bccd", "mistakes-1",
+    }  # fmt: skip
+    for path in pictures:
+        assert f"({path.name})" in text
+        assert path.stat().st_size < 150_000
+    before = hashlib.sha256(file.read_bytes()).hexdigest()
+    write_card(CardSource(manifest, sizes, (evaluation,), tmp_path / "pack"), tmp_path)
+    assert hashlib.sha256(file.read_bytes()).hexdigest() == before
+
+
+def test_a_card_needs_an_evaluation_of_its_bundle(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from pipeline.training.model_card import CardSource, write_card
+
+    source = CardSource(_manifest(), {}, (_evaluation("0" * 64),), tmp_path)
+    with pytest.raises(UsageError, match="of this bundle"):
+        write_card(source, tmp_path)
+
+
+def test_the_surest_mistakes_come_first_and_research_pictures_are_not_shown() -> None:
+    from pipeline.training.evaluation_pictures import worst_mistakes
+
+    shown = [_score(1, _answer(N, L, 0.7)), _score(2, _answer(L, N, 0.9), _answer(L, None))]
+    hidden = _score(3, _answer(N, L, 0.99), data_set="research_only/all_idb2")
+    assert [m.found.probability for m in worst_mistakes([*shown, hidden])] == [0.9, 0.7]
