@@ -40,7 +40,7 @@ from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, Segmenter
 from pipeline.training.run_folder import open_run, refuse_taken, write_result
 from pipeline.training.samples import crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
-from pipeline.training.self_training import fit_teacher_and_student
+from pipeline.training.self_training import fit_teacher_and_student, taught
 from pipeline.training.tables import LabelRow, Split, read_table
 
 THREADS = 2
@@ -90,6 +90,8 @@ def _trained(
         return fit_all(subjects, task, recipe.schedule, run_dir, progress)
     fields = tuple(field_samples(train_rows, STORE_MPP_UM)), tuple(field_samples(val_rows, STORE_MPP_UM))
     progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
+    if recipe.teacher is not None:
+        fields = tuple(taught(fields[0], Path(recipe.teacher), progress)), fields[1]
     if recipe.student_epochs:
         return fit_teacher_and_student(recipe, subjects[0], fields, run_dir, progress)
     return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, run_dir, progress)

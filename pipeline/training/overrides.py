@@ -11,7 +11,7 @@ from pipeline.errors import UsageError
 from pipeline.training.recipe_fields import Table
 
 _BLOCK = re.compile(r"^\[overrides\]\n(?:(?!\[).*\n?)*", re.MULTILINE)
-_KEYS = ("seed", "epochs", "folders", "leave_out", "fold")
+_KEYS = ("seed", "epochs", "folders", "leave_out", "fold", "teacher")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,8 @@ class Overrides:
     """learn without these data sets"""
     fold: str | None = None
     """'2/5': the second of five parts, in whole groups, is val"""
+    teacher: str | None = None
+    """folder of a segmenter's run: learn also from what it draws"""
 
     def lines(self) -> dict[str, str]:
         """Return the TOML of each value that is set, by key."""
@@ -35,6 +37,7 @@ class Overrides:
             "folders": list(self.folders) or None,
             "leave_out": list(self.leave_out) or None,
             "fold": self.fold,
+            "teacher": self.teacher,
         }
         return {
             key: f"{key} = {json.dumps(value, ensure_ascii=False)}"

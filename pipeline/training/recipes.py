@@ -135,6 +135,8 @@ class SegmenterRecipe(CellRecipe):
     network: SegmenterPlan
     student_epochs: int
     """0: no self-training; else the epochs of a student that learns what its teacher drew"""
+    teacher: str | None
+    """folder of another segmenter's run: cells without a mask are learnt as that one draws them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +209,7 @@ def _segmenter(document: Table, text: str) -> SegmenterRecipe:
         **_of_cells(document),  # type: ignore[arg-type]
         network=segmenter_plan(document),
         student_epochs=value_of({"student_epochs": 0, **document}, "student_epochs", int),
+        teacher=value_of(document, "teacher", str) if "teacher" in document else None,
     )
 
 

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from pipeline.domain import Probabilities, Rgb
+from pipeline.errors import UsageError
+from pipeline.training.bundle import recipe_of, trained_segmenter
 from pipeline.training.course import TrainedNetwork, fit_all
 from pipeline.training.images import resized
 from pipeline.training.loop import Subject
@@ -42,9 +44,7 @@ def fit_teacher_and_student(
     train, val = fields
     teacher = replace(subject, name=f"{recipe.name}-teacher")
     taught = fit_all([teacher], SegmenterTask(recipe, train, val), recipe.schedule, run_dir, progress)
-    drawn = tuple(self_labelled(train, subject.network, recipe))
-    changed = sum(after is not before for after, before in zip(drawn, train, strict=True))
-    progress.says(f"the teacher drew cells in {changed} of {len(drawn)} pictures")
+    drawn = _drawn(train, subject.network, recipe, progress)
     schedule = replace(
         recipe.schedule,
         epochs=recipe.student_epochs,
@@ -54,6 +54,28 @@ def fit_teacher_and_student(
     # Other pictures than the teacher saw: the seed decides how each is turned, scaled and stained.
     student = replace(recipe, seed=recipe.seed + 1)
     return taught + fit_all([subject], SegmenterTask(student, drawn, val), schedule, run_dir, progress)
+
+
+def taught(
+    train: Sequence[FieldSample], teacher_run: Path, progress: TrainingProgress
+) -> tuple[FieldSample, ...]:
+    """Return the samples, in order, completed by the segmenter of another run.
+
+    Raises: UsageError, where the folder holds no finished run of a segmenter.
+    """
+    recipe = recipe_of(teacher_run)
+    if not isinstance(recipe, SegmenterRecipe):
+        raise UsageError(f"'{teacher_run.name}' is no run of a segmenter.", code="wrong-run")
+    return _drawn(train, trained_segmenter(teacher_run, recipe), recipe, progress)
+
+
+def _drawn(
+    train: Sequence[FieldSample], teacher: nn.Module, recipe: SegmenterRecipe, progress: TrainingProgress
+) -> tuple[FieldSample, ...]:
+    drawn = tuple(self_labelled(train, teacher, recipe))
+    changed = sum(after is not before for after, before in zip(drawn, train, strict=True))
+    progress.says(f"the teacher drew cells in {changed} of {len(drawn)} pictures")
+    return drawn
 
 
 def self_labelled(

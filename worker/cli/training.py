@@ -28,6 +28,9 @@ def train(
     fold: Annotated[
         str | None, typer.Option(help="2/5: validate on the second of five parts, in whole groups.")
     ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Run of a segmenter: a segmenter learns also what it draws.")
+    ] = None,
     tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files as well.")] = False,
 ) -> None:
     """Train the networks of a recipe; go on from the last whole epoch where the run was ended.
@@ -38,7 +41,9 @@ def train(
     from pipeline.training.overrides import Overrides
     from worker.cli.training_progress import Watching, train_with_progress
 
-    overrides = Overrides(seed, epochs, tuple(folder or ()), tuple(leave_out or ()), fold)
+    overrides = Overrides(
+        seed, epochs, tuple(folder or ()), tuple(leave_out or ()), fold, teacher and str(teacher)
+    )
     watching = Watching.TERMINAL_AND_TENSORBOARD if tensorboard else Watching.TERMINAL
     train_with_progress(recipe, data, run, overrides, watching)
 
