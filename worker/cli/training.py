@@ -42,7 +42,12 @@ def train(
     from worker.cli.training_progress import Watching, train_with_progress
 
     overrides = Overrides(
-        seed, epochs, tuple(folder or ()), tuple(leave_out or ()), fold, teacher and str(teacher)
+        seed,
+        epochs,
+        tuple(folder or ()),
+        tuple(leave_out or ()),
+        fold,
+        None if teacher is None else str(teacher),
     )
     watching = Watching.TERMINAL_AND_TENSORBOARD if tensorboard else Watching.TERMINAL
     train_with_progress(recipe, data, run, overrides, watching)
