@@ -28,7 +28,7 @@ from pipeline.training.recipes import SegmenterRecipe, parse_recipe, read_recipe
     ("name", "plan", "stride_px"),
     [
         ("light-unet", LightUNetPlan(BackboneName.EFFICIENTNET_LITE0), 16),
-        ("unet", UNetPlan(32), 16),
+        ("unet", UNetPlan(16), 16),
         ("cenet", CENetPlan(32, None), 32),
     ],
 )
