@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.errors import UsageError
 from pipeline.training.datasets import (
     ByFold,
     DataPart,
     LabelRule,
-    Layout,
-    find_data,
     read_aml_lmu,
     read_cnmc,
     read_part,
@@ -39,12 +38,14 @@ def picture_rows(data_root: Path, name: str) -> tuple[LabelRow, ...]:
     Names are `aml_lmu`, `cnmc`, `all_idb2`, or a folder below the data folder: of the pack, or with a folder
     for each class. Raises: UsageError, where it is missing, laid out otherwise, or leaks.
     """
-    layout = find_data(data_root)
+    if not data_root.is_dir():
+        raise UsageError(f"The data folder '{data_root.name}' is missing.", code="no-data-folder")
     if name == "aml_lmu" and aml_root(data_root) is not None:
         return read_aml_lmu(data_root, LabelRule.FIRST, _VAL_SHARE)
     if name == "cnmc" and fold_root(data_root) is not None:
         return read_cnmc(data_root, ByFold())
-    folder = "." if layout is Layout.TABLE else _PACK_FOLDERS.get(name, name)
+    one_set = (data_root / "labels.csv").is_file()
+    folder = "." if one_set else _PACK_FOLDERS.get(name, name)
     return read_part(DataPart(folder), data_root)
 
 
