@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pipeline.differential import differential_of
 from pipeline.domain import Cell, Differential, Flag, Quality, ScaleSource, SlideStatus
 from pipeline.spec import PipelineSpec
-from pipeline.taxonomy import CellClass
+from pipeline.taxonomy import CellClass, group_of
 
 MIN_TISSUE_FRACTION = 0.0005
 """Less stained area than this is an empty slide: one red cell on a 640×480 field is five times as much."""
@@ -22,7 +22,7 @@ MIN_FREE_RED_CELLS_PER_MM2 = 50.0
 no smear at all show none."""
 
 MONOLAYER_NEEDED_FROM_CELLS = 20
-"""Below it a scan is a field or a crop, which may happen to show no free red cell."""
+"""Platelets apart: below it a scan is a field or a crop, which may happen to show no free red cell."""
 
 MIN_STAIN_CONTRAST = 0.18
 """Between glass and the darkest hundredth, of the full range: a nucleus is 0.4 to 0.7."""
@@ -52,7 +52,8 @@ def conclude(
 ) -> Conclusion:
     """Return differential, status and flags. Few cells and poor stain are results, not errors."""
     differential = differential_of(cell.call for cell in cells)
-    status, reasons = _status(differential, quality, spec)
+    nucleated = sum(group_of(cell.call.cell_class) is not CellClass.PLATELET for cell in cells)
+    status, reasons = _status(differential, quality, spec, nucleated)
     flags = (
         *_quality_flags(quality, scale_source),
         *differential_flags(differential, spec),
@@ -61,13 +62,13 @@ def conclude(
 
 
 def _status(
-    differential: Differential, quality: Quality, spec: PipelineSpec
+    differential: Differential, quality: Quality, spec: PipelineSpec, nucleated: int
 ) -> tuple[SlideStatus, tuple[str, ...]]:
     if quality.tissue_fraction < MIN_TISSUE_FRACTION:
         return SlideStatus.REJECTED, ("Nothing stained was found: the scan shows empty glass.",)
     if differential.n_found == 0 and quality.focus < MIN_FOCUS:
         return SlideStatus.REJECTED, ("No cell was found and the scan is out of focus: scan it again.",)
-    crowded = differential.n_found >= MONOLAYER_NEEDED_FROM_CELLS
+    crowded = nucleated >= MONOLAYER_NEEDED_FROM_CELLS
     if crowded and quality.free_red_cells_per_mm2 < MIN_FREE_RED_CELLS_PER_MM2:
         sentence = (
             "No monolayer: red cells do not lie free beside the leukocytes. Scan another part of the smear, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import TypeVar
 
@@ -235,13 +235,18 @@ def _with_platelets(
     """
     size_px0 = frame.size_px0
     whole = (sample.shape[1], sample.shape[0]) == (size_px0.width, size_px0.height)
-    if not whole or any(
-        cell.call.status is not CallStatus.ARTEFACT and not _is_platelet(cell) for cell in cells
-    ):
+    if not whole or any(_may_be_leukocyte(cell) for cell in cells):
         return cells
     bodies = apart_from(violet_bodies(sample, frame), [cell.instance for cell in cells])
-    platelets = tuple(cell for cell in called.cells(bodies) if _is_platelet(cell))
+    platelets = tuple(_not_nucleated(cell) for cell in called.cells(bodies) if _is_platelet(cell))
     return tuple(sorted((*cells, *platelets), key=lambda cell: reading_order(cell.instance)))
+
+
+def _not_nucleated(cell: Cell) -> Cell:
+    """Return the platelet; an unsure one as an artefact: without a nucleus it is no leukocyte in doubt."""
+    if cell.call.status is CallStatus.ACCEPTED:
+        return cell
+    return replace(cell, call=replace(cell.call, status=CallStatus.ARTEFACT))
 
 
 def _may_be_leukocyte(cell: Cell) -> bool:

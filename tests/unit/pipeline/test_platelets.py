@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from pipeline.domain import CallStatus
+from pipeline.conclusion import MONOLAYER_NEEDED_FROM_CELLS
+from pipeline.domain import CallStatus, Flag, SlideStatus
 from pipeline.geometry import Mpp, Size, WorkingFrame
 from pipeline.instances import SlideFrame
 from pipeline.platelets import MAX_BODIES, apart_from, violet_bodies
@@ -38,8 +41,8 @@ def bodies(picture):
     return violet_bodies(picture, SlideFrame(size, Mpp(MPP), WorkingFrame.for_scan(size, Mpp(MPP), 0.25)))
 
 
-def analysed(picture, cell_class):
-    return analyse_slide(DrawnSlide(picture, MPP), models(cell_class), SPEC, execution())
+def analysed(picture, cell_class, spec=SPEC):
+    return analyse_slide(DrawnSlide(picture, MPP), models(cell_class), spec, execution())
 
 
 def test_violet_bodies_have_the_place_and_area_of_what_was_drawn():
@@ -78,6 +81,23 @@ def test_platelets_of_a_field_without_leukocytes_are_reported_and_not_counted():
 def test_what_the_ensemble_takes_for_no_platelet_stays_background():
     for other in (CellClass.LYMPHOCYTE, CellClass.ARTEFACT):
         assert analysed(red_cells_and_platelets(), other).cells == ()
+
+
+def test_unsure_platelets_are_no_leukocytes_in_doubt():
+    strict = replace(SPEC, accept_probability=0.95)
+    analysis = analysed(red_cells_and_platelets(), CellClass.PLATELET, strict)
+    assert [cell.call.cell_class for cell in analysis.cells] == [CellClass.PLATELET] * 2
+    differential = analysis.differential
+    assert (differential.n_unidentified, differential.n_artefacts, differential.n_found) == (0, 2, 2)
+    assert Flag.MANY_UNIDENTIFIED not in analysis.flags
+
+
+def test_many_platelets_alone_are_no_missing_monolayer():
+    places = [(x, y) for x in range(60, 560, 60) for y in range(60, 460, 100)]
+    analysis = analysed(with_platelets(drawn_cells(SIZE, []), places), CellClass.PLATELET)
+    assert len(analysis.cells) == len(places) > MONOLAYER_NEEDED_FROM_CELLS
+    assert analysis.quality.free_red_cells_per_mm2 == 0
+    assert analysis.status is SlideStatus.INSUFFICIENT
 
 
 def test_a_field_with_a_leukocyte_gets_no_second_look():
