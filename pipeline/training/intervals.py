@@ -76,7 +76,7 @@ def estimate(statistic: Statistic, weights: Weights) -> Estimate:
     value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value):
         return NOTHING
-    if drawn.size == 0 or (weights == weights[0]).all():
+    if drawn.size == 0 or (weights == weights[:, :1]).all():  # one group, however many were drawn from
         return Estimate(value)
     low, high = np.percentile(drawn, _TAILS)
     return Estimate(value, float(low), float(high))

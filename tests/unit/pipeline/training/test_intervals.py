@@ -78,6 +78,12 @@ def test_a_single_group_has_no_interval_and_no_item_no_figure() -> None:
     assert estimate(never, group_weights(_singles(5))) == NOTHING
 
 
+def test_what_one_of_several_groups_tells_has_no_interval() -> None:
+    places = [Place("set", name) for name in ("a", "a", "b", "c")]
+    of_a = group_weights(places)[:, :2]
+    assert estimate(mean_of(np.array([0.0, 1.0])), of_a) == Estimate(0.5, None, None)
+
+
 def test_what_never_varies_has_an_interval_without_width() -> None:
     answer = estimate(mean_of(np.full(10, 0.5)), group_weights(_singles(10)))
     assert (answer.value, answer.low, answer.high) == pytest.approx((0.5, 0.5, 0.5))
