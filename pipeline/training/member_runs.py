@@ -23,7 +23,7 @@ from pipeline.training.members import MEAN, MemberValues
 from pipeline.training.recipes import ClassifierRecipe, InputSpec, SegmenterRecipe
 from pipeline.training.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
-from pipeline.training.sources import known_source
+from pipeline.training.sources import known_source, learnt_patients
 from pipeline.training.tables import LabelRow, Split, read_table
 
 Network = Callable[[Rgb], Probabilities]
@@ -136,11 +136,13 @@ def rows_of(ensembles: Iterable[Ensemble], data_root: Path, folders: Sequence[st
     Raises: UsageError, where a set is missing, or given though an ensemble has learnt from it.
     """
     learnt = list(dict.fromkeys(folder for ensemble in ensembles for folder in ensemble.folders))
-    seen = sorted(set(folders) & set(learnt))
+    seen = learnt_patients(folders, learnt)
     if seen:
-        raise UsageError(f"The networks have learnt from {', '.join(seen)}.", code="leaking-evaluation")
+        raise UsageError(
+            f"The networks have learnt from the patients of {', '.join(seen)}.", code="leaking-evaluation"
+        )
     sides = (Split.TRAIN, Split.VAL) if folders else (Split.VAL,)
-    tables = (read_table(data_root, known_source(folder)) for folder in folders or learnt)
+    tables = (read_table(data_root, known_source(folder)) for folder in dict.fromkeys(folders or learnt))
     return [row for table in tables for row in table if row.split in sides]
 
 

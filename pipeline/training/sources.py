@@ -7,6 +7,7 @@ training varies them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -126,3 +127,13 @@ def known_source(folder: str) -> Source:
             f"'{folder}' is no known data set; there are {', '.join(ALL_SOURCES)}.", code="unknown-data-set"
         )
     return ALL_SOURCES[folder]
+
+
+def learnt_patients(folders: Iterable[str], learnt_from: Iterable[str]) -> list[str]:
+    """Return, sorted, those of `folders` whose patients the data sets of `learnt_from` show, too."""
+    scopes = {_scope(folder) for folder in learnt_from}
+    return sorted(folder for folder in set(folders) if _scope(folder) in scopes)
+
+
+def _scope(folder: str) -> str:
+    return ALL_SOURCES[folder].scope if folder in ALL_SOURCES else folder

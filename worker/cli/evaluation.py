@@ -15,7 +15,7 @@ from pipeline.domain import SlideAnalysis
 from pipeline.errors import UsageError
 from pipeline.training.end_to_end import PictureScore, Skipped, score_row
 from pipeline.training.evaluation_file import Evaluation, Subject, render_evaluation
-from pipeline.training.sources import known_source
+from pipeline.training.sources import known_source, learnt_patients
 from pipeline.training.tables import LabelRow, Split, read_table
 from worker.analyst import Analyst, digest_of
 from worker.cli.analyse import in_order
@@ -79,6 +79,7 @@ def evaluate(
     choice = Choice(data, split, tuple(set_ or ()), limit)
     console = Console(stderr=as_json, markup=False)
     if members:
+        _refuse_unused(bundle=bundle, profile=profile, save=save, limit=limit)
         require_training_extra()
         from worker.cli.member_tables import compare_and_print
 
@@ -93,6 +94,13 @@ def evaluate(
         typer.echo(document)
     else:
         print_evaluation(console, evaluation)
+
+
+def _refuse_unused(**options: object) -> None:
+    """Raise UsageError where an option was given that --members would pass over."""
+    unused = [f"--{name}" for name, value in options.items() if value is not None]
+    if unused:
+        raise UsageError(f"--members does not go with {', '.join(unused)}.", code="unused-option")
 
 
 def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
@@ -124,11 +132,11 @@ def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
 
 
 def _rows(choice: Choice, learnt_from: tuple[str, ...]) -> list[LabelRow]:
-    folders = choice.folders or learnt_from
-    known = sorted(set(folders) & set(learnt_from))
+    folders = tuple(dict.fromkeys(choice.folders or learnt_from))
+    known = learnt_patients(folders, learnt_from)
     if choice.part is Part.ALL and known:
         raise UsageError(
-            f"The bundle has learnt from {', '.join(known)}: measure its val split only.",
+            f"The bundle has learnt from the patients of {', '.join(known)}: measure the val split only.",
             code="leaking-evaluation",
         )
     rows: list[LabelRow] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -87,7 +88,12 @@ def threshold(
 
 
 def _cells(files: list[Path]) -> ScoredCells:
-    return scored_cells([score for file in files for score in read_evaluation(file).pictures])
+    scores = [score for file in files for score in read_evaluation(file).pictures]
+    times = Counter(score.picture for score in scores)
+    repeated = next((picture for picture, count in times.items() if count > 1), None)
+    if repeated is not None:  # each cell twice would make its errors look half as chancy
+        raise UsageError(f"{repeated} is in more than one evaluation.", code="repeated-picture")
+    return scored_cells(scores)
 
 
 def time(bundle: BundleFolder) -> None:
