@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.domain import CallStatus, Cell, SlideAnalysis
-from pipeline.errors import InputError
+from pipeline.errors import InputError, UsageError
 from pipeline.geometry import Rect
 from pipeline.taxonomy import CellClass, group_of, is_leukocyte, leaves_of
+from pipeline.training.images import read_mask
 from pipeline.training.intervals import Place
 from pipeline.training.metrics import Detection, Overlap, detection, match_rects, overlap
 from pipeline.training.sources import Labelling
@@ -77,7 +78,7 @@ class PictureScore:
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """A picture that could not be read."""
+    """A picture that could not be read, or whose mask could not."""
 
     data_set: str
     picture: str
@@ -88,7 +89,7 @@ def score_row(row: LabelRow, data_root: Path, analyse: Analyse) -> PictureScore 
     """Return what the picture's analysis is worth, or why there is none."""
     try:
         return score_picture(row, data_root, analyse(row.image))
-    except InputError as error:
+    except (InputError, UsageError) as error:  # the picture, or its mask
         return Skipped(row.source.folder, _name(row, data_root), error.sentence)
 
 
@@ -99,11 +100,14 @@ def _name(row: LabelRow, data_root: Path) -> str:
 
 
 def score_picture(row: LabelRow, data_root: Path, analysis: SlideAnalysis) -> PictureScore:
-    """Return what one picture's analysis is worth against its row."""
+    """Return what one picture's analysis is worth against its row.
+
+    Raises: UsageError, where its mask cannot be read or is of another size.
+    """
     boxes = [box for box in row.boxes if box.is_leukocyte]
     known = bool(row.boxes) and row.source.boxes_complete and _is_leukocyte_picture(row)
     found = [cell for cell in analysis.cells if _counts(cell)]
-    masks = _mask_overlaps(row, analysis.cells) if row.mask is not None else (None, None)
+    masks = (None, None) if row.mask is None else _mask_overlaps(row, row.mask, analysis)
     name = _name(row, data_root)
     return PictureScore(
         data_set=row.source.folder,
@@ -170,19 +174,19 @@ def _rect(box: LabelledBox) -> Rect:
     return Rect(round(box.x), round(box.y), max(1, round(box.width)), max(1, round(box.height)))
 
 
-def _mask_overlaps(row: LabelRow, cells: Sequence[Cell]) -> tuple[Overlap | None, Overlap | None]:
+def _mask_overlaps(row: LabelRow, mask: Path, analysis: SlideAnalysis) -> tuple[Overlap, Overlap]:
     """Return cell and nucleus overlap with the mask.
 
     Where the mask shows one cell of several, the outline in the middle is compared, else all together.
     """
-    mask = cv2.imread(str(row.mask), cv2.IMREAD_GRAYSCALE)
-    if mask is None:
-        return None, None
-    truth = map_of_mask(np.asarray(mask, np.uint8))
+    truth = map_of_mask(read_mask(mask))
+    if truth.shape != (analysis.meta.size_px0.height, analysis.meta.size_px0.width):
+        raise UsageError(f"The mask {mask.name} has another size than its picture.", code="bad-mask")
+    cells = analysis.cells
     known = truth != Tissue.IGNORED
     if row.source.labelling is Labelling.MASK:
         middle = _nearest(cells, row.width_px / 2, row.height_px / 2)
-        cells = [] if middle is None else [middle]
+        cells = () if middle is None else (middle,)
     outlines = [cell.instance.contour_px0 for cell in cells]
     nuclei = [contour for cell in cells for contour in cell.instance.nucleus_contours_px0]
     return (

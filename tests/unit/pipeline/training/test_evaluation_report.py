@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.domain import CallStatus
+from pipeline.domain import CallStatus, SlideAnalysis
 from pipeline.errors import InputError, UsageError
 from pipeline.geometry import Rect
 from pipeline.manifest import (
@@ -25,15 +25,19 @@ from pipeline.manifest import (
     SegmenterMember,
     Timing,
 )
+from pipeline.run import analyse_slide
+from pipeline.spec import PipelineSpec
 from pipeline.taxonomy import LEAVES, CellClass
 from pipeline.training.calibration import NOT_CALLED
 from pipeline.training.end_to_end import Answer, Found, PictureScore, Skipped, score_row
 from pipeline.training.evaluation_file import Evaluation, Subject, read_evaluation, render_evaluation
+from pipeline.training.images import read_rgb
 from pipeline.training.intervals import Place
 from pipeline.training.metrics import Detection, Overlap
 from pipeline.training.set_report import scored_cells, set_report, set_reports
 from pipeline.training.sources import SOURCES
 from pipeline.training.tables import Split, read_table
+from tests.drawn import DrawnSlide, execution, models
 
 BOX = Rect(20, 20, 60, 60)
 
@@ -129,6 +133,27 @@ def test_an_unreadable_picture_is_named_and_not_scored(small_pack: Path) -> None
     assert isinstance(skipped, Skipped)
     assert skipped.picture.startswith("pbc_barcelona/images/")
     assert skipped.reason == ".png is broken."
+
+
+@pytest.mark.parametrize("spoilt", ["missing", "broken", "small"])
+def test_a_picture_whose_mask_cannot_be_compared_is_named_and_not_scored(
+    small_pack: Path, tmp_path: Path, spoilt: str
+) -> None:
+    listed = next(r for r in read_table(small_pack, SOURCES["zheng_d1_jtsc"]) if r.mask is not None)
+    mask = tmp_path / "mask.png"
+    if spoilt == "broken":
+        mask.write_bytes(b"no picture")
+    elif spoilt == "small":
+        cv2.imwrite(str(mask), np.zeros((7, 7), np.uint8))
+    picture = read_rgb(listed.image)
+
+    def analysed(_: Path) -> SlideAnalysis:
+        return analyse_slide(DrawnSlide(picture, 0.25), models(), PipelineSpec(), execution())
+
+    assert isinstance(score_row(listed, small_pack, analysed), PictureScore)
+    skipped = score_row(replace(listed, mask=mask), small_pack, analysed)
+    assert isinstance(skipped, Skipped)
+    assert "mask.png" in skipped.reason
 
 
 def _manifest() -> BundleManifest:
