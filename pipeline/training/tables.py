@@ -92,13 +92,21 @@ def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
         raise UsageError(
             f"No labels.csv for {source.folder} under the data folder.", code="no-table"
         ) from error
-    reader = csv.DictReader(text.splitlines())
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{source.folder}/labels.csv is no text in UTF-8.", code="bad-row") from error
+    try:
+        rows = _rows(source, folder, csv.DictReader(text.splitlines()))
+    except csv.Error as error:  # a field beyond the reader's limit, a quote that never ends
+        raise UsageError(f"{source.folder}/labels.csv is no table.", code="bad-row") from error
+    refuse_leaks(rows)
+    return rows
+
+
+def _rows(source: Source, folder: Path, reader: csv.DictReader[str]) -> tuple[LabelRow, ...]:
     absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if absent:
         raise UsageError(f"{source.folder}/labels.csv has no column {', '.join(absent)}.", code="no-column")
-    rows = tuple(_row(source, folder, line, values) for line, values in enumerate(reader, start=2))
-    refuse_leaks(rows)
-    return rows
+    return tuple(_row(source, folder, line, values) for line, values in enumerate(reader, start=2))
 
 
 def refuse_leaks(rows: Iterable[LabelRow]) -> None:

@@ -60,6 +60,15 @@ def test_a_missing_column_is_named(pack: DrawnPack) -> None:
         read_table(pack.root, source_of("bccd"))
 
 
+@pytest.mark.parametrize("added", [b"\xff\xfe", b"," * 9 + b"x" * 200_000])
+def test_what_is_no_table_is_one_sentence(pack: DrawnPack, added: bytes) -> None:
+    pack.add("bccd", "neutrophil", "train")
+    table = pack.write() / "bccd" / "labels.csv"
+    table.write_bytes(table.read_bytes() + added)
+    with pytest.raises(UsageError, match=r"bccd/labels\.csv is no"):
+        read_table(pack.root, source_of("bccd"))
+
+
 @pytest.mark.parametrize("values", [{"split": "test"}, {"width": "wide"}, {"boxes_json": "{"}])
 def test_a_bad_value_is_told_with_its_line(pack: DrawnPack, values: dict[str, str]) -> None:
     row = pack.add("bccd", "neutrophil", "train")
