@@ -126,8 +126,8 @@ def found_by_digest(data: Path, wanted: Iterable[RealPicture]) -> dict[str, Path
     return {digest: path for digest, path in found.items() if digest in digests}
 
 
-def write_golden(golden: Golden) -> None:
-    EXPECTED.write_text(json.dumps(asdict(golden), indent=1) + "\n", encoding="utf-8")
+def write_golden(golden: Golden, file: Path = EXPECTED) -> None:
+    file.write_text(json.dumps(asdict(golden), indent=1) + "\n", encoding="utf-8")
 
 
 def read_golden() -> Golden:
