@@ -63,7 +63,7 @@ class CardSource:
 def write_card(source: CardSource, folder: Path) -> Path:
     """Return the card's file; it and its pictures are now in `folder`.
 
-    Raises: UsageError, where no evaluation is of this bundle, or a picture is missing.
+    Raises: UsageError, where no evaluation is of this bundle, a picture is missing, or one cannot be written.
     """
     manifest = source.manifest
     own = {manifest.digest_of(entry.profile) for entry in manifest.segmenter.profiles}
@@ -74,7 +74,10 @@ def write_card(source: CardSource, folder: Path) -> Path:
         parts.append(_evaluation(source, evaluation, folder, number, own))
     parts += [_timing(manifest), _training(manifest)]
     file = folder / CARD_FILE
-    file.write_text("\n".join(parts), encoding="utf-8")
+    try:
+        file.write_text("\n".join(parts), encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"'{file.name}' cannot be written.", code="file_unusable") from error
     return file
 
 

@@ -12,6 +12,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.errors import DeploymentError, UsageError
 from pipeline.training.member_runs import (
     Ensemble,
     classifier_values,
@@ -40,9 +41,12 @@ def compare_and_print(
 ) -> None:
     """Print the comparisons as tables, or, without a console, as one JSON document.
 
-    Raises: UsageError, where a folder holds no ensemble or a data set is missing.
+    Raises: UsageError, where a folder holds no ensemble or a broken bundle, or a data set is missing.
     """
-    ensembles = load_ensembles(places)
+    try:
+        ensembles = load_ensembles(places)
+    except DeploymentError as error:
+        raise UsageError(error.sentence, code=error.code) from error
     rows = rows_of((*ensembles.classifiers, *ensembles.segmenters), data, folders)
     told = [
         *_told(ensembles.classifiers, rows, classifier_values),

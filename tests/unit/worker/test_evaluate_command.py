@@ -67,6 +67,12 @@ def test_options_that_a_comparison_of_members_would_pass_over(refused: Refused, 
     assert "--members does not go with --save" in said
 
 
+def test_a_broken_bundle_among_the_members(refused: Refused, bundle: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    (bundle / "manifest.json").write_text("{}", encoding="utf-8")
+    assert "manifest" in refused("evaluate", "--data", str(tmp_path), "--members", str(bundle))
+
+
 def _evaluation(file: Path, profile: Profile) -> Path:
     answer = Answer(
         CellClass.LYMPHOCYTE,
