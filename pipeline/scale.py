@@ -7,7 +7,7 @@ the spread that its kind has, and cameras on oil immersion lenses are taken to b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, hypot, log, pi, sqrt
 
@@ -156,12 +156,15 @@ def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> It
         picture = _centred(resized(sample, Size(max(1, width), max(1, height))))
         probabilities = segmenter.segment(_padded(picture, segmenter.stride_px)[None])[0]
         probabilities = probabilities[:, : picture.shape[0], : picture.shape[1]]
-        crop = max(sample.shape[:2]) < CROP_SIDE_PX0
-        yield from _votes(probabilities, candidate_um, spec, crop)
+        counted = _centrality if max(sample.shape[:2]) < CROP_SIDE_PX0 else _wherever
+        yield from _votes(probabilities, candidate_um, spec, counted)
 
 
 def _votes(
-    probabilities: NDArray[np.float32], candidate_um: float, spec: PipelineSpec, crop: bool
+    probabilities: NDArray[np.float32],
+    candidate_um: float,
+    spec: PipelineSpec,
+    counted: Callable[[Rect, Size], float],
 ) -> Iterator[Vote]:
     cell_p, nucleus_p = probabilities[1] + probabilities[2], np.ascontiguousarray(probabilities[2])
     labels, boxes = labelled_cells(cell_p, nucleus_p, spec.working_mpp_um, spec)
@@ -176,15 +179,17 @@ def _votes(
         misfit = log(diameter_um / LEUKOCYTE_UM)
         weight = float(areas_px[label]) / all_px * float(cell_p[rows, columns][own].mean())
         weight *= min(1.0, nucleus / SURE_NUCLEUS)
-        weight *= exp(-((misfit / FITTING) ** 2)) * CUT_BY_EDGE ** _edges(box, size)
-        if crop:
-            weight *= _centrality(box, size)
+        weight *= exp(-((misfit / FITTING) ** 2)) * CUT_BY_EDGE ** _edges(box, size) * counted(box, size)
         um = candidate_um * LEUKOCYTE_UM / diameter_um
         yield Vote(min(max(um, PLAUSIBLE_UM[0]), PLAUSIBLE_UM[1]), weight)
 
 
 def _edges(box: Rect, size: Size) -> int:
     return (box.x <= 0) + (box.y <= 0) + (box.right >= size.width) + (box.bottom >= size.height)
+
+
+def _wherever(_box: Rect, _size: Size) -> float:
+    return 1.0
 
 
 def _centrality(box: Rect, size: Size) -> float:
