@@ -106,7 +106,8 @@ def _refuse_unused(**options: object) -> None:
 def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
     """Return what the bundle makes of the chosen pictures; the console hears what is under way.
 
-    Raises: UsageError, where a data set is unknown or missing, or the bundle has learnt from it.
+    Raises: UsageError, where a data set is unknown or missing, the bundle has learnt from it, or no picture
+    can be read.
     """
     manifest = analyst.bundle.manifest
     learnt_from = tuple(entry.folder for entry in manifest.data_sets)
@@ -121,6 +122,8 @@ def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
             if not scores or scores[-1].data_set != score.data_set:
                 console.print(f"measuring {score.data_set} ...")
             scores.append(score)
+    if not scores:
+        raise UsageError(f"None of the {len(rows)} pictures could be read.", code="unreadable-pictures")
     subject = Subject(
         bundle=f"{manifest.name} {manifest.version}",
         bundle_digest=analyst.bundle.digest,

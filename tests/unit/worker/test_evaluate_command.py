@@ -17,6 +17,7 @@ from pipeline.training.end_to_end import Answer, Found, PictureScore
 from pipeline.training.evaluation_file import Evaluation, Subject, render_evaluation
 from pipeline.training.intervals import Place
 from tests.contract import tiny_bundle
+from tests.unit.pipeline.training.conftest import DrawnPack
 from worker.cli import main
 
 Refused = Callable[..., str]
@@ -58,6 +59,16 @@ def test_no_set_of_patients_that_were_learnt_from_is_measured_in_full(
         "evaluate", "--data", str(tmp_path), "--bundle", str(bundle), "--split", "all", "--set", folder
     )
     assert f"learnt from the patients of {folder}" in said
+
+
+def test_a_set_of_which_no_picture_can_be_read(refused: Refused, bundle: Path, tmp_path: Path) -> None:
+    pack = DrawnPack(tmp_path / "pack")
+    pack.add("bccd", "neutrophil", "val")
+    pack.add("bccd", "lymphocyte", "val")
+    for picture in (pack.write() / "bccd" / "images").iterdir():
+        picture.write_bytes(b"no picture")
+    said = refused("evaluate", "--data", str(pack.root), "--bundle", str(bundle), "--set", "bccd")
+    assert "None of the 2 pictures could be read" in said
 
 
 def test_options_that_a_comparison_of_members_would_pass_over(refused: Refused, tmp_path: Path) -> None:
