@@ -11,7 +11,7 @@ from pipeline.manifest import FILE_NAME, BundleManifest, MemberEntry, Profile
 from pipeline.runtime.opset import opset_of
 from pipeline.taxonomy import LEAVES
 
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-1"
+SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-2"
 
 
 @dataclass(frozen=True, slots=True)
