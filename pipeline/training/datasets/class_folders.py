@@ -37,6 +37,13 @@ def read_class_folders(root: Path, mpp_um: float, val_share: float) -> tuple[Lab
             + (f": {stray[0].name} lies in none." if stray else "."),
             code="wrong-layout",
         )
+    nested = [inner for folder in folders for inner in _folders(folder) if pictures_in(inner)]
+    if nested:
+        raise UsageError(
+            f"{root.name}/{nested[0].parent.name} holds the folder {nested[0].name}: pictures lie in the "
+            "folder of their class, and no deeper.",
+            code="wrong-layout",
+        )
     empty = [folder.name for folder in folders if not pictures_in(folder)]
     if empty:
         raise UsageError(f"{root.name} has no pictures of {', '.join(empty)}.", code="empty-class")

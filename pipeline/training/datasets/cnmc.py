@@ -133,8 +133,7 @@ def _preliminary(root: Path) -> list[_Cell]:
             )
         return []
     folder = _preliminary_folder(root) or table.parent
-    with table.open(encoding="utf-8-sig", newline="") as file:
-        lines = list(csv.DictReader(file))
+    lines = _lines(table)
     cells: list[_Cell] = []
     for line, values in enumerate(lines, start=2):
         subject_name, picture, digit = (values.get(key) for key in ("Patient_ID", "new_names", "labels"))
@@ -148,6 +147,14 @@ def _preliminary(root: Path) -> list[_Cell]:
             code="no-label",
         )
     return cells
+
+
+def _lines(table: Path) -> list[dict[str, str]]:
+    try:
+        with table.open(encoding="utf-8-sig", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{table.name} cannot be read as a table.", code="bad-row") from error
 
 
 def _places(root: Path) -> tuple[Path, ...]:

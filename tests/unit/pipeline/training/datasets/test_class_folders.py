@@ -30,6 +30,13 @@ def test_the_folder_is_the_label_and_pictures_of_all_kinds_are_read(tmp_path: Pa
     assert {row.source.mpp_um for row in rows} == {0.1}
 
 
+def test_pictures_below_a_class_are_refused_and_not_passed_over(tmp_path: Path) -> None:
+    root = class_tree(tmp_path / "own", {"a": TEN, "b": TEN})
+    draw(root / "a" / "more" / "1.png")
+    with pytest.raises(UsageError, match="own/a holds the folder more"):
+        read_class_folders(root, 0.1, 0.2)
+
+
 def test_both_sides_hold_every_class(tmp_path: Path) -> None:
     rows = read_class_folders(class_tree(tmp_path / "own", {"a": TEN, "b": TEN}), 0.1, 0.2)
     val = [row.label for row in rows if row.split is Split.VAL]

@@ -105,6 +105,13 @@ def test_a_bad_line_of_labels_is_refused(published: Path, line: str) -> None:
         read_cnmc(published, ByFold())
 
 
+def test_labels_that_are_no_text_are_refused(published: Path) -> None:
+    preliminary(published, *LINES)
+    (published / "C-NMC_test_prelim_phase_data_labels.csv").write_bytes(b"Patient_ID,new_names,labels\n\xff")
+    with pytest.raises(UsageError, match="cannot be read as a table"):
+        read_cnmc(published, ByFold())
+
+
 def test_a_test_picture_without_label_is_named(published: Path) -> None:
     preliminary(published, *LINES)
     draw(published / "C-NMC_test_prelim_phase_data" / "9.bmp")
