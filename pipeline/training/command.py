@@ -91,7 +91,7 @@ def _trained(
     fields = tuple(field_samples(train_rows, STORE_MPP_UM)), tuple(field_samples(val_rows, STORE_MPP_UM))
     progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
     if recipe.teacher is not None:
-        fields = tuple(taught(fields[0], Path(recipe.teacher), progress)), fields[1]
+        fields = tuple(taught(fields[0], recipe, Path(recipe.teacher), progress)), fields[1]
     if recipe.student_epochs:
         return fit_teacher_and_student(recipe, subjects[0], fields, run_dir, progress)
     return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, run_dir, progress)

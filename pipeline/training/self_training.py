@@ -57,16 +57,23 @@ def fit_teacher_and_student(
 
 
 def taught(
-    train: Sequence[FieldSample], teacher_run: Path, progress: TrainingProgress
+    train: Sequence[FieldSample], recipe: SegmenterRecipe, teacher_run: Path, progress: TrainingProgress
 ) -> tuple[FieldSample, ...]:
-    """Return the samples, in order, completed by the segmenter of another run.
+    """Return the samples of `recipe`, in order, completed by the segmenter of another run.
 
-    Raises: UsageError, where the folder holds no finished run of a segmenter.
+    Raises: UsageError, where the folder holds no finished run of a segmenter, or one that learnt from a data
+    set that the recipe does not: what is left out, or may not be shipped, must not come back by the teacher.
     """
-    recipe = recipe_of(teacher_run)
-    if not isinstance(recipe, SegmenterRecipe):
+    teacher = recipe_of(teacher_run)
+    if not isinstance(teacher, SegmenterRecipe):
         raise UsageError(f"'{teacher_run.name}' is no run of a segmenter.", code="wrong-run")
-    return _drawn(train, trained_segmenter(teacher_run, recipe), recipe, progress)
+    strange = [source.folder for source in teacher.sources if source not in recipe.sources]
+    if strange:
+        raise UsageError(
+            f"The teacher learnt from {', '.join(strange)}, which this training leaves out; name another.",
+            code="teacher-data",
+        )
+    return _drawn(train, trained_segmenter(teacher_run, teacher), teacher, progress)
 
 
 def _drawn(
