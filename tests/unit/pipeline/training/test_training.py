@@ -46,7 +46,7 @@ def _small(name: str, epochs: int) -> str:
     for line in read_recipe(name).text.splitlines():
         key = line.split(" = ")[0]
         small = {
-            "side_px": "side_px = 32", "epochs": f"epochs = {epochs}", "batch": "batch = 4",
+            "side_px": "side_px = 32", "student_epochs": f"student_epochs = {epochs}", "epochs": f"epochs = {epochs}", "batch": "batch = 4",
             "samples_per_epoch": "samples_per_epoch = 8", "encoder": 'encoder = "mobilenet-v2"',
             "members": 'members = ["mobilenet-v2"]', "folders": FOLDERS,
         }  # fmt: skip
@@ -85,8 +85,9 @@ def made(small_pack: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
 
 
 def test_training_tells_steps_and_epochs_and_leaves_history_and_curves(made: Made) -> None:
-    assert made.heard.steps == 4
-    assert [name for name, _ in made.heard.epochs] == ["light-unet", "mobilenet-v2"]
+    assert made.heard.steps == 6
+    learnt = [name for name, _ in made.heard.epochs]
+    assert learnt == ["light-unet-teacher", "light-unet", "mobilenet-v2"]
     folder = made.runs.segmenters[0] / "light-unet"
     (record,) = json.loads((folder / "history.json").read_text())
     assert record["train_loss"] > 0
@@ -130,9 +131,9 @@ def test_a_finished_run_is_not_trained_again(made: Made, small_pack: Path) -> No
     before = best.stat().st_mtime_ns
     recipe = made.runs.segmenters[0] / "recipe.toml"
     heard = Heard()
-    (trained,) = train(recipe, small_pack, made.runs.segmenters[0], heard)
+    trained = train(recipe, small_pack, made.runs.segmenters[0], heard)
     assert heard.steps == 0
-    assert len(trained.history) == 1
+    assert [(one.name, len(one.history)) for one in trained] == [("light-unet-teacher", 1), ("light-unet", 1)]
     assert best.stat().st_mtime_ns == before
 
 
