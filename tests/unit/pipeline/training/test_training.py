@@ -46,9 +46,10 @@ def _small(name: str, epochs: int) -> str:
     for line in read_recipe(name).text.splitlines():
         key = line.split(" = ")[0]
         small = {
-            "side_px": "side_px = 32", "student_epochs": f"student_epochs = {epochs}", "epochs": f"epochs = {epochs}", "batch": "batch = 4",
-            "samples_per_epoch": "samples_per_epoch = 8", "encoder": 'encoder = "mobilenet-v2"',
-            "members": 'members = ["mobilenet-v2"]', "folders": FOLDERS,
+            "side_px": "side_px = 32", "epochs": f"epochs = {epochs}", "batch": "batch = 4",
+            "student_epochs": f"student_epochs = {epochs}", "encoder": 'encoder = "mobilenet-v2"',
+            "samples_per_epoch": "samples_per_epoch = 8", "members": 'members = ["mobilenet-v2"]',
+            "folders": FOLDERS,
         }  # fmt: skip
         if keep:
             lines.append(small.get(key, line))
