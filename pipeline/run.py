@@ -26,6 +26,7 @@ from pipeline.domain import (
 from pipeline.ensemble import call_cell
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
+from pipeline.light import LitSegmenter, light_of
 from pipeline.platelets import apart_from, violet_bodies
 from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
 from pipeline.preprocess import read_crop, read_tile, resized
@@ -79,13 +80,14 @@ def analyse_slide(
     with observer.stage(Stage.THUMBNAIL):
         tissue = tissue_mask(darkest_thumbnail_of(reader))
         sample = _sample(reader, tissue)
+        segmenter = LitSegmenter(models.segmenter, light_of(sample))
     with observer.stage(Stage.SCALE):
-        scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), models.segmenter, spec)
+        scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), segmenter, spec)
         frame = _frame(reader, scale, spec)
         quality = quality_of(tissue, sample, frame.working, _monolayer(reader, tissue, scale.mpp))
     with observer.stage(Stage.TILES):
-        tiles, counts = _planned(frame, tissue, models.segmenter, spec)
-        sightings = tuple(_sightings(_Search(reader, models.segmenter, frame, spec, execution), tiles))
+        tiles, counts = _planned(frame, tissue, segmenter, spec)
+        sightings = tuple(_sightings(_Search(reader, segmenter, frame, spec, execution), tiles))
     with observer.stage(Stage.STITCH):
         instances = stitched(sightings)
     with observer.stage(Stage.CLASSIFY):

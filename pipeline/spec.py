@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import taxonomy
 
-ALGORITHM_VERSION = "3"
+ALGORITHM_VERSION = "4"
 """Raised with every change to the pure pipeline that can change a result."""
 
 
