@@ -1,6 +1,6 @@
 """The light of a scan, set to one brightness before the segmenter sees it: lamps and cameras differ.
 
-Half of a colour cast is taken away with it: wholly balanced glass also changes the stain. Measured on scans of
+Half of a colour cast is taken away with it: wholly balanced glass also changes the stain. Measured on
 laboratories left out of training: docs/targets.md.
 """
 
