@@ -1,4 +1,4 @@
-"""The light of a scan, set to one brightness before the segmenter sees it: lamps and cameras differ.
+"""The light of a scan, corrected before the segmenter sees it where it is far from what networks learn from.
 
 Half of a colour cast is taken away with it: wholly balanced glass also changes the stain. Measured on
 laboratories left out of training: docs/targets.md.
@@ -24,6 +24,9 @@ COARSE_PX0 = 4
 DARKEST_GLASS = 40.0
 """darker than this is no glass: a gain of 6 and more would be made of noise"""
 
+USUAL_GAINS = (0.8, 1.25)
+"""Scans within are left as they are: networks learn under lamps that differ so much (`AugmentSpec.gain`)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Light:
@@ -33,13 +36,15 @@ class Light:
 
 
 def light_of(sample: Rgb) -> Light:
-    """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`."""
+    """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`; 1 where it is usual."""
     height, width = sample.shape[:2]
     size = (max(1, width // COARSE_PX0), max(1, height // COARSE_PX0))
     coarse = cv2.resize(sample, size, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
     count = max(1, len(coarse) // BRIGHTEST)
     glass = np.partition(coarse, len(coarse) - count, axis=0)[-count:].mean(axis=0)
     full = GLASS / np.maximum(glass, DARKEST_GLASS)
+    if USUAL_GAINS[0] <= full.min() and full.max() <= USUAL_GAINS[1]:
+        return Light((1.0, 1.0, 1.0))
     red, green, blue = (float(gain) for gain in np.sqrt(full * full.mean()))
     return Light((red, green, blue))
 
