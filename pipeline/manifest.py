@@ -161,6 +161,13 @@ class BundleManifest:
             code="bundle_profile",
         )
 
+    def profiles_of(self, member: MemberEntry) -> str:
+        """Return the profiles that ask a network: `all` for a classifier, `none` where none does."""
+        if member in self.classifier.members:
+            return "all"
+        asking = [entry.profile for entry in self.segmenter.profiles if member.name in entry.members]
+        return ", ".join(asking) or "none"
+
     def stride_px(self, profile: Profile) -> int:
         """Return the step that suits every segmenter of a profile. Raises: as `segmenters`."""
         return lcm(*(member.stride_px for member in self.segmenters(profile)))

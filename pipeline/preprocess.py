@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
 from pipeline.domain import Rgb, SlideMeta, Tile, TileSpec
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.ports import SlideReader
-
-WHITE = 255
 
 
 def read_tile(reader: SlideReader, frame: WorkingFrame, spec: TileSpec) -> Tile:
@@ -70,27 +70,32 @@ def read_crop(
     width_px0 = max(1, round(mpp.to_px0(crop_px.width * crop_mpp_um)))
     height_px0 = max(1, round(mpp.to_px0(crop_px.height * crop_mpp_um)))
     x, y = centre_px0
-    rect_px0 = Rect(round(x - width_px0 / 2), round(y - height_px0 / 2), width_px0, height_px0)
     size_px0 = reader.meta.size_px0
-    left, right = _beyond(rect_px0.x, width_px0, size_px0.width)
-    above, below = _beyond(rect_px0.y, height_px0, size_px0.height)
-    within_px0 = Rect(
-        rect_px0.x + left, rect_px0.y + above, width_px0 - left - right, height_px0 - above - below
-    )
-    width_px = max(1, round(within_px0.width * crop_px.width / width_px0))
-    height_px = max(1, round(within_px0.height * crop_px.height / height_px0))
-    start_x, start_y = (
-        round(left * crop_px.width / width_px0),
-        round(above * crop_px.height / height_px0),
-    )
-    start_x, start_y = min(start_x, crop_px.width - width_px), min(start_y, crop_px.height - height_px)
-    pixels = read_px0(reader, within_px0, Size(width_px, height_px))
-    rows = (start_y, crop_px.height - height_px - start_y)
-    columns = (start_x, crop_px.width - width_px - start_x)
-    return np.pad(pixels, (rows, columns, (0, 0)), mode="edge")
+    across = _placed(round(x - width_px0 / 2), width_px0, size_px0.width, crop_px.width)
+    down = _placed(round(y - height_px0 / 2), height_px0, size_px0.height, crop_px.height)
+    within_px0 = Rect(across.start_px0, down.start_px0, across.length_px0, down.length_px0)
+    pixels = read_px0(reader, within_px0, Size(across.length_px, down.length_px))
+    margins = ((down.before_px, down.after_px), (across.before_px, across.after_px), (0, 0))
+    return np.pad(pixels, margins, mode="edge")
 
 
-def _beyond(start_px0: int, length_px0: int, end_px0: int) -> tuple[int, int]:
-    """Return how much of a stretch lies before 0 and how much after the end; a pixel at least is within."""
-    before = min(max(0, -start_px0), length_px0 - 1)
-    return before, min(max(0, start_px0 + length_px0 - end_px0), length_px0 - 1 - before)
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """The part of a stretch that lies within the scan, and where it stands in the crop."""
+
+    start_px0: int
+    length_px0: int
+    before_px: int
+    length_px: int
+    after_px: int
+
+
+def _placed(start_px0: int, length_px0: int, end_px0: int, crop_px: int) -> _Placed:
+    """Return the part between 0 and the scan's end; a pixel at least is within."""
+    before_px0 = min(max(0, -start_px0), length_px0 - 1)
+    after_px0 = min(max(0, start_px0 + length_px0 - end_px0), length_px0 - 1 - before_px0)
+    within_px0 = length_px0 - before_px0 - after_px0
+    length_px = max(1, round(within_px0 * crop_px / length_px0))
+    before_px = min(round(before_px0 * crop_px / length_px0), crop_px - length_px)
+    after_px = crop_px - length_px - before_px
+    return _Placed(start_px0 + before_px0, within_px0, before_px, length_px, after_px)

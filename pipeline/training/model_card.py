@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import UsageError
-from pipeline.manifest import BundleManifest, MemberEntry, RecipeEntry
+from pipeline.manifest import BundleManifest, RecipeEntry
 from pipeline.training.calibration import BINS, choose_with_disagreement
 from pipeline.training.evaluation_file import Evaluation
 from pipeline.training.evaluation_pictures import (
@@ -96,7 +96,7 @@ def _networks(source: CardSource) -> str:
         (
             member.name,
             "classifier" if member in manifest.classifier.members else "segmenter",
-            _profiles(manifest, member),
+            manifest.profiles_of(member),
             f"{member.parameters:,}",
             f"{source.sizes_bytes[member.file] / 1e6:.1f}",
         )
@@ -113,12 +113,6 @@ def _networks(source: CardSource) -> str:
         f"{classifier.crop_mpp_um} µm/px in {classifier.views} view(s), and tells {len(manifest.classes)} "
         f"classes: {', '.join(name.replace('_', ' ') for name in manifest.classes)}.\n"
     )
-
-
-def _profiles(manifest: BundleManifest, member: MemberEntry) -> str:
-    if member in manifest.classifier.members:
-        return "all"
-    return ", ".join(entry.profile for entry in manifest.segmenter.profiles if member.name in entry.members)
 
 
 def _data(manifest: BundleManifest) -> str:

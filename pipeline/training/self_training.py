@@ -43,7 +43,7 @@ def fit_teacher_and_student(
     """Return teacher and student; the student goes on from the teacher and has the recipe's name."""
     train, val = fields
     teacher = replace(subject, name=f"{recipe.name}-teacher")
-    taught = fit_all([teacher], SegmenterTask(recipe, train, val), recipe.schedule, run_dir, progress)
+    first = fit_all([teacher], SegmenterTask(recipe, train, val), recipe.schedule, run_dir, progress)
     drawn = _drawn(train, subject.network, recipe, progress)
     schedule = replace(
         recipe.schedule,
@@ -53,7 +53,7 @@ def fit_teacher_and_student(
     )
     # Other pictures than the teacher saw: the seed decides how each is turned, scaled and stained.
     student = replace(recipe, seed=recipe.seed + 1)
-    return taught + fit_all([subject], SegmenterTask(student, drawn, val), schedule, run_dir, progress)
+    return first + fit_all([subject], SegmenterTask(student, drawn, val), schedule, run_dir, progress)
 
 
 def taught(

@@ -9,7 +9,6 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.manifest import BundleManifest, MemberEntry
 from pipeline.runtime.bundle import SHIPPED, Bundle
 from worker.cli.bundles import asked_bundle, asked_settings
 from worker.cli.training import require_training_extra
@@ -72,13 +71,6 @@ def _bundle_table(bundle: Bundle) -> Table:
     for member in (*manifest.segmenter.members, *manifest.classifier.members):
         size_mb = f"{bundle.file_of(member).stat().st_size / 1e6:.1f}"
         table.add_row(
-            member.name, member.file, f"{member.parameters:,}", size_mb, _profiles(manifest, member)
+            member.name, member.file, f"{member.parameters:,}", size_mb, manifest.profiles_of(member)
         )
     return table
-
-
-def _profiles(manifest: BundleManifest, member: MemberEntry) -> str:
-    if member in manifest.classifier.members:
-        return "all"
-    profiles = [entry.profile for entry in manifest.segmenter.profiles if member.name in entry.members]
-    return ", ".join(profiles) or "none"
