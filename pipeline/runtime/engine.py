@@ -46,9 +46,9 @@ class Engine(Protocol):
     def output(self) -> TensorSpec: ...
 
     def run(self, batch: Rgb) -> Probabilities:
-        """Return float32, what the graph makes of a uint8 (N, H, W, 3) batch, N ≥ 1; threads may call at once.
+        """Return float32, what the graph makes of a uint8 (N, H, W, 3) batch, N ≥ 1.
 
-        Raises: CapacityError, where there is no memory for it.
+        Threads may call at once. Raises: CapacityError, where there is no memory for it.
         """
         ...
 
