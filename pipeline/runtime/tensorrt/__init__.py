@@ -1,0 +1,1 @@
+"""Graphs on NVIDIA GPUs, direct on TensorRT. Start at engine.py; nothing here imports tensorrt or torch at load."""
