@@ -187,7 +187,10 @@ def _place(row: LabelRow) -> Place:
 
 
 def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
-    """Return, picture by picture with a mask, the Dice of cells and of nuclei, at the working scale."""
+    """Return, picture by picture with a mask, the Dice of cells and of nuclei, at the working scale.
+
+    Pictures whose mask shows no nucleus have no part in the latter. Raises: UsageError, where none has a mask.
+    """
     samples = [
         (at_scale(sample, ensemble.input.mpp_um), _place(row))
         for row in rows
@@ -197,27 +200,32 @@ def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[Memb
     ]
     if not samples:
         raise UsageError("There is no masked picture to compare on.", code="no-pictures")
-    agreements = [_dice(ensemble, sample) for sample, _ in samples]
-    folders = tuple(sample.folder for sample, _ in samples)
-    places = tuple(place for _, place in samples)
-    return tuple(
-        MemberValues(
-            measure,
-            folders,
-            places,
-            {name: np.array([one[name][index] for one in agreements]) for name in agreements[0]},
-        )
-        for index, measure in enumerate(("cell_dice", "nucleus_dice"))
+    cells, nuclei = zip(*(_dice(ensemble, sample) for sample, _ in samples), strict=True)
+    folders, places = [sample.folder for sample, _ in samples], [place for _, place in samples]
+    return _known("cell_dice", folders, places, cells), _known("nucleus_dice", folders, places, nuclei)
+
+
+def _known(
+    measure: str, folders: Sequence[str], places: Sequence[Place], dice: Sequence[Mapping[str, float]]
+) -> MemberValues:
+    """Leaves out pictures that tell nothing of the measure."""
+    chosen = [index for index, by_member in enumerate(dice) if by_member]
+    names = dice[chosen[0]] if chosen else ()
+    return MemberValues(
+        measure,
+        tuple(folders[index] for index in chosen),
+        tuple(places[index] for index in chosen),
+        {name: np.array([dice[index][name] for index in chosen]) for name in names},
     )
 
 
-def _dice(ensemble: Ensemble, sample: FieldSample) -> dict[str, tuple[float, float]]:
-    """By member and for the mean: Dice of cell and of nucleus; 1 where there is no nucleus."""
+def _dice(ensemble: Ensemble, sample: FieldSample) -> tuple[dict[str, float], dict[str, float]]:
+    """By member and for the mean: Dice of the cell, and of the nucleus where the mask shows one."""
     rgb, tissue = padded(sample.pixels, sample.tissue, PICTURE_STRIDE_PX)
     maps = {name: network(rgb[None])[0] for name, network in ensemble.members.items()}
     maps[MEAN] = np.mean(list(maps.values()), axis=0)
     overlaps = {name: tissue_overlaps(part, tissue) for name, part in maps.items()}
-    return {
-        name: (part.cell.dice, part.nucleus.dice if part.nucleus is not None else 1.0)
-        for name, part in overlaps.items()
-    }
+    return (
+        {name: part.cell.dice for name, part in overlaps.items()},
+        {name: part.nucleus.dice for name, part in overlaps.items() if part.nucleus is not None},
+    )

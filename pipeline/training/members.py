@@ -10,7 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
-from pipeline.training.intervals import Estimate, Place, estimate, group_weights, mean_of
+from pipeline.training.intervals import (
+    SEED,
+    Estimate,
+    Place,
+    Statistic,
+    Values,
+    Weights,
+    estimate,
+    group_weights,
+    mean_of,
+    ratio,
+)
 
 ItemValues = NDArray[np.float64]
 """float64 (N,): what each item contributes to a mean: 1 for a right answer, a Dice, …; more is better"""
@@ -52,46 +63,83 @@ class Comparison:
 
     measure: str
     data_set: str
+    seeds: int
+    """trainings that the figures are means over"""
     n: int
     groups: int
     members: tuple[MemberFigure, ...]
     mean: Estimate
-    best: str
-    """the member with the best figure on these very items, which flatters it"""
+    best: tuple[str, ...]
+    """of each seed, the member with the best figure on these very items, which flatters it"""
     difference: Estimate
-    """mean less best member"""
+    """mean less best member, of the same seed"""
     better: Verdict
 
 
-def compare(items: MemberValues) -> tuple[Comparison, ...]:
-    """Return the comparison by data set, and over all where there are several."""
-    folders = np.array(items.folders)
-    names = tuple(dict.fromkeys(items.folders))
+def compare(seeds: Sequence[MemberValues]) -> tuple[Comparison, ...]:
+    """Return the comparison by data set, and over all where there are several.
+
+    `seeds` are trainings that differ in their seed alone; figures are means over them. Several are drawn
+    with replacement as groups are, each independently of the other, so that the intervals tell what
+    another training on other groups might give; few seeds leave them too narrow.
+    Source: Owen 2007, Annals of Applied Statistics 1:386 (the pigeonhole bootstrap).
+
+    Raises: UsageError, where the seeds have other members, or were measured on other items.
+    """
+    _refuse_others(seeds)
+    folders = np.array(seeds[0].folders)
+    names = tuple(dict.fromkeys(seeds[0].folders))
     parts = [(name, np.flatnonzero(folders == name)) for name in names]
     if len(names) > 1:
         parts.append((ALL_SETS, np.arange(folders.size)))
-    return tuple(_comparison(items, data_set, chosen) for data_set, chosen in parts)
+    return tuple(_comparison(seeds, data_set, chosen) for data_set, chosen in parts)
 
 
-def _comparison(items: MemberValues, data_set: str, chosen: NDArray[np.int64]) -> Comparison:
-    places = [items.places[index] for index in chosen.tolist()]
+def _refuse_others(seeds: Sequence[MemberValues]) -> None:
+    first = seeds[0]
+    for other in seeds[1:]:
+        same_items = (other.places, other.folders) == (first.places, first.folders)
+        if not same_items or set(other.values) != set(first.values):
+            raise UsageError(
+                "The ensembles have other members, or saw other pictures; they are no seeds of one training.",
+                code="other-members",
+            )
+
+
+def _comparison(seeds: Sequence[MemberValues], data_set: str, chosen: NDArray[np.int64]) -> Comparison:
+    places = [seeds[0].places[index] for index in chosen.tolist()]
     weights = group_weights(places)
-    values = {name: part[chosen] for name, part in items.values.items()}
-    mean = values.pop(MEAN)
-    figures = tuple(MemberFigure(name, estimate(mean_of(part), weights)) for name, part in values.items())
-    best = max(values, key=lambda name: float(values[name].mean()))
-    difference = estimate(mean_of(mean - values[best]), weights)
+    members = [name for name in seeds[0].values if name != MEAN]
+    by_name = {name: np.stack([seed.values[name][chosen] for seed in seeds]) for name in (*members, MEAN)}
+    best = [max(members, key=lambda name: float(by_name[name][turn].mean())) for turn in range(len(seeds))]
+    beaten = np.stack([by_name[name][turn] for turn, name in enumerate(best)])
+    difference = estimate(_mean_over_seeds(by_name[MEAN] - beaten), weights)
     return Comparison(
-        measure=items.measure,
+        measure=seeds[0].measure,
         data_set=data_set,
+        seeds=len(seeds),
         n=len(places),
         groups=len(set(places)),
-        members=figures,
-        mean=estimate(mean_of(mean), weights),
-        best=best,
+        members=tuple(
+            MemberFigure(name, estimate(_mean_over_seeds(by_name[name]), weights)) for name in members
+        ),
+        mean=estimate(_mean_over_seeds(by_name[MEAN]), weights),
+        best=tuple(best),
         difference=difference,
         better=verdict_of(difference),
     )
+
+
+def _mean_over_seeds(values: NDArray[np.float64]) -> Statistic:
+    """Return the statistic of float64 (S, N), each seed's items: the mean over the items and drawn seeds."""
+    places = [Place("", str(seed)) for seed in range(len(values))]
+
+    def mean(weights: Weights) -> Values:
+        drawn = group_weights(places, len(weights) - 1, SEED + 1)
+        by_seed = np.stack([mean_of(one)(weights) for one in values], axis=1)
+        return ratio((drawn * by_seed).sum(axis=1), drawn.sum(axis=1))
+
+    return mean
 
 
 def verdict_of(difference: Estimate) -> Verdict:
@@ -101,24 +149,6 @@ def verdict_of(difference: Estimate) -> Verdict:
     if difference.high is not None and difference.high < 0:
         return Verdict.NO
     return Verdict.UNDECIDED
-
-
-def pooled(seeds: Sequence[MemberValues]) -> MemberValues:
-    """Return the values averaged over trainings that differ in their seed: item by item, member by member.
-
-    Raises: UsageError, where they have other members, or were measured on other items.
-    """
-    first = seeds[0]
-    for other in seeds[1:]:
-        if (other.places, other.folders) != (first.places, first.folders) or set(other.values) != set(
-            first.values
-        ):
-            raise UsageError(
-                "The ensembles have other members, or saw other pictures; they are no seeds of one training.",
-                code="other-members",
-            )
-    averaged = {name: np.mean([seed.values[name] for seed in seeds], axis=0) for name in first.values}
-    return MemberValues(first.measure, first.folders, first.places, averaged)
 
 
 def by_measure(ensembles: Sequence[Sequence[MemberValues]]) -> Iterator[tuple[MemberValues, ...]]:

@@ -20,7 +20,7 @@ from pipeline.training.member_runs import (
     rows_of,
     segmenter_values,
 )
-from pipeline.training.members import Comparison, MemberValues, by_measure, compare, pooled
+from pipeline.training.members import Comparison, MemberValues, by_measure, compare
 from pipeline.training.tables import LabelRow
 from worker.cli.evaluation_tables import with_interval
 
@@ -53,7 +53,7 @@ def compare_and_print(
         *_told(ensembles.segmenters, rows, segmenter_values),
     ]
     if console is None:
-        typer.echo(json.dumps([asdict(part) for part in told], indent=1))
+        typer.echo(json.dumps([asdict(part) for part in told], indent=1, allow_nan=False))
         return
     for measure in dict.fromkeys(part.comparison.measure for part in told):
         console.print(_table(measure, [part for part in told if part.comparison.measure == measure]))
@@ -69,9 +69,9 @@ def _told(
     told: list[Told] = []
     for seeds in by_measure([values(ensemble, rows) for ensemble in ensembles]):
         for number, seed in enumerate(seeds, start=1):
-            told += [Told(str(number), comparison) for comparison in compare(seed)]
+            told += [Told(str(number), comparison) for comparison in compare((seed,))]
         if len(seeds) > 1:
-            told += [Told(ALL_SEEDS, comparison) for comparison in compare(pooled(seeds))]
+            told += [Told(ALL_SEEDS, comparison) for comparison in compare(seeds)]
     return told
 
 
