@@ -9,12 +9,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from math import lcm
 
 from pipeline.errors import DeploymentError
-from pipeline.manifest_fields import Fields, Json, as_text, broken
+from pipeline.manifest_fields import Fields, Json, as_file_name, as_text, broken
+from pipeline.manifest_int8 import Int8Entry, Precision, StoredGraph, int8_of
 from pipeline.spec import PipelineSpec
 
 FILE_NAME = "manifest.json"
@@ -43,6 +44,14 @@ class MemberEntry:
     """of the recipe's text"""
     weights_sha256: str
     """of the trained tensors, as `pipeline.training.loop.weights_digest` counts it"""
+    int8: Int8Entry | None = field(default=None, kw_only=True)
+    """None where it was never tried"""
+
+    def stored(self, precision: Precision) -> StoredGraph:
+        """Return the file that is asked for this precision: that of FP32 where there is none of INT8."""
+        if precision is Precision.INT8 and self.int8 is not None and self.int8.file and self.int8.sha256:
+            return StoredGraph(self.int8.file, self.int8.sha256, Precision.INT8)
+        return StoredGraph(self.file, self.sha256, Precision.FP32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,25 +181,38 @@ class BundleManifest:
         """Return the step that suits every segmenter of a profile. Raises: as `segmenters`."""
         return lcm(*(member.stride_px for member in self.segmenters(profile)))
 
-    def digest_of(self, profile: Profile) -> str:
-        """Hex sha256 over what decides a profile's results: classes, inputs, thresholds, and its networks.
+    def digest_of(self, profile: Profile, precision: Precision = Precision.FP32) -> str:
+        """Hex sha256 over what decides a profile's results: classes, inputs, thresholds, the files asked.
 
         Raises: as `segmenters`.
         """
         identity: Json = {
             "classes": list(self.classes),
             "working_mpp_um": self.segmenter.working_mpp_um,
-            "segmenters": [[member.sha256, member.stride_px] for member in self.segmenters(profile)],
+            "segmenters": [
+                [member.stored(precision).sha256, member.stride_px] for member in self.segmenters(profile)
+            ],
             "crop": [self.classifier.crop_px, self.classifier.crop_mpp_um],
-            "classifiers": [member.sha256 for member in self.classifier.members],
+            "classifiers": [member.stored(precision).sha256 for member in self.classifier.members],
             "thresholds": None if self.thresholds is None else _plain(asdict(self.thresholds)),
         }
         return _sha256(identity)
 
     @property
     def digest(self) -> str:
-        """Hex sha256 over what decides the results of all profiles."""
-        return _sha256({entry.profile: self.digest_of(entry.profile) for entry in self.segmenter.profiles})
+        """Hex sha256 over what decides the results of all profiles in every precision that there is."""
+        whole: dict[str, Json] = {}
+        for entry in self.segmenter.profiles:
+            whole[entry.profile] = self.digest_of(entry.profile)
+            int8 = self.digest_of(entry.profile, Precision.INT8)
+            if int8 != whole[entry.profile]:
+                whole[f"{entry.profile} {Precision.INT8}"] = int8
+        return _sha256(whole)
+
+    @property
+    def members(self) -> tuple[MemberEntry, ...]:
+        """Every network: segmenters, then classifiers."""
+        return (*self.segmenter.members, *self.classifier.members)
 
     @property
     def spec(self) -> PipelineSpec:
@@ -251,7 +273,7 @@ class BundleManifest:
 
 def _segmenter(entry: Fields) -> SegmenterEntry:
     members = tuple(
-        SegmenterMember(*_member(member), stride_px=member.whole("stride_px"))
+        SegmenterMember(*_member(member), stride_px=member.whole("stride_px"), int8=int8_of(member))
         for member in entry.entries("members")
     )
     profiles = tuple(
@@ -271,7 +293,9 @@ def _segmenter(entry: Fields) -> SegmenterEntry:
 
 
 def _classifier(entry: Fields) -> ClassifierEntry:
-    members = tuple(MemberEntry(*_member(member)) for member in entry.entries("members"))
+    members = tuple(
+        MemberEntry(*_member(member), int8=int8_of(member)) for member in entry.entries("members")
+    )
     _check_names([member.name for member in members], "classifier")
     return ClassifierEntry(entry.whole("crop_px"), entry.number("crop_mpp_um"), entry.whole("views"), members)
 
@@ -279,7 +303,7 @@ def _classifier(entry: Fields) -> ClassifierEntry:
 def _member(entry: Fields) -> tuple[str, str, str, int, str, str]:
     return (
         entry.text("name"),
-        _file_name(entry.text("file")),
+        as_file_name(entry.text("file")),
         entry.text("sha256"),
         entry.whole("parameters"),
         entry.text("recipe_sha256"),
@@ -326,12 +350,6 @@ def _pair(item: Json) -> tuple[str, str]:
     if not isinstance(item, list) or len(item) != 2:
         raise broken("has no pair of names in software")
     return as_text(item[0]), as_text(item[1])
-
-
-def _file_name(value: str) -> str:
-    if not value or "/" in value or "\\" in value or value.startswith("."):
-        raise broken("names a file outside its own folder")
-    return value
 
 
 def _sha256(identity: Json) -> str:

@@ -57,6 +57,11 @@ class Fields:
     def fields(self, key: str) -> Fields:
         return Fields(key, self._get(key))
 
+    def fields_if_any(self, key: str) -> Fields | None:
+        """Return the object; None where it is null, or where a manifest older than `key` lacks it."""
+        value = self._values.get(key)
+        return None if value is None else Fields(key, value)
+
     def entries(self, key: str) -> list[Fields]:
         return [Fields(key, item) for item in self.items(key)]
 
@@ -65,6 +70,13 @@ def as_text(value: Json) -> str:
     """Return the text. Raises: DeploymentError, where the value is none."""
     if not isinstance(value, str):
         raise broken("has no text where one belongs")
+    return value
+
+
+def as_file_name(value: str) -> str:
+    """Return the name of a file in the bundle's own folder. Raises: DeploymentError, where it is none."""
+    if not value or "/" in value or "\\" in value or value.startswith("."):
+        raise broken("names a file outside its own folder")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 
@@ -16,14 +16,15 @@ from pipeline.report import geojson_gz
 from pipeline.run import Execution, Models, analyse_slide
 from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
 from pipeline.runtime.bundle import Bundle, load_bundle
-from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
+from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
+from pipeline.runtime.machine import Asked, available_cores, parallelism
 from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import DecodeLimits, open_slide
 from pipeline.spec import PipelineSpec
 from worker.settings import LocalSettings
 from worker.stopwatch import Stopwatch
 
-READ_AHEAD = 4
 CHUNK_BYTES = 1 << 20
 
 
@@ -45,6 +46,8 @@ class Analyst:
     spec: PipelineSpec
     limits: DecodeLimits
     engine: str
+    """which ran, and why it was taken"""
+    read_ahead: int
 
     @contextmanager
     def open(self, path: Path) -> Iterator[SlideReader]:
@@ -58,7 +61,7 @@ class Analyst:
 
     def analyse(self, reader: SlideReader, scan_digest: str, watch: Stopwatch) -> SlideResult:
         """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
-        execution = Execution(watch, prefetch(READ_AHEAD))
+        execution = Execution(watch, prefetch(self.read_ahead))
         analysis = analyse_slide(reader, self.models, self.spec, execution)
         return SlideResult(
             analysis,
@@ -76,11 +79,14 @@ class Analyst:
 def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
     """Return an analyst with the networks loaded; they are closed at the end.
 
-    Raises: DeploymentError, where the bundle does not fit.
+    Raises: DeploymentError, where the bundle does not fit, or the engine lacks something.
     """
-    bundle = load_bundle(settings.bundle, settings.profile)
-    segmenter, classifier = OnnxSegmenter(bundle), OnnxClassifier(bundle)
+    means = means_of(settings)
+    choice = choose_engine(settings.engine, means)
+    bundle = replace(load_bundle(settings.bundle, settings.profile), precision=choice.precision)
     with (
+        GraphSegmenter(bundle, choice.opener) as segmenter,
+        GraphClassifier(bundle, choice.opener) as classifier,
         BatchedSegmenter(segmenter) as batched_segmenter,
         BatchedClassifier(classifier) as batched_classifier,
     ):
@@ -91,8 +97,15 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
             limits=DecodeLimits(
                 max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes
             ),
-            engine=segmenter.engine,
+            engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
+            read_ahead=means.parallelism.read_ahead,
         )
+
+
+def means_of(settings: LocalSettings) -> Means:
+    """Return what an engine may use: what was set, and what follows from this machine."""
+    asked = Asked(settings.threads, settings.streams, settings.read_ahead)
+    return Means(parallelism(available_cores(), asked), settings.plans_dir)
 
 
 def digest_of(path: Path) -> str:

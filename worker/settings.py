@@ -15,11 +15,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from pipeline.errors import LeukoflowError, UsageError
 from pipeline.manifest import Profile
+from pipeline.runtime.engine import EngineName
 from worker.identity import KeyPattern
 
 PREFIX = "LEUKOFLOW_"
 FILE_SUFFIX = "_FILE"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"
+
+_DEFAULTS_IN_WORDS = {
+    "spool_dir": "the system's folder for temporary files",
+    "plans_dir": "`~/.cache/leukoflow/plans`",
+}
 
 Value = str | int | float | bool | Path | None
 Loaded = TypeVar("Loaded", bound="LocalSettings")
@@ -42,6 +48,34 @@ class LocalSettings(BaseSettings):
     profile: Profile = Field(
         default=Profile.FAST,
         description="which of its segmenters are asked: `fast`, the light one; `accurate`, the mean of three",
+    )
+    engine: EngineName = Field(
+        default=EngineName.AUTO,
+        description="what runs the networks: `tensorrt`, `openvino`, `onnxruntime`; `auto`: TensorRT where a "
+        "GPU and its libraries are, else OpenVINO",
+    )
+    threads: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="threads that the networks compute with; empty: one for each core that may be used",
+    )
+    streams: int | None = Field(
+        default=None,
+        ge=1,
+        le=64,
+        description="parts of a batch that OpenVINO computes at once; empty: one for each thread, 8 at most",
+    )
+    read_ahead: int | None = Field(
+        default=None,
+        ge=1,
+        le=1024,
+        description="tiles of a scan that are read before they are asked for; empty: two for each stream, at "
+        "least 4",
+    )
+    plans_dir: Path = Field(
+        default=Path.home() / ".cache" / "leukoflow" / "plans",
+        description="folder for what TensorRT builds of the networks; nobody else may write to it",
     )
     max_file_bytes: int = Field(
         default=20 * 2**30, ge=1, description="bytes of the largest scan that is read"
@@ -251,8 +285,8 @@ def _load(kind: type[Loaded], overrides: Mapping[str, Value]) -> Loaded:
 def _default(name: str, field: FieldInfo) -> str:
     if field.is_required():
         return "required"
-    if name == "spool_dir":
-        return "the system's folder for temporary files"
+    if name in _DEFAULTS_IN_WORDS:
+        return _DEFAULTS_IN_WORDS[name]
     if field.default is None:
         return ""
     return f"`{str(field.default).lower() if field.annotation is bool else field.default}`"

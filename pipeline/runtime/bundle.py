@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.errors import DeploymentError
+from pipeline.geometry import Size
 from pipeline.manifest import FILE_NAME, BundleManifest, MemberEntry, Profile
+from pipeline.manifest_int8 import Precision, StoredGraph
+from pipeline.runtime.engine import GraphFile
 from pipeline.runtime.opset import opset_of
 from pipeline.taxonomy import LEAVES
 
@@ -16,11 +19,12 @@ SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-2"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A verified bundle, and which of its profiles is in use."""
+    """A verified bundle, and which of its profiles and precisions is in use."""
 
     folder: Path
     manifest: BundleManifest
     profile: Profile
+    precision: Precision = Precision.FP32
 
     @property
     def name(self) -> str:
@@ -29,8 +33,8 @@ class Bundle:
 
     @property
     def digest(self) -> str:
-        """Of what decides the results of the profile in use."""
-        return self.manifest.digest_of(self.profile)
+        """Of what decides the results of the profile and the precision in use."""
+        return self.manifest.digest_of(self.profile, self.precision)
 
     @property
     def stride_px(self) -> int:
@@ -38,12 +42,34 @@ class Bundle:
         return self.manifest.stride_px(self.profile)
 
     def file_of(self, member: MemberEntry) -> Path:
-        """Return the ONNX file of a network."""
+        """Return the ONNX file of a network as it was trained, in floats."""
         return self.folder / member.file
+
+    @property
+    def segmenter_graphs(self) -> tuple[GraphFile, ...]:
+        """The graphs of the profile's segmenters, in the order in which they are asked."""
+        return tuple(
+            self._graph(member.stored(self.precision), None, member.stride_px)
+            for member in self.manifest.segmenters(self.profile)
+        )
+
+    @property
+    def classifier_graphs(self) -> tuple[GraphFile, ...]:
+        """The graphs of the classifiers."""
+        crop_px = Size(self.manifest.classifier.crop_px, self.manifest.classifier.crop_px)
+        return tuple(
+            self._graph(member.stored(self.precision), crop_px, 1)
+            for member in self.manifest.classifier.members
+        )
+
+    def _graph(self, stored: StoredGraph, fixed_px: Size | None, stride_px: int) -> GraphFile:
+        return GraphFile(self.folder / stored.file, stored.precision, fixed_px, stride_px)
 
 
 def load_bundle(folder: Path | None = None, profile: Profile = Profile.FAST) -> Bundle:
     """Return the bundle in `folder`, or the shipped one, with every file of every profile verified.
+
+    It is to be run in floats; `dataclasses.replace` its precision for what an engine asks else.
 
     Raises: DeploymentError: manifest missing or broken, a profile that it lacks, a file missing or with
     another digest, other classes than `taxonomy.LEAVES`, another opset than the manifest's.
@@ -57,8 +83,9 @@ def load_bundle(folder: Path | None = None, profile: Profile = Profile.FAST) -> 
     manifest.segmenters(profile)
     bundle = Bundle(place, manifest, profile)
     _check_classes(manifest)
-    for member in (*manifest.segmenter.members, *manifest.classifier.members):
-        _check_file(bundle.file_of(member), member.sha256, manifest.opset)
+    stored = {member.stored(precision) for member in manifest.members for precision in Precision}
+    for graph in sorted(stored, key=lambda graph: graph.file):
+        _check_file(place / graph.file, graph.sha256, manifest.opset)
     return bundle
 
 

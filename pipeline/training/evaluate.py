@@ -13,7 +13,9 @@ from pipeline.domain import Probabilities
 from pipeline.manifest import BundleManifest
 from pipeline.ports import Classifier, Segmenter
 from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
+from pipeline.runtime.machine import available_cores
+from pipeline.runtime.onnx_engine import onnx_runtime
 from pipeline.taxonomy import GROUPS, LEAVES, group_of
 from pipeline.training.classifying import plain_crop
 from pipeline.training.metrics import Confusion, confusion
@@ -109,13 +111,14 @@ def evaluate_bundle(bundle_dir: Path, data_root: Path) -> BundleReport:
         for row in read_table(data_root, source_of(entry.folder))
         if row.split is Split.VAL
     ]
-    segmenter, classifier = OnnxSegmenter(bundle), OnnxClassifier(bundle)
-    crops = tuple(crop_samples(rows, classifier.crop_px.width, classifier.crop_mpp_um))
-    return BundleReport(
-        bundle_digest=bundle.manifest.digest,
-        classification=tuple(_classification(crops, _opinions(bundle.manifest, classifier, crops))),
-        segmentation=tuple(_segmentation(segmenter, bundle.manifest.segmenter.working_mpp_um, rows)),
-    )
+    opener = onnx_runtime(available_cores())
+    with GraphSegmenter(bundle, opener) as segmenter, GraphClassifier(bundle, opener) as classifier:
+        crops = tuple(crop_samples(rows, classifier.crop_px.width, classifier.crop_mpp_um))
+        return BundleReport(
+            bundle_digest=bundle.manifest.digest,
+            classification=tuple(_classification(crops, _opinions(bundle.manifest, classifier, crops))),
+            segmentation=tuple(_segmentation(segmenter, bundle.manifest.segmenter.working_mpp_um, rows)),
+        )
 
 
 def _opinions(

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
 from pipeline.manifest import INPUT_NAME, OUTPUT_NAME
-from pipeline.runtime.onnx_engine import OnnxGraph, available_threads
+from pipeline.runtime.machine import available_cores
+from pipeline.runtime.onnx_engine import OnnxRuntimeEngine
 
 OPSET = 20
 PARITY = 1e-4
@@ -162,7 +163,7 @@ def check_parity(whole: nn.Module, shape: ExportShape, file: Path, allowed: floa
 
     Raises: DeploymentError, where it is more than `allowed`.
     """
-    graph = OnnxGraph(file, available_threads())
+    graph = OnnxRuntimeEngine(file, available_cores())
     rng = np.random.default_rng(_SEED)
     worst = 0.0
     for count, extra in ((1, 0), (3, 1)):

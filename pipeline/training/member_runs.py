@@ -14,7 +14,8 @@ from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import UsageError
 from pipeline.manifest import FILE_NAME
 from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.onnx_engine import OnnxGraph, available_threads
+from pipeline.runtime.machine import available_cores
+from pipeline.runtime.onnx_engine import OnnxRuntimeEngine
 from pipeline.taxonomy import GROUPS, LEAVES, group_of
 from pipeline.training.bundle import recipe_of, trained_members, trained_segmenter
 from pipeline.training.classifying import plain_crop
@@ -127,7 +128,7 @@ def _torch(network: nn.Module) -> Network:
 
 
 def _onnx(file: Path) -> Network:
-    return OnnxGraph(file, available_threads()).run
+    return OnnxRuntimeEngine(file, available_cores()).run
 
 
 def rows_of(ensembles: Iterable[Ensemble], data_root: Path, folders: Sequence[str]) -> list[LabelRow]:
@@ -189,7 +190,8 @@ def _place(row: LabelRow) -> Place:
 def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
     """Return, picture by picture with a mask, the Dice of cells and of nuclei, at the working scale.
 
-    Pictures whose mask shows no nucleus have no part in the latter. Raises: UsageError, where none has a mask.
+    Pictures whose mask shows no nucleus have no part in the latter. Raises: UsageError, where no picture
+    has a mask.
     """
     samples = [
         (at_scale(sample, ensemble.input.mpp_um), _place(row))

@@ -24,10 +24,12 @@ from pipeline.manifest import FILE_NAME, BundleManifest, Profile
 from pipeline.ports import Classifier, Segmenter
 from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
 from pipeline.runtime.bundle import Bundle, load_bundle
-from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter
+from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
+from pipeline.runtime.onnx_engine import onnx_runtime
 from pipeline.taxonomy import LEAVES
 from tests.contract import tiny_bundle
 
+ENGINE = onnx_runtime(threads=1)
 TOLERANCE = 1e-5
 
 
@@ -45,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.fixture(scope="module", params=["direct", "batched"])
 def segmenter(request: pytest.FixtureRequest, bundle: Bundle, profile: Profile) -> Iterator[Segmenter]:
-    direct = OnnxSegmenter(replace(bundle, profile=profile), threads=1)
+    direct = GraphSegmenter(replace(bundle, profile=profile), ENGINE)
     if request.param == "direct":
         yield direct
     else:
@@ -55,7 +57,7 @@ def segmenter(request: pytest.FixtureRequest, bundle: Bundle, profile: Profile) 
 
 @pytest.fixture(scope="module", params=["direct", "batched"])
 def classifier(request: pytest.FixtureRequest, bundle: Bundle) -> Iterator[Classifier]:
-    direct = OnnxClassifier(bundle, threads=1)
+    direct = GraphClassifier(bundle, ENGINE)
     if request.param == "direct":
         yield direct
     else:
@@ -137,14 +139,14 @@ def test_what_the_manifest_says_is_passed_on(
 
 
 def test_the_engine_names_itself(bundle: Bundle) -> None:
-    name, number, _ = OnnxSegmenter(bundle, threads=1).engine.split()
-    assert name == "onnxruntime"
-    assert number[0].isdigit()
+    (identity,) = GraphSegmenter(bundle, ENGINE).identities
+    assert (identity.name, identity.device, identity.precision) == ("onnxruntime", "CPU", "fp32")
+    assert identity.version[0].isdigit()
 
 
 def _fails(folder: Path) -> DeploymentError:
     with pytest.raises(DeploymentError) as caught:
-        OnnxClassifier(load_bundle(folder), threads=1), OnnxSegmenter(load_bundle(folder), threads=1)
+        GraphClassifier(load_bundle(folder), ENGINE), GraphSegmenter(load_bundle(folder), ENGINE)
     assert "\n" not in caught.value.sentence
     return caught.value
 
@@ -262,7 +264,7 @@ def test_a_file_that_is_no_graph(fresh: tuple[Path, BundleManifest]) -> None:
 
 def test_the_shipped_bundle_opens() -> None:
     shipped = load_bundle()
-    segmenter, classifier = OnnxSegmenter(shipped, threads=1), OnnxClassifier(shipped, threads=1)
+    segmenter, classifier = GraphSegmenter(shipped, ENGINE), GraphClassifier(shipped, ENGINE)
     side = 4 * segmenter.stride_px
     assert segmenter.segment(_pictures(0, 2, side, side)).shape == (2, 3, side, side)
     crops = _pictures(0, 2, classifier.crop_px.height, classifier.crop_px.width)
@@ -275,9 +277,10 @@ from pathlib import Path
 import numpy as np
 from pipeline.errors import CapacityError
 from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.onnx_engine import OnnxSegmenter
+from pipeline.runtime.graphs import GraphSegmenter
+from pipeline.runtime.onnx_engine import onnx_runtime
 
-segmenter = OnnxSegmenter(load_bundle(Path(sys.argv[1])), threads=1)
+segmenter = GraphSegmenter(load_bundle(Path(sys.argv[1])), onnx_runtime(1))
 large, small = np.zeros((1, 4096, 4096, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit_bytes = pages * resource.getpagesize() + 100 * 2**20

@@ -14,6 +14,7 @@ from pipeline.domain import Cell, SlideAnalysis
 from pipeline.geometry import Rect
 from pipeline.manifest import Profile
 from pipeline.runtime.bundle import SHIPPED
+from pipeline.runtime.engine import EngineName
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from pipeline.taxonomy import group_of, leaves_of
@@ -68,8 +69,9 @@ class Golden:
 
 @contextmanager
 def shipped_analyst() -> Iterator[Analyst]:
-    """Return the shipped bundle, fast profile, whatever the environment says."""
-    with open_analyst(load_local_settings(bundle=SHIPPED, profile=Profile.FAST)) as analyst:
+    """Return the shipped bundle, fast profile, on the engine of the expected answers, whatever is set."""
+    settings = load_local_settings(bundle=SHIPPED, profile=Profile.FAST, engine=EngineName.ONNXRUNTIME)
+    with open_analyst(settings) as analyst:
         yield analyst
 
 

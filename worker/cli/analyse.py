@@ -18,7 +18,7 @@ from pipeline.errors import InputError, UsageError
 from pipeline.pictures import overview_picture, png
 from pipeline.report import JsonObject, geojson_gz, slide_document
 from worker.analyst import Analyst, digest_of
-from worker.cli.bundles import ProfileOption, asked_analyst
+from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.submit import made_folder, scan_files
 from worker.cli.tables import differential_table
 from worker.stopwatch import Stopwatch
@@ -44,6 +44,7 @@ def analyse(
     overlay: Annotated[Path | None, typer.Option(help="Folder for pictures with the cells outlined.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of another model bundle.")] = None,
     profile: ProfileOption = None,
+    engine: EngineOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Scans in flight at once.")] = 2,
 ) -> None:
     """Analyse local files and print their differentials; exit code 2 where a file could not be read."""
@@ -58,7 +59,7 @@ def analyse(
             code="same_name",
         )
     unreadable = 0
-    with asked_analyst(bundle, profile) as analyst:
+    with asked_analyst(bundle, profile, engine) as analyst:
         answers = in_order(lambda path: _answer(analyst, path, output), files, jobs)
         for path, answer in zip(files, answers, strict=True):
             unreadable += isinstance(answer, InputError)

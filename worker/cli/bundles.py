@@ -12,6 +12,7 @@ import typer
 from pipeline.errors import DeploymentError, UsageError
 from pipeline.manifest import Profile
 from pipeline.runtime.bundle import Bundle, load_bundle
+from pipeline.runtime.engine import EngineName
 from worker.analyst import Analyst, open_analyst
 from worker.settings import LocalSettings, load_local_settings
 
@@ -21,19 +22,34 @@ ProfileOption = Annotated[
 ]
 
 
-def asked_settings(bundle: Path | None, profile: Profile | None) -> LocalSettings:
+EngineOption = Annotated[
+    EngineName | None,
+    typer.Option(help="What runs the networks; none: LEUKOFLOW_ENGINE, and without it what suits here."),
+]
+
+
+def asked_settings(
+    bundle: Path | None, profile: Profile | None, engine: EngineName | None = None
+) -> LocalSettings:
     """Return the settings of the environment, with what was given on the command line before them."""
-    given = {"bundle": bundle, "profile": profile}
+    given = {"bundle": bundle, "profile": profile, "engine": engine}
     return load_local_settings(**{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager
-def asked_analyst(bundle: Path | None, profile: Profile | None) -> Iterator[Analyst]:
-    """Return an open analyst, as `open_analyst`. Raises: UsageError, where the bundle does not fit."""
+def asked_analyst(
+    bundle: Path | None, profile: Profile | None, engine: EngineName | None = None
+) -> Iterator[Analyst]:
+    """Return an open analyst, as `open_analyst`.
+
+    Raises: UsageError, where the bundle does not fit; DeploymentError, where the engine lacks something.
+    """
     with ExitStack() as stack:
         try:
-            analyst = stack.enter_context(open_analyst(asked_settings(bundle, profile)))
+            analyst = stack.enter_context(open_analyst(asked_settings(bundle, profile, engine)))
         except DeploymentError as error:
+            if not error.code.startswith("bundle"):
+                raise
             raise _mistake(error) from error
         yield analyst
 

@@ -19,7 +19,7 @@ from pipeline.training.sources import known_source, learnt_patients
 from pipeline.training.tables import LabelRow, Split, read_table
 from worker.analyst import Analyst, digest_of
 from worker.cli.analyse import in_order
-from worker.cli.bundles import ProfileOption, asked_analyst
+from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.evaluation_tables import print_evaluation
 from worker.cli.training import DataRoot, require_training_extra
 from worker.stopwatch import Stopwatch
@@ -55,6 +55,7 @@ def evaluate(
     data: DataRoot,
     bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; none: the shipped one.")] = None,
     profile: ProfileOption = None,
+    engine: EngineOption = None,
     split: Annotated[
         Part, typer.Option(help="`all`: every picture of sets that the bundle never saw.")
     ] = Part.VAL,
@@ -79,13 +80,13 @@ def evaluate(
     choice = Choice(data, split, tuple(set_ or ()), limit)
     console = Console(stderr=as_json, markup=False)
     if members:
-        _refuse_unused(bundle=bundle, profile=profile, save=save, limit=limit)
+        _refuse_unused(bundle=bundle, profile=profile, engine=engine, save=save, limit=limit)
         require_training_extra()
         from worker.cli.member_tables import compare_and_print
 
         compare_and_print(tuple(members), choice.data, choice.folders, console if not as_json else None)
         return
-    with asked_analyst(bundle, profile) as analyst:
+    with asked_analyst(bundle, profile, engine) as analyst:
         evaluation = measured(analyst, choice, console)
     document = render_evaluation(evaluation)
     if save is not None:

@@ -25,7 +25,7 @@ from pipeline.synth.spec import SmearSpec
 from pipeline.training.calibration import ScoredCells, choose_with_disagreement
 from pipeline.training.evaluation_file import read_evaluation
 from pipeline.training.set_report import scored_cells
-from worker.analyst import READ_AHEAD, Analyst
+from worker.analyst import Analyst
 from worker.cli.bundles import asked_analyst, asked_bundle
 from worker.cli.submit import made_folder
 from worker.cli.synth import write_slide
@@ -122,7 +122,8 @@ def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
     """CPU seconds a cell and a megapixel of one analysis."""
     watch = CpuWatch()
     with analyst.open(slide) as reader:
-        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, prefetch(READ_AHEAD)))
+        execution = Execution(watch, prefetch(analyst.read_ahead))
+        analysis = analyse_slide(reader, analyst.models, analyst.spec, execution)
     if not analysis.cells:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"

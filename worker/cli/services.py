@@ -13,6 +13,7 @@ from db.database import Database
 from db.schema import require_current, upgrade
 from worker import logs
 from worker.broker import CeleryQueue, make_app
+from worker.cli.bundles import EngineOption
 from worker.embedded import EmbeddedSet, FixedPorts
 from worker.object_store import open_object_store
 from worker.processes import running_leukoflow
@@ -45,9 +46,9 @@ def watch() -> None:
         watcher.run(_stop_event())
 
 
-def worker() -> None:
+def worker(engine: EngineOption = None) -> None:
     """Analyse scans. Start as many as there are machines; SIGTERM lets the running scans finish."""
-    settings = load_settings()
+    settings = load_settings() if engine is None else load_settings(engine=engine)
     logs.configure(settings.log_level)
     raise typer.Exit(run_worker(settings))
 

@@ -17,7 +17,8 @@ from pipeline.errors import UsageError  # noqa: E402
 from pipeline.manifest import BundleManifest, Profile  # noqa: E402
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.runtime.bundle import load_bundle  # noqa: E402
-from pipeline.runtime.onnx_engine import OnnxClassifier, OnnxSegmenter  # noqa: E402
+from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter  # noqa: E402
+from pipeline.runtime.onnx_engine import onnx_runtime  # noqa: E402
 from pipeline.training.bundle import BundleName, Making, Runs, write_bundle  # noqa: E402
 from pipeline.training.loop import weights_digest  # noqa: E402
 from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
@@ -89,12 +90,14 @@ def test_each_network_names_its_recipe_and_its_weights(made: tuple[Path, BundleM
 def test_both_profiles_run_and_differ(made: tuple[Path, BundleManifest]) -> None:
     folder, _ = made
     batch = np.random.default_rng(0).integers(0, 256, (2, 64, 96, 3), dtype=np.uint8)
-    answers = [OnnxSegmenter(load_bundle(folder, profile), 1).segment(batch) for profile in Profile]
+    answers = [
+        GraphSegmenter(load_bundle(folder, profile), onnx_runtime(1)).segment(batch) for profile in Profile
+    ]
     for answer in answers:
         assert answer.shape == (2, 3, 64, 96)
         assert np.allclose(answer.sum(axis=1), 1, atol=1e-4)
     assert not np.allclose(*answers, atol=1e-3)
-    classifier = OnnxClassifier(load_bundle(folder), 1)
+    classifier = GraphClassifier(load_bundle(folder), onnx_runtime(1))
     crops = batch[:, :32, :32]
     assert np.allclose(classifier.classify(crops), classifier.classify(crops[:, :, ::-1]), atol=1e-4)
 

@@ -15,7 +15,7 @@ import onnx  # noqa: E402
 from pipeline.errors import DeploymentError  # noqa: E402
 from pipeline.networks.cenet import CENet  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
-from pipeline.runtime.onnx_engine import OnnxGraph  # noqa: E402
+from pipeline.runtime.onnx_engine import OnnxRuntimeEngine  # noqa: E402
 from pipeline.training.bundle import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export import (  # noqa: E402
     OPSET,
@@ -54,7 +54,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[_TinyUNet, Path]
 
 def test_the_file_takes_bytes_of_any_size_and_gives_probabilities(exported: tuple[_TinyUNet, Path]) -> None:
     batch = np.random.default_rng(0).integers(0, 256, (5, 24, 40, 3), dtype=np.uint8)
-    out = OnnxGraph(exported[1], 1).run(batch)
+    out = OnnxRuntimeEngine(exported[1], 1).run(batch)
     assert out.shape == (5, 3, 24, 40)
     assert out.dtype == np.float32
     assert np.allclose(out.sum(axis=1), 1.0, atol=1e-5)
@@ -92,7 +92,7 @@ def test_views_are_averaged_inside_the_file(views: int, tmp_path: Path) -> None:
     with torch.inference_mode():
         shares = [(network(view) / temperature).softmax(dim=1) for view in seen]
     expected = torch.stack(shares).mean(dim=0).numpy()
-    given = OnnxGraph(file, 1).run(rgb.numpy())
+    given = OnnxRuntimeEngine(file, 1).run(rgb.numpy())
     assert np.abs(given - shares[0].numpy()).max() > 0.01
     assert np.allclose(given, expected, atol=PARITY)
 
@@ -111,7 +111,7 @@ def test_weights_stored_as_float16_give_the_same_tissues(
         onnx.TensorProto.FLOAT
     }
     pictures = _two_tone(8)
-    expected, given = (OnnxGraph(file, 1).run(pictures) for file in (whole, halved))
+    expected, given = (OnnxRuntimeEngine(file, 1).run(pictures) for file in (whole, halved))
     assert np.unique(expected.argmax(axis=1)).size > 1
     agreement = _dice(given.argmax(axis=1) == 2, expected.argmax(axis=1) == 2)
     assert (given.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.998

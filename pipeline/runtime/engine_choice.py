@@ -1,0 +1,100 @@
+"""Which engine runs a bundle's graphs here, and why: nothing is replaced in silence."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.errors import DeploymentError
+from pipeline.geometry import Size
+from pipeline.manifest_int8 import Precision
+from pipeline.runtime.batcher import CROPS_AT_ONCE, TILES_AT_ONCE
+from pipeline.runtime.engine import Engine, EngineIdentity, EngineName, GraphFile, Opener
+from pipeline.runtime.graphs import PIXELS_AT_ONCE
+from pipeline.runtime.machine import Parallelism
+from pipeline.runtime.onnx_engine import onnx_runtime
+from pipeline.runtime.tensorrt.engine import PlanRequest, require_tensorrt
+from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt, what_is_missing
+from pipeline.runtime.tensorrt.shapes import BatchShape, ShapeProfile, squares
+from pipeline.spec import PipelineSpec
+
+ASKED = "asked for"
+
+
+@dataclass(frozen=True, slots=True)
+class EngineChoice:
+    """What opens the graphs, which of a bundle's files it is given, and why it was taken."""
+
+    name: EngineName
+    why: str
+    precision: Precision
+    opener: Opener
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What an engine may use of the machine."""
+
+    parallelism: Parallelism
+    plans: Path
+    """folder where TensorRT keeps its plans between starts"""
+
+
+def choose_engine(asked: EngineName, means: Means) -> EngineChoice:
+    """Return the engine that was asked for; with `auto` the one that suits the machine.
+
+    Raises: DeploymentError, which names what is missing for the engine.
+    """
+    if asked is not EngineName.AUTO:
+        return _chosen(asked, ASKED, means)
+    missing = what_is_missing()
+    if missing is None:
+        return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", means)
+    return _chosen(EngineName.OPENVINO, f"auto: {missing}", means)
+
+
+def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:
+    """Return what log and provenance say: each engine that runs a graph, once, and why it was taken."""
+    names = dict.fromkeys(str(identity) for identity in ran)
+    return f"{' + '.join(names)} ({choice.why})"
+
+
+def _chosen(name: EngineName, why: str, means: Means) -> EngineChoice:
+    if name is EngineName.TENSORRT:
+        return EngineChoice(name, why, Precision.FP32, _tensorrt(means))
+    if name is EngineName.OPENVINO:
+        return EngineChoice(name, why, Precision.INT8, _openvino(means))
+    return EngineChoice(name, why, Precision.FP32, onnx_runtime(means.parallelism.threads))
+
+
+def _openvino(means: Means) -> Opener:
+    try:
+        # Loading it takes a second, which the other engines need not wait for.
+        from pipeline.runtime.openvino_engine import Lanes, openvino
+    except (ImportError, OSError) as error:
+        first_line = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DeploymentError(f"OpenVINO cannot be loaded: {first_line}.", code="openvino_missing") from error
+    return openvino(Lanes(means.parallelism.threads, means.parallelism.streams))
+
+
+def _tensorrt(means: Means) -> Opener:
+    find_tensorrt()
+    find_gpu()
+    from pipeline.runtime.tensorrt.engine import PlanRequest, open_tensorrt
+
+    def opened(graph: GraphFile) -> Engine:
+        return open_tensorrt(graph.path, PlanRequest(shapes_of(graph), means.plans))
+
+    return opened
+
+
+def shapes_of(graph: GraphFile) -> ShapeProfile:
+    """Return the batches that a plan of a graph takes: crops of their one size, or what tiles can be."""
+    if graph.fixed_px is not None:
+        return squares(graph.fixed_px.width, CROPS_AT_ONCE, CROPS_AT_ONCE)
+    spec = PipelineSpec()
+    widest_px = spec.tile_core_px + 2 * spec.halo_px
+    least, tile = Size(graph.stride_px, graph.stride_px), Size(widest_px, widest_px)
+    usual = max(1, PIXELS_AT_ONCE // tile.area)
+    return ShapeProfile(BatchShape(1, least), BatchShape(usual, tile), BatchShape(TILES_AT_ONCE, tile))
