@@ -14,7 +14,6 @@ from pipeline.runtime.engine import Engine, EngineIdentity, EngineName, GraphFil
 from pipeline.runtime.graphs import PIXELS_AT_ONCE
 from pipeline.runtime.machine import Parallelism
 from pipeline.runtime.onnx_engine import onnx_runtime
-from pipeline.runtime.tensorrt.engine import PlanRequest, require_tensorrt
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt, what_is_missing
 from pipeline.runtime.tensorrt.shapes import BatchShape, ShapeProfile, squares
 from pipeline.spec import PipelineSpec
