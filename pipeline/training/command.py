@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,7 @@ from pipeline.training.course import TrainedNetwork, fit_all
 from pipeline.training.datasets import DataPart, Layout, read_parts, readable
 from pipeline.training.evaluate import BundleReport, evaluate_bundle
 from pipeline.training.loop import Subject, Task, make_deterministic
-from pipeline.training.overrides import AS_WRITTEN, Overrides
+from pipeline.training.overrides import AS_WRITTEN, Overrides, Teacher
 from pipeline.training.picture_training import train_pictures
 from pipeline.training.pretrained import imagenet_weights
 from pipeline.training.progress import TrainingProgress
@@ -40,7 +40,7 @@ from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, Segmenter
 from pipeline.training.run_folder import open_run, refuse_taken, write_result
 from pipeline.training.samples import crop_samples, field_samples
 from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
-from pipeline.training.self_training import fit_teacher_and_student, taught
+from pipeline.training.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
 from pipeline.training.tables import LabelRow, Split, read_table
 
 THREADS = 2
@@ -64,37 +64,45 @@ def train(
     if isinstance(chosen, PictureRecipe):
         return train_pictures(chosen, data_root, run_dir, progress)
     refuse_taken(run_dir, chosen)
+    if isinstance(chosen, SegmenterRecipe):
+        refuse_absent_teacher(chosen, overrides.teacher)
     checked = readable(read_parts([DataPart(one.folder, Layout.TABLE) for one in chosen.sources], data_root))
     remark = open_run(run_dir, chosen, checked.rows, data_root)
     for sentence in (remark, checked.sentence):
         if sentence:
             progress.says(sentence)
-    trained = _trained(chosen, checked.rows, data_root, run_dir, progress)
+    trained = _trained(chosen, checked.rows, _Places(data_root, run_dir, overrides.teacher), progress)
     unreadable = [row.image.name for row in checked.skipped]
     write_result(run_dir, {"networks": [one.facts() for one in trained], "unreadable": unreadable})
     return trained
 
 
+@dataclass(frozen=True, slots=True)
+class _Places:
+    data_root: Path
+    run_dir: Path
+    teacher: Teacher | None
+
+
 def _trained(
     recipe: SegmenterRecipe | ClassifierRecipe,
     rows: tuple[LabelRow, ...],
-    data_root: Path,
-    run_dir: Path,
+    places: _Places,
     progress: TrainingProgress,
 ) -> tuple[TrainedNetwork, ...]:
     train_rows = [row for row in rows if row.split is Split.TRAIN]
     val_rows = [row for row in rows if row.split is Split.VAL]
-    subjects = _subjects(recipe, data_root)
+    subjects = _subjects(recipe, places.data_root)
     if isinstance(recipe, ClassifierRecipe):
         task: Task = _classifier_task(recipe, train_rows, val_rows, progress)
-        return fit_all(subjects, task, recipe.schedule, run_dir, progress)
+        return fit_all(subjects, task, recipe.schedule, places.run_dir, progress)
     fields = tuple(field_samples(train_rows, STORE_MPP_UM)), tuple(field_samples(val_rows, STORE_MPP_UM))
     progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
-    if recipe.teacher is not None:
-        fields = tuple(taught(fields[0], recipe, Path(recipe.teacher), progress)), fields[1]
+    if places.teacher is not None:
+        fields = tuple(taught(fields[0], recipe, places.teacher.run_dir, progress)), fields[1]
     if recipe.student_epochs:
-        return fit_teacher_and_student(recipe, subjects[0], fields, run_dir, progress)
-    return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, run_dir, progress)
+        return fit_teacher_and_student(recipe, subjects[0], fields, places.run_dir, progress)
+    return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, places.run_dir, progress)
 
 
 def _classifier_task(

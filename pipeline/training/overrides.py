@@ -6,12 +6,28 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.training.recipe_fields import Table
 
 _BLOCK = re.compile(r"^\[overrides\]\n(?:(?!\[).*\n?)*", re.MULTILINE)
 _KEYS = ("seed", "epochs", "folders", "leave_out", "fold", "teacher")
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A trained segmenter that another one learns from."""
+
+    name: str
+    weights_sha256: str
+    run_dir: Path
+    """where its run lies just now; not told, for it changes nothing"""
+
+    @property
+    def told(self) -> str:
+        """Name and digest of the weights: what a recipe's text says of it."""
+        return f"{self.name} {self.weights_sha256}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +42,8 @@ class Overrides:
     """learn without these data sets"""
     fold: str | None = None
     """'2/5': the second of five parts, in whole groups, is val"""
-    teacher: str | None = None
-    """folder of a segmenter's run: learn also from what it draws"""
+    teacher: Teacher | None = None
+    """learn also from what it draws"""
 
     def lines(self) -> dict[str, str]:
         """Return the TOML of each value that is set, by key."""
@@ -37,7 +53,7 @@ class Overrides:
             "folders": list(self.folders) or None,
             "leave_out": list(self.leave_out) or None,
             "fold": self.fold,
-            "teacher": self.teacher,
+            "teacher": None if self.teacher is None else self.teacher.told,
         }
         return {
             key: f"{key} = {json.dumps(value, ensure_ascii=False)}"

@@ -136,7 +136,7 @@ class SegmenterRecipe(CellRecipe):
     student_epochs: int
     """0: no self-training; else the epochs of a student that learns what its teacher drew"""
     teacher: str | None
-    """folder of another segmenter's run: cells without a mask are learnt as that one draws them"""
+    """name and weights digest of another segmenter: cells without a mask are learnt as it draws them"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,7 @@ def _segmenter(document: Table, text: str) -> SegmenterRecipe:
 
 
 def _classifier(document: Table, text: str) -> ClassifierRecipe:
+    _refuse_teacher(document)
     return ClassifierRecipe(
         **_every(document, text),  # type: ignore[arg-type]
         **_of_cells(document),  # type: ignore[arg-type]
@@ -226,6 +227,7 @@ def _classifier(document: Table, text: str) -> ClassifierRecipe:
 
 
 def _picture_classifier(document: Table, text: str) -> PictureRecipe:
+    _refuse_teacher(document)
     fold = value_of(document, "fold", str) if "fold" in document else None
     return PictureRecipe(
         **_every(document, text),  # type: ignore[arg-type]
@@ -238,6 +240,11 @@ def _picture_classifier(document: Table, text: str) -> PictureRecipe:
         label_smoothing=value_of({"label_smoothing": 0.0, **document}, "label_smoothing", float),
         fold=fold_of(fold) if fold is not None else None,
     )
+
+
+def _refuse_teacher(document: Table) -> None:
+    if "teacher" in document:
+        raise UsageError("Only a segmenter can learn from a teacher.", code="bad-recipe")
 
 
 def _every(document: Table, text: str) -> Mapping[str, object]:

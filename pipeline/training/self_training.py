@@ -20,7 +20,8 @@ from pipeline.errors import UsageError
 from pipeline.training.bundle import recipe_of, trained_segmenter
 from pipeline.training.course import TrainedNetwork, fit_all
 from pipeline.training.images import resized
-from pipeline.training.loop import Subject
+from pipeline.training.loop import Subject, weights_digest
+from pipeline.training.overrides import Teacher
 from pipeline.training.progress import TrainingProgress
 from pipeline.training.recipes import SegmenterRecipe
 from pipeline.training.samples import FieldSample, MapKind
@@ -56,6 +57,34 @@ def fit_teacher_and_student(
     return first + fit_all([subject], SegmenterTask(student, drawn, val), schedule, run_dir, progress)
 
 
+def teacher_in(run_dir: Path) -> Teacher:
+    """Return the segmenter of a run as a teacher.
+
+    Raises: UsageError, where the folder holds no finished run of a segmenter.
+    """
+    recipe = _segmenter_recipe(run_dir)
+    weights = trained_segmenter(run_dir, recipe).state_dict()
+    return Teacher(recipe.name, weights_digest(weights), run_dir)
+
+
+def _segmenter_recipe(run_dir: Path) -> SegmenterRecipe:
+    recipe = recipe_of(run_dir)
+    if not isinstance(recipe, SegmenterRecipe):
+        raise UsageError(f"'{run_dir.name}' is no run of a segmenter.", code="wrong-run")
+    return recipe
+
+
+def refuse_absent_teacher(recipe: SegmenterRecipe, teacher: Teacher | None) -> None:
+    """Return where the teacher that the recipe's text tells is there, or it tells none; else raise
+    UsageError."""
+    if recipe.teacher is not None and teacher is None:
+        name = recipe.teacher.split(" ")[0]
+        raise UsageError(
+            f"The recipe learns from the teacher {name}; give the folder of its run with --teacher.",
+            code="no-teacher",
+        )
+
+
 def taught(
     train: Sequence[FieldSample], recipe: SegmenterRecipe, teacher_run: Path, progress: TrainingProgress
 ) -> tuple[FieldSample, ...]:
@@ -64,9 +93,7 @@ def taught(
     Raises: UsageError, where the folder holds no finished run of a segmenter, or one that learnt from a data
     set that the recipe does not: what is left out, or may not be shipped, must not come back by the teacher.
     """
-    teacher = recipe_of(teacher_run)
-    if not isinstance(teacher, SegmenterRecipe):
-        raise UsageError(f"'{teacher_run.name}' is no run of a segmenter.", code="wrong-run")
+    teacher = _segmenter_recipe(teacher_run)
     strange = [source.folder for source in teacher.sources if source not in recipe.sources]
     if strange:
         raise UsageError(

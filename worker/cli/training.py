@@ -39,6 +39,7 @@ def train(
     """
     require_training_extra()
     from pipeline.training.overrides import Overrides
+    from pipeline.training.self_training import teacher_in
     from worker.cli.training_progress import Watching, train_with_progress
 
     overrides = Overrides(
@@ -47,7 +48,7 @@ def train(
         tuple(folder or ()),
         tuple(leave_out or ()),
         fold,
-        None if teacher is None else str(teacher),
+        None if teacher is None else teacher_in(teacher),
     )
     watching = Watching.TERMINAL_AND_TENSORBOARD if tensorboard else Watching.TERMINAL
     train_with_progress(recipe, data, run, overrides, watching)
