@@ -15,7 +15,7 @@ from torch import nn
 from pipeline.networks.backbones import lay_in
 from pipeline.networks.picture_classifiers import TransferClassifier, picture_network
 from pipeline.training.course import TrainedNetwork, fit_all
-from pipeline.training.datasets import ReadableRows, readable
+from pipeline.training.datasets import ReadableRows, joined, readable
 from pipeline.training.loop import Subject
 from pipeline.training.metrics import Confusion, confusion
 from pipeline.training.picture_samples import ClassedRow, PictureSamples, classed_rows, load_pictures
@@ -25,7 +25,7 @@ from pipeline.training.pretrained import imagenet_weights
 from pipeline.training.progress import TrainingProgress
 from pipeline.training.recipes import PictureRecipe
 from pipeline.training.run_folder import open_run, refuse_taken, write_result
-from pipeline.training.tables import LabelRow, Split, refuse_leaks, settled
+from pipeline.training.tables import LabelRow, Split, refuse_leaks
 
 MEAN = "mean"
 _BATCH = 32
@@ -81,7 +81,7 @@ def train_pictures(
     Raises: UsageError, as `command.train`, and where a class is empty.
     """
     refuse_taken(run_dir, recipe)
-    rows = settled([row for folder in recipe.folders for row in picture_rows(data_root, folder)])
+    rows = joined([row for folder in recipe.folders for row in picture_rows(data_root, folder)])
     checked = readable([one.row for one in classed_rows(rows, recipe.classes, recipe.fold, recipe.seed)])
     refuse_leaks(checked.rows)
     classed = classed_rows(checked.rows, recipe.classes, None, recipe.seed)

@@ -1,15 +1,16 @@
 """Data sets as published, read into rows: one reader for each layout, and several put together.
 
-rows = read_parts((DataPart(".", classes={"all": "all", "hem": "normal"}),), Path("C-NMC"))
+rows = read_parts((DataPart("C-NMC"), DataPart("cnmc_subset")), Path("data"))
 checked = readable(rows)          # .rows, .skipped, .sentence
-targets = class_indices(checked.rows, ("normal", "all"))
+
+Which class of a task a label means is for its recipe to say: see `picture_sets.class_index`.
 """
 
 from pipeline.training.datasets.aml_lmu import LabelRule, read_aml_lmu
 from pipeline.training.datasets.class_folders import read_class_folders
 from pipeline.training.datasets.cnmc import ByFold, BySubject, read_cnmc
 from pipeline.training.datasets.layouts import Layout, find_data
-from pipeline.training.datasets.parts import DataPart, Reading, class_indices, read_part, read_parts
+from pipeline.training.datasets.parts import DataPart, Reading, joined, read_part, read_parts
 from pipeline.training.datasets.pictures import ReadableRows, readable
 
 __all__ = [
@@ -20,8 +21,8 @@ __all__ = [
     "Layout",
     "ReadableRows",
     "Reading",
-    "class_indices",
     "find_data",
+    "joined",
     "read_aml_lmu",
     "read_class_folders",
     "read_cnmc",

@@ -1,10 +1,9 @@
-"""Several data sets put together: each with its layout, and with a mapping of its labels to ours."""
+"""Several data sets put together, each with its layout."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from pipeline.training.datasets.class_folders import read_class_folders
 from pipeline.training.datasets.cnmc import ByFold, BySubject, read_cnmc
 from pipeline.training.datasets.layouts import Layout, find_data
 from pipeline.training.sources import ALL_SOURCES, known_source
-from pipeline.training.tables import LabelRow, Split, read_table, refuse_leaks, settled
+from pipeline.training.tables import LabelRow, read_table, refuse_leaks, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +36,23 @@ class DataPart:
     """below the data folder; `.` is the data folder itself"""
     layout: Layout | None = None
     """None: as found; else the reader of this layout says what does not fit"""
-    classes: Mapping[str, str] | None = None
-    """from a label as published (`all`, `BAS`), or as leukoflow names it (`lymphoblast`), to a class of the
-    task; None: labels stay as leukoflow names them"""
     reading: Reading = field(default_factory=Reading)
 
 
 def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ...]:
-    """Return the rows of all parts, in order; `label` is the class that the part's mapping gives.
+    """Return the rows of all parts, in order. The pictures are not opened: see `readable`.
 
-    Subjects that two sets share are settled on one side. The pictures are not opened: see `readable`.
-
-    Raises: UsageError, where a folder is missing or laid out otherwise, a label has no class, a class no
-    pictures, or the split leaks.
+    Raises: UsageError, where a folder is missing or laid out otherwise, a class has no pictures, or the split
+    leaks.
     """
-    rows = tuple(row for part in parts for row in _mapped(part, read_part(part, data_root)))
+    return joined([row for part in parts for row in read_part(part, data_root)])
+
+
+def joined(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
+    """Return the rows of several sets, in order; subjects that two share are settled on one side.
+
+    Raises: UsageError, where the split leaks, or two sets show the same patients and do not name them.
+    """
     _refuse_overlaps(rows)
     together = settled(rows)
     refuse_leaks(together)
@@ -59,7 +60,7 @@ def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ..
 
 
 def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
-    """Return the rows of one part with the labels that the set has. Raises: UsageError, as `read_parts`."""
+    """Return the rows of one part. Raises: UsageError, as `read_parts`."""
     root = data_root / part.folder
     match part.layout or find_data(root):
         case Layout.TABLE:
@@ -91,41 +92,6 @@ def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
             code="unknown-data-set",
         )
     return read_table(whole.parents[len(Path(folder).parts) - 1], known_source(folder))
-
-
-def class_indices(rows: Iterable[LabelRow], classes: Sequence[str]) -> tuple[int, ...]:
-    """Return the place of each row's label in `classes`.
-
-    Raises: UsageError, for a label that is no class, or a class without a picture in train.
-    """
-    listed = tuple(rows)
-    strange = sorted({row.label for row in listed} - set(classes))
-    if strange:
-        raise UsageError(
-            f"The labels {', '.join(strange)} are none of the classes {', '.join(classes)}.",
-            code="unmapped-label",
-        )
-    learned = Counter(row.label for row in listed if row.split is Split.TRAIN)
-    empty = [name for name in classes if not learned[name]]
-    if empty:
-        raise UsageError(f"There are no pictures of {', '.join(empty)} to learn from.", code="empty-class")
-    place = {name: index for index, name in enumerate(classes)}
-    return tuple(place[row.label] for row in listed)
-
-
-def _mapped(part: DataPart, rows: Iterable[LabelRow]) -> Iterable[LabelRow]:
-    for row in rows:
-        if part.classes is None:
-            yield row
-            continue
-        named = part.classes.get(row.label_raw) or part.classes.get(row.label)
-        if named is None:
-            raise UsageError(
-                f"{row.source.folder}: the label '{row.label_raw}' ({row.label}) has no class; there are "
-                f"classes for {', '.join(part.classes)}.",
-                code="unmapped-label",
-            )
-        yield replace(row, label=named)
 
 
 def _refuse_overlaps(rows: Sequence[LabelRow]) -> None:

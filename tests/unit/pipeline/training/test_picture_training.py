@@ -24,6 +24,7 @@ from pipeline.training.picture_samples import load_pictures  # noqa: E402
 from pipeline.training.picture_task import PictureTask  # noqa: E402
 from pipeline.training.picture_training import picture_subjects, weighted_f1  # noqa: E402
 from pipeline.training.recipes import Kept, Optimizer, PictureRecipe, RateCourse, read_recipe  # noqa: E402
+from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
 from tests.unit.pipeline.training.datasets.trees import (  # noqa: E402
     aml_tree,
     class_tree,
@@ -299,3 +300,13 @@ def test_the_real_cells_are_read(shared_data: Path, tmp_path: Path) -> None:
     _, heard = _train(recipe, shared_data, tmp_path / "run")
     assert "70 pictures to learn from, 15 to validate on" in heard.sentences[0]
     shutil.rmtree(tmp_path / "run")
+
+
+def test_two_sets_of_the_same_patients_without_names_are_refused(tmp_path: Path) -> None:
+    aml_tree(tmp_path / "data" / "published", [1])
+    pack = DrawnPack(tmp_path / "data")
+    pack.add("aml_lmu", "basophil", "train")
+    pack.write()
+    overrides = Overrides(folders=("aml_lmu", "published"))
+    with pytest.raises(UsageError, match="show the same patients and name none"):
+        _train("paper-network-1", tmp_path / "data", tmp_path / "run", overrides)

@@ -14,49 +14,39 @@ from pipeline.training.datasets import (
     DataPart,
     Layout,
     Reading,
-    class_indices,
     find_data,
     read_parts,
     readable,
 )
+from pipeline.training.picture_sets import PictureClass, class_index
 from pipeline.training.sources import ALL_SOURCES, SOURCES
-from pipeline.training.tables import LabelRow, Split, refuse_leaks
+from pipeline.training.tables import Split, refuse_leaks
 from tests.unit.pipeline.training.conftest import DrawnPack
 from tests.unit.pipeline.training.datasets.trees import aml_tree, class_tree, cnmc_tree
 
-TASK = ("normal", "all")
-CNMC = {"all": "all", "hem": "normal"}
+TASK = (PictureClass("normal", ("hem", "lymphocytes")), PictureClass("all", ("all", "blasts")))
 TEN = [f"{n}.png" for n in range(10)]
-
-
-def _labels(rows: tuple[LabelRow, ...]) -> Counter[tuple[str, str]]:
-    return Counter((row.source.folder, row.label) for row in rows)
 
 
 def test_two_sets_are_mapped_into_one_task(tmp_path: Path) -> None:
     cnmc_tree(tmp_path / "C-NMC")
-    class_tree(tmp_path / "own", {"blasts": TEN, "lymphocytes": TEN})
-    own = DataPart("own", classes={"blasts": "all", "lymphocytes": "normal"})
-    rows = read_parts((DataPart("C-NMC", Layout.CNMC, CNMC), own), tmp_path)
-    assert _labels(rows) == {
-        ("C-NMC_2019", "all"): 18,
-        ("C-NMC_2019", "normal"): 18,
-        ("own", "all"): 10,
-        ("own", "normal"): 10,
-    }
-    indices = class_indices(rows, TASK)
-    assert {(row.label, index) for row, index in zip(rows, indices, strict=True)} == {
-        ("normal", 0),
-        ("all", 1),
+    class_tree(tmp_path / "own", {"blasts": TEN, "lymphocytes": TEN, "debris": TEN})
+    rows = read_parts((DataPart("C-NMC", Layout.CNMC), DataPart("own")), tmp_path)
+    places = Counter((row.source.folder, class_index(row, TASK)) for row in rows)
+    assert places == {
+        ("C-NMC_2019", 0): 18,
+        ("C-NMC_2019", 1): 18,
+        ("own", 0): 10,
+        ("own", 1): 10,
+        ("own", None): 10,
     }
 
 
 def test_labels_are_mapped_by_their_published_name_or_by_ours(tmp_path: Path) -> None:
     cnmc_tree(tmp_path)
-    ours = {"lymphoblast": "all", "normal_lymphoid_precursor": "normal"}
-    assert read_parts((DataPart(".", classes=ours),), tmp_path) == read_parts(
-        (DataPart(".", classes=CNMC),), tmp_path
-    )
+    rows = read_parts((DataPart("."),), tmp_path)
+    ours = (PictureClass("normal", ("normal_lymphoid_precursor",)), PictureClass("all", ("lymphoblast",)))
+    assert [class_index(row, ours) for row in rows] == [class_index(row, TASK) for row in rows]
 
 
 def test_the_data_folder_itself_may_be_a_set_of_the_pack(tmp_path: Path) -> None:
@@ -74,24 +64,6 @@ def test_only_what_is_given_for_research_or_second_hand_may_not_be_shipped() -> 
     kept = {folder for folder, source in ALL_SOURCES.items() if not source.shippable}
     assert kept == {"research_only/all_idb2", "cnmc_subset"}
     assert not kept & set(SOURCES)
-
-
-def test_an_unmapped_label_is_one_sentence(tmp_path: Path) -> None:
-    class_tree(tmp_path / "own", {"blasts": TEN, "others": TEN})
-    with pytest.raises(UsageError, match="own: the label 'others'"):
-        read_parts((DataPart("own", classes={"blasts": "all"}),), tmp_path)
-
-
-def test_a_label_that_is_no_class_of_the_task_is_one_sentence(tmp_path: Path) -> None:
-    class_tree(tmp_path / "own", {"all": TEN, "odd": TEN})
-    with pytest.raises(UsageError, match="labels odd are none of the classes normal, all"):
-        class_indices(read_parts((DataPart("own"),), tmp_path), TASK)
-
-
-def test_a_class_with_nothing_to_learn_from_is_named(tmp_path: Path) -> None:
-    class_tree(tmp_path / "own", {"all": TEN})
-    with pytest.raises(UsageError, match="no pictures of normal to learn from"):
-        class_indices(read_parts((DataPart("own"),), tmp_path), TASK)
 
 
 def test_a_missing_folder_is_one_sentence(tmp_path: Path) -> None:

@@ -7,20 +7,24 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.training.datasets import BySubject, DataPart, class_indices, read_cnmc, read_parts, readable
+from pipeline.training.datasets import BySubject, DataPart, read_cnmc, read_parts, readable
 from pipeline.training.datasets.aml_lmu import LABEL_OF_CODE
 from pipeline.training.images import read_rgb
+from pipeline.training.picture_sets import PictureClass, class_index
 from pipeline.training.sources import SOURCES
 from pipeline.training.tables import Split, read_table, refuse_leaks
 
-TASK = ("normal", "all")
-CLASSES = {"lymphoblast": "all", "normal_leukocyte": "normal", "normal_lymphoid_precursor": "normal"}
+TASK = (
+    PictureClass("normal", ("normal_leukocyte", "normal_lymphoid_precursor")),
+    PictureClass("all", ("lymphoblast",)),
+)
 
 
 def test_all_against_normal_is_read_from_the_subset(shared_data: Path) -> None:
-    rows = read_parts((DataPart("cnmc_subset", classes=CLASSES),), shared_data)
+    rows = read_parts((DataPart("cnmc_subset"),), shared_data)
     assert readable(rows).skipped == ()
-    assert (class_indices(rows, TASK).count(0), class_indices(rows, TASK).count(1)) == (19, 20)
+    places = [class_index(row, TASK) for row in rows]
+    assert (places.count(0), places.count(1)) == (19, 20)
     assert {read_rgb(row.image).shape for row in rows} == {(450, 450, 3)}
 
 
@@ -37,7 +41,7 @@ def test_the_subset_as_published_is_read_as_its_table_says(shared_data: Path, tm
 
 
 def test_research_rows_are_marked(shared_data: Path) -> None:
-    rows = read_parts((DataPart("research_only/all_idb2", classes=CLASSES),), shared_data)
+    rows = read_parts((DataPart("research_only/all_idb2"),), shared_data)
     assert len(rows) == 140
     assert not any(row.source.shippable for row in rows)
 
