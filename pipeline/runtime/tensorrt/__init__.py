@@ -1,1 +1,1 @@
-"""Graphs on NVIDIA GPUs, direct on TensorRT. Start at engine.py; nothing here imports tensorrt or torch at load."""
+"""Graphs on NVIDIA GPUs, direct on TensorRT: see engine.py. Loading it imports neither tensorrt nor torch."""

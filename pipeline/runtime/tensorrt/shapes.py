@@ -1,4 +1,4 @@
-"""What an optimisation profile promises: the sizes of batches that a plan takes, and the one it is fast at."""
+"""What an optimisation profile promises: which batches a plan takes, and at which it is fast."""
 
 from __future__ import annotations
 
