@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pipeline.networks.backbones import FEATURES, BackboneName, FeatureExtractor
-from pipeline.networks.balance import ColourBalance
+from pipeline.networks.balance import CropColours, balance_of
 from pipeline.taxonomy import LEAVES
 
 
@@ -15,9 +15,11 @@ class LeukocyteClassifier(nn.Module):
     H and W are multiples of 32.
     """
 
-    def __init__(self, backbone: BackboneName, dropout: float = 0.2) -> None:
+    def __init__(
+        self, backbone: BackboneName, dropout: float = 0.2, colours: CropColours = CropColours.LIGHT
+    ) -> None:
         super().__init__()
-        self.balance = ColourBalance()
+        self.balance = balance_of(colours)
         self.features = FeatureExtractor(backbone)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(FEATURES, len(LEAVES))

@@ -137,8 +137,10 @@ def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
 def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
     """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
     return {
-        str(member): _with_weights(LeukocyteClassifier(member, recipe.dropout), run_dir / str(member))
-        for member in recipe.members
+        str(member): _with_weights(
+            LeukocyteClassifier(member, recipe.dropout, colours), run_dir / str(member)
+        )
+        for member, colours in zip(recipe.members, recipe.colours, strict=True)
     }
 
 
@@ -295,11 +297,13 @@ def figures_of(scores: Sequence[tuple[str, str, float]]) -> tuple[Figure, ...]:
 
 
 def _data_sets(runs: Runs) -> tuple[DataEntry, ...]:
+    """Of each data set the most images that a run of the bundle saw: another may have skipped some."""
     counts: dict[str, tuple[int, int]] = {}
     for run in runs.all:
         noted = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
         for folder, images in noted.items():
-            counts[str(folder)] = (int(images["train"]), int(images["val"]))
+            train, val = counts.get(str(folder), (0, 0))
+            counts[str(folder)] = (max(train, int(images["train"])), max(val, int(images["val"])))
     return tuple(
         DataEntry(folder, source_of(folder).licence, train, val) for folder, (train, val) in counts.items()
     )

@@ -123,8 +123,8 @@ def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> li
         begun = recipe.network.begin(data_root)
         return [Subject(recipe.name, recipe.seed, _channels_last(begun.network), begun.pretrained)]
     subjects: list[Subject] = []
-    for member in recipe.members:
-        network = LeukocyteClassifier(member, recipe.dropout)
+    for member, colours in zip(recipe.members, recipe.colours, strict=True):
+        network = LeukocyteClassifier(member, recipe.dropout, colours)
         lay_in(network.features, imagenet_weights(member))
         subjects.append(Subject(str(member), recipe.seed, _channels_last(network), network.features))
     return subjects
@@ -159,6 +159,8 @@ def _temperature(run_dir: Path, data_root: Path) -> float:
         row for source in recipe.sources for row in read_table(data_root, source) if row.split is Split.VAL
     ]
     crops = tuple(crop_samples(rows, recipe.input.side_px, recipe.input.mpp_um))
+    if not crops:
+        raise UsageError("There is no labelled cell in val to fit the temperature on.", code="empty-split")
     pixels = torch.from_numpy(np.stack([plain_crop(crop, recipe.input.side_px) for crop in crops]))
     logits = [member_logits(network, pixels, _BATCH) for network in trained_members(run_dir, recipe).values()]
     return fit_temperature(logits, np.stack([crop.leaves for crop in crops]))

@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from pipeline.errors import UsageError
 from pipeline.networks.backbones import BackboneName
+from pipeline.networks.balance import CropColours
 from pipeline.networks.picture_classifiers import PictureNetwork
 from pipeline.training.architectures import SegmenterPlan, segmenter_plan
 from pipeline.training.augment import AugmentSpec
@@ -146,6 +147,8 @@ class ClassifierRecipe(CellRecipe):
     KIND: ClassVar[str] = "classifier"
 
     members: tuple[BackboneName, ...]
+    colours: tuple[CropColours, ...]
+    """by what each member balances its crops"""
     dropout: float
     label_smoothing: float
     early_epochs: int
@@ -219,6 +222,7 @@ def _classifier(document: Table, text: str) -> ClassifierRecipe:
         **_every(document, text),  # type: ignore[arg-type]
         **_of_cells(document),  # type: ignore[arg-type]
         members=tuple(value_of({"members": name}, "members", BackboneName) for name in _members(document)),
+        colours=_colours(document),
         dropout=value_of(document, "dropout", float),
         label_smoothing=value_of(document, "label_smoothing", float),
         early_epochs=value_of({"early_epochs": 0, **document}, "early_epochs", int),
@@ -292,6 +296,17 @@ def _members(document: Table) -> tuple[str, ...]:
     if len(set(members)) < len(members):
         raise UsageError("The recipe names a member twice.", code="bad-recipe")
     return members
+
+
+def _colours(document: Table) -> tuple[CropColours, ...]:
+    """Return how each member's crops are balanced: as the table [colours] says, else by their light."""
+    table = document.get("colours", {})
+    if not isinstance(table, dict):
+        raise UsageError("The recipe's [colours] is no table.", code="bad-recipe")
+    for name in table:
+        value_of({"colours": name}, "colours", BackboneName)
+    even = {name: str(CropColours.LIGHT) for name in _members(document)}
+    return tuple(value_of({**even, **table}, name, CropColours) for name in even)
 
 
 def _classes(document: Table) -> tuple[PictureClass, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.networks.balance import CHROMATIN, GLASS, ColourBalance
+from pipeline.networks.balance import CHROMATIN, CHROMATIN_RGB, GLASS, ColourBalance, StainBalance
 
 
 def _crop(glass: tuple[int, int, int], nucleus: tuple[int, int, int]) -> np.ndarray:
@@ -49,3 +49,35 @@ def test_values_stay_within_a_byte_and_crops_do_not_touch_each_other() -> None:
     assert together.min() >= 0
     assert together.max() <= 255
     assert np.allclose(together[1], _balanced(crops[1])[0], atol=1e-3)
+
+
+def _stained(*crops: np.ndarray) -> np.ndarray:
+    return StainBalance()(torch.from_numpy(np.stack(crops))).numpy()
+
+
+def test_chromatin_of_any_dye_becomes_one_colour() -> None:
+    purple, blue, red = _stained(
+        _crop((235, 235, 235), (90, 50, 130)),
+        _crop((240, 238, 230), (75, 60, 130)),
+        _crop((250, 240, 120), (100, 50, 60)),
+    )
+    for picture in (purple, blue, red):
+        assert np.allclose(picture[32, 32], CHROMATIN_RGB, atol=3.0)
+        assert np.allclose(picture[0, 0], GLASS, atol=0.5)
+
+
+def test_stain_balance_keeps_the_order_of_darkness_and_glass_alone() -> None:
+    crop = _crop((220, 215, 200), (80, 50, 110))
+    crop[24:30, 24:30] = (150, 130, 160)
+    out = _stained(crop)[0].mean(axis=2)
+    assert out[32, 32] < out[26, 26] < out[0, 0]
+    assert np.allclose(_stained(np.full((64, 64, 3), 200, np.uint8)), GLASS, atol=0.5)
+
+
+def test_stain_balance_of_a_crop_does_not_depend_on_its_neighbours() -> None:
+    rng = np.random.default_rng(5)
+    crops = rng.integers(0, 256, (3, 96, 96, 3), dtype=np.uint8)
+    together = _stained(*crops)
+    assert together.min() >= 0
+    assert together.max() <= GLASS
+    assert np.allclose(together[1], _stained(crops[1])[0], atol=1e-3)
