@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.domain import CallStatus, CellCall, Probabilities
 from pipeline.spec import PipelineSpec
-from pipeline.taxonomy import CHILDREN, GROUPS, LEAVES, CellClass, leaves_of
+from pipeline.taxonomy import CHILDREN, GROUPS, LEAVES, CellClass, group_of, leaves_of
 
 _POSITION = {leaf: position for position, leaf in enumerate(LEAVES)}
+_IMMATURE = (CellClass.IMMATURE_GRANULOCYTE, CellClass.BLAST, CellClass.ERYTHROBLAST)
+_IS_IMMATURE = np.array([group_of(leaf) in _IMMATURE for leaf in LEAVES])
 
 
 def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
     """Return the call of one cell from the members' probabilities, float32 (M, L) over `taxonomy.LEAVES`.
 
-    The mean decides the group (neutrophil, immature granulocyte, …) first; within it the leaf is named where
-    its share is sure. Source: averaging of three models, Panin, Mamedov, Tarakanov 2023.
+    The mean, at the odds that a smear has (`PipelineSpec.immature_odds`), decides the group (neutrophil,
+    immature granulocyte, …) first; within it the leaf is named where its share is sure. Source: averaging of
+    three models, Panin, Mamedov, Tarakanov 2023.
     """
-    mean = members.mean(axis=0, dtype=np.float64)
-    mean = mean / mean.sum()
-    disagreement = float(0.5 * np.abs(members - mean).sum(axis=1).mean())
+    mean = _expected(members.mean(axis=0, dtype=np.float64), spec)
+    disagreement = float(0.5 * np.abs(members - members.mean(axis=0)).sum(axis=1).mean())
     group = max(GROUPS, key=lambda g: _mass(mean, g))
     named = _named(mean, group, spec)
     return CellCall(
@@ -31,13 +34,18 @@ def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
     )
 
 
-def _mass(mean: np.ndarray[tuple[int], np.dtype[np.float64]], cell_class: CellClass) -> float:
+def _expected(mean: NDArray[np.float64], spec: PipelineSpec) -> NDArray[np.float64]:
+    """Return the shares with the odds of the immature classes as a smear has them. Source: Bayes' rule for a
+    shift of priors, Saerens et al. 2002, Neural Computation 14:21."""
+    shares = mean * np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
+    return shares / shares.sum()
+
+
+def _mass(mean: NDArray[np.float64], cell_class: CellClass) -> float:
     return float(sum(mean[_POSITION[leaf]] for leaf in leaves_of(cell_class)))
 
 
-def _named(
-    mean: np.ndarray[tuple[int], np.dtype[np.float64]], group: CellClass, spec: PipelineSpec
-) -> CellClass:
+def _named(mean: NDArray[np.float64], group: CellClass, spec: PipelineSpec) -> CellClass:
     if group not in CHILDREN:
         return group
     leaf = max(CHILDREN[group], key=lambda c: _mass(mean, c))

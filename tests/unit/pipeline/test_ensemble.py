@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -42,8 +44,8 @@ def test_leaves_that_cannot_be_told_apart_give_their_parent():
 
 
 def test_children_together_outvote_a_single_class():
-    answer = call(*[member(metamyelocyte=0.3, myelocyte=0.32, monocyte=0.36)] * 3)
-    assert answer.cell_class is CellClass.IMMATURE_GRANULOCYTE
+    answer = call(*[member(neutrophil_band=0.3, neutrophil_segmented=0.32, monocyte=0.36)] * 3)
+    assert answer.cell_class is CellClass.NEUTROPHIL
 
 
 def test_members_that_disagree_leave_the_cell_unidentified():
@@ -59,3 +61,22 @@ def test_an_unsure_mean_leaves_the_cell_unidentified():
 
 def test_debris_is_an_artefact():
     assert call(*[member(artefact=0.9)] * 3).status is CallStatus.ARTEFACT
+
+
+def test_immature_cells_are_called_at_the_odds_that_a_smear_has():
+    torn = [member(blast=0.55, monocyte=0.45)] * 3
+    assert call_cell(np.stack(torn), replace(SPEC, immature_odds=1.0)).cell_class is CellClass.BLAST
+    answer = call_cell(np.stack(torn), replace(SPEC, immature_odds=0.5))
+    assert answer.cell_class is CellClass.MONOCYTE
+    assert answer.probability == pytest.approx(0.45 / (0.45 + 0.275), abs=0.01)
+    assert sum(answer.probabilities.values()) == pytest.approx(1)
+
+
+def test_a_sure_blast_stays_a_blast():
+    answer = call(*[member(blast=0.97, monocyte=0.03)] * 3)
+    assert answer.cell_class is CellClass.BLAST
+    assert answer.status is CallStatus.ACCEPTED
+
+
+def test_odds_do_not_make_members_disagree():
+    assert call(*[member(blast=0.6, monocyte=0.4)] * 3).disagreement == pytest.approx(0, abs=1e-6)
