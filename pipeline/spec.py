@@ -33,9 +33,9 @@ class PipelineSpec:
     split_distance_um: float = 3.0
     """nuclei whose inscribed-circle centres are farther apart may belong to two cells"""
     immature_odds: float = 0.5
-    """By this the odds of blasts, immature granulocytes and erythroblasts are multiplied: smears hold far fewer
-    than the crops that networks learn from, where each class is drawn nearly as often as any other (healthy
-    adults: under 1 %. Source: Palmer et al., ICSH 2015, Int J Lab Hematol 37:287; docs/targets.md)"""
+    """By this the odds of blasts, immature granulocytes and erythroblasts are multiplied: smears hold far
+    fewer than the crops that networks learn from, where each class is drawn nearly as often as any other
+    (healthy adults: under 1 %. Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/targets.md)"""
     accept_probability: float = 0.60
     leaf_probability: float = 0.70
     max_disagreement: float = 0.40
