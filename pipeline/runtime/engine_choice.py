@@ -50,7 +50,7 @@ def choose_engine(asked: EngineName, means: Means) -> EngineChoice:
     missing = what_is_missing()
     if missing is None:
         return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", means)
-    return _chosen(EngineName.OPENVINO, f"auto: {missing}", means)
+    return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", means)
 
 
 def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:

@@ -189,12 +189,13 @@ def _segmentation(
         if sample.kind is MapKind.EXACT:
             by_set.setdefault(sample.folder, []).append(at_scale(sample, working_mpp_um))
     for data_set, samples in by_set.items():
-        yield _segmentation_report(data_set, samples, segmenter)
+        yield segmentation_report(data_set, samples, segmenter)
 
 
-def _segmentation_report(
+def segmentation_report(
     data_set: str, samples: Sequence[FieldSample], segmenter: Segmenter
 ) -> SegmentationReport:
+    """Return the means over samples at the working scale whose label maps are exact."""
     cells, nuclei = [], []
     for sample in samples:
         rgb, tissue = padded(sample.pixels, sample.tissue, segmenter.stride_px)

@@ -14,6 +14,7 @@ from worker.cli import (
     ledger,
     model_figures,
     models,
+    quantising,
     results,
     services,
     submit,
@@ -46,6 +47,7 @@ app.add_typer(ledger.quarantine, name="quarantine")
 models.models.command("card")(model_figures.card)
 models.models.command("threshold")(model_figures.threshold)
 models.models.command("time")(model_figures.time)
+models.models.command("quantise")(quantising.quantise)
 app.add_typer(models.models, name="models")
 app.add_typer(services.db, name="db")
 
