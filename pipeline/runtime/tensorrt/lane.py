@@ -123,7 +123,7 @@ class Lane:
             if held[0] >= input_bytes and held[1] >= output_bytes:
                 return self._buffers
             input_bytes, output_bytes = max(input_bytes, held[0]), max(output_bytes, held[1])
-        # Graphs hold addresses: what was captured on the old buffers goes with them, before the new ones come.
+        # Graphs hold addresses: what was captured goes with the old buffers, before the new ones come.
         self._prepared.clear()
         self._buffers = None
         self._buffers = _Buffers(

@@ -75,7 +75,7 @@ def _digest(calibration: Sequence[Rgb]) -> str:
 
 
 def _preparation() -> _Prepare:
-    """Return what makes the graph of a precision. It needs the package onnx, which running a plan does not."""
+    """Return what makes the graph of a precision. It needs the package onnx; running a plan does not."""
     try:
         prepare: _Prepare = import_module("pipeline.runtime.tensorrt.precision").prepared
     except ImportError as error:
