@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -100,6 +101,18 @@ def test_both_profiles_run_and_differ(made: tuple[Path, BundleManifest]) -> None
     classifier = GraphClassifier(load_bundle(folder), onnx_runtime(1))
     crops = batch[:, :32, :32]
     assert np.allclose(classifier.classify(crops), classifier.classify(crops[:, :, ::-1]), atol=1e-4)
+
+
+def test_a_set_that_several_runs_saw_counts_with_the_most_images(runs: Runs, tmp_path: Path) -> None:
+    light, cenet = (Path(shutil.copytree(run, tmp_path / run.name)) for run in runs.segmenters)
+    (light / "run.json").write_text(
+        json.dumps({"draaslan": {"train": 5, "val": 1}, "bccd": {"train": 9, "val": 1}})
+    )
+    manifest = write_bundle(
+        Runs((light, cenet), runs.classifier), tmp_path / "out", BundleName("x", "1"), 1.0
+    )
+    counts = {entry.folder: (entry.train_images, entry.val_images) for entry in manifest.data_sets}
+    assert counts == {"draaslan": (5, 1), "bccd": (9, 2)}
 
 
 def test_runs_that_make_no_bundle_are_a_sentence(runs: Runs, tmp_path: Path) -> None:
