@@ -23,7 +23,7 @@ from pipeline.training.intervals import Place
 from pipeline.training.metrics import Detection, Overlap, detection, match_rects, overlap
 from pipeline.training.sources import Labelling
 from pipeline.training.tables import LabelledBox, LabelRow
-from pipeline.training.targets import Tissue, class_of, map_of_mask
+from pipeline.training.targets import Tissue, class_of, classes_of_boxes, map_of_mask
 
 Analyse = Callable[[Path], SlideAnalysis]
 
@@ -141,10 +141,8 @@ def _answers(row: LabelRow, boxes: Sequence[LabelledBox], cells: Sequence[Cell])
     pairs = {
         j: i for i, j in match_rects([c.instance.bbox_px0 for c in cells], [_rect(box) for box in boxes])
     }
-    for index, box in enumerate(boxes):
-        field = row.source.labelling is Labelling.FIELD
-        truth = class_of(row.label if field else box.label)
-        if truth is not None:
+    for index, truth in enumerate(classes_of_boxes(row)):
+        if truth is not None:  # else the cell has its part in detection only
             yield _answer(truth, cells[pairs[index]] if index in pairs else None)
 
 

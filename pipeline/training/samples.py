@@ -19,6 +19,7 @@ from pipeline.training.targets import (
     LabelMap,
     LeafSet,
     class_of,
+    classes_of_boxes,
     leaf_set,
     map_of_boxes,
     map_of_centre,
@@ -102,23 +103,20 @@ def places_of(row: LabelRow) -> Iterator[Place]:
 
 
 def _labelled_cells(row: LabelRow) -> Iterator[Place]:
-    cell_class = class_of(row.label) if row.source.labelling is not Labelling.BOXES else None
     match row.source.labelling:
-        case Labelling.CENTRE if cell_class is not None:
-            yield Place(row.width_px / 2, row.height_px / 2, cell_class)
-        case Labelling.MASK if cell_class is not None and row.mask is not None:
-            yield Place(*_middle_of_mask(row), cell_class)
-        case Labelling.FIELD if cell_class is not None:
-            leukocytes = [box for box in row.boxes if box.is_leukocyte]
-            if len(leukocytes) == len(row.label_raw.split(",")):
-                yield from (Place(*box.centre, cell_class) for box in leukocytes)
-        case Labelling.BOXES:
-            for box in row.boxes:
-                box_class = class_of(box.label) if box.is_leukocyte else None
+        case Labelling.FIELD | Labelling.BOXES:
+            leukocytes = (box for box in row.boxes if box.is_leukocyte)
+            for box, box_class in zip(leukocytes, classes_of_boxes(row), strict=True):
                 if box_class is not None:
                     yield Place(*box.centre, box_class)
-        case _:
-            pass
+        case Labelling.CENTRE | Labelling.MASK:
+            cell_class = class_of(row.label)
+            if cell_class is None:
+                return
+            if row.source.labelling is Labelling.CENTRE:
+                yield Place(row.width_px / 2, row.height_px / 2, cell_class)
+            elif row.mask is not None:
+                yield Place(*_middle_of_mask(row), cell_class)
 
 
 def _middle_of_mask(row: LabelRow) -> tuple[float, float]:

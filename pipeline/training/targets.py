@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from pipeline.errors import UsageError
 from pipeline.taxonomy import LEAVES, CellClass, leaves_of
-from pipeline.training.tables import LabelledBox
+from pipeline.training.sources import Labelling
+from pipeline.training.tables import LabelledBox, LabelRow
 
 LeafSet = NDArray[np.bool_]
 """bool (13,), in the order of `taxonomy.LEAVES`"""
@@ -63,6 +64,22 @@ def class_of(label: str) -> CellClass | None:
         return _SYNONYMS[label] if label in _SYNONYMS else CellClass(label)
     except ValueError as error:
         raise UsageError(f"'{label}' is no label of a cell that leukoflow knows.", code="no-label") from error
+
+
+def classes_of_boxes(row: LabelRow) -> tuple[CellClass | None, ...]:
+    """Return the class of each leukocyte box of a row, in order; None where the row does not tell it.
+
+    A field of one type tells it of all its boxes, unless it has more boxes than names: which of them are
+    without a name is not said.
+    """
+    leukocytes = [box for box in row.boxes if box.is_leukocyte]
+    match row.source.labelling:
+        case Labelling.BOXES:
+            return tuple(class_of(box.label) for box in leukocytes)
+        case Labelling.FIELD if len(leukocytes) <= len(row.label_raw.split(",")):
+            return (class_of(row.label),) * len(leukocytes)
+        case _:
+            return (None,) * len(leukocytes)
 
 
 def leaf_set(cell_class: CellClass) -> LeafSet:

@@ -100,9 +100,10 @@ def test_places_are_the_labelled_cell_platelets_and_red_cells_far_from_it(pack: 
 def test_a_field_with_more_boxes_than_names_gives_no_cells(pack: DrawnPack) -> None:
     two = boxes(("WBC", 0, 0, 20, 20), ("WBC", 60, 60, 20, 20))
     pack.add("bccd", "neutrophil", "train", boxes_json=two, label_raw="NEUTROPHIL")
-    pack.add("bccd", "neutrophil", "train", boxes_json=two, label_raw="NEUTROPHIL, NEUTROPHIL")
+    for names in ("NEUTROPHIL, NEUTROPHIL", "NEUTROPHIL, NEUTROPHIL, NEUTROPHIL"):
+        pack.add("bccd", "neutrophil", "train", boxes_json=two, label_raw=names)
     counts = [len(list(places_of(row))) for row in _rows(pack, "bccd")]
-    assert counts == [0, 2]
+    assert counts == [0, 2, 2]
 
 
 def test_boxes_with_their_own_names_are_cells_even_where_the_image_is_mixed(pack: DrawnPack) -> None:
