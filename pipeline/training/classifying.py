@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.domain import Rgb
+from pipeline.errors import UsageError
 from pipeline.training.augment import Warp, draw_warp, restained, warped
 from pipeline.training.batches import BalancedDraw, Batch, stacked
 from pipeline.training.loop import StepOutcome, Validation
@@ -32,6 +33,10 @@ class ClassifierTask:
     def __init__(
         self, recipe: ClassifierRecipe, train: Sequence[CropSample], val: Sequence[CropSample]
     ) -> None:
+        """Raises: UsageError, where a side of the split shows nothing."""
+        if not train or not val:
+            side = "validate on" if train else "learn from"
+            raise UsageError(f"There is no labelled cell to {side}.", code="empty-split")
         self._recipe = recipe
         self._train = train
         self._val = val

@@ -38,8 +38,9 @@ class ClassificationReport:
     member: str
     n: int
     """labelled crops of cells; artefacts and platelets apart"""
-    group_accuracy: float
-    group_macro_f1: float
+    group_accuracy: float | None
+    """None where there is no such crop"""
+    group_macro_f1: float | None
     leaf_accuracy: float | None
     """among crops whose label is a leaf; None where there is none"""
     leaf_macro_f1: float | None
@@ -57,8 +58,9 @@ class SegmentationReport:
     n: int
     cell_dice: float
     cell_iou: float
-    nucleus_dice: float
-    nucleus_iou: float
+    nucleus_dice: float | None
+    """over the pictures whose mask shows a nucleus; None where there is none"""
+    nucleus_iou: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,13 +73,13 @@ class BundleReport:
 
     def to_json(self) -> str:
         """Return the report as one JSON object."""
-        return json.dumps(asdict(self), indent=1)
+        return json.dumps(asdict(self), indent=1, allow_nan=False)
 
     def scores(self) -> list[tuple[str, str, float]]:
         """Return (data set, measure, value) for the manifest: members over all sets, the ensemble by set."""
-        out: list[tuple[str, str, float]] = []
+        out: list[tuple[str, str, float | None]] = []
         for part in self.classification:
-            if part.n == 0 or (part.member != MEAN_MEMBER and part.data_set != ALL_SETS):
+            if part.member != MEAN_MEMBER and part.data_set != ALL_SETS:
                 continue
             prefix = "" if part.member == MEAN_MEMBER else part.member + "_"
             named = {
@@ -86,9 +88,7 @@ class BundleReport:
                 "leaf_accuracy": part.leaf_accuracy,
                 "not_cells_accuracy": part.not_cells_accuracy,
             }
-            out += [
-                (part.data_set, prefix + name, value) for name, value in named.items() if value is not None
-            ]
+            out += [(part.data_set, prefix + name, value) for name, value in named.items()]
         for field in self.segmentation:
             out += [
                 (field.data_set, "cell_dice", field.cell_dice),
@@ -96,7 +96,7 @@ class BundleReport:
                 (field.data_set, "nucleus_dice", field.nucleus_dice),
                 (field.data_set, "nucleus_iou", field.nucleus_iou),
             ]
-        return out
+        return [(data_set, measure, value) for data_set, measure, value in out if value is not None]
 
 
 def evaluate_bundle(bundle_dir: Path, data_root: Path) -> BundleReport:
@@ -114,9 +114,10 @@ def evaluate_bundle(bundle_dir: Path, data_root: Path) -> BundleReport:
     opener = onnx_runtime(available_cores())
     with GraphSegmenter(bundle, opener) as segmenter, GraphClassifier(bundle, opener) as classifier:
         crops = tuple(crop_samples(rows, classifier.crop_px.width, classifier.crop_mpp_um))
+        opinions = _opinions(bundle.manifest, classifier, crops) if crops else {}
         return BundleReport(
             bundle_digest=bundle.manifest.digest,
-            classification=tuple(_classification(crops, _opinions(bundle.manifest, classifier, crops))),
+            classification=tuple(_classification(crops, opinions)),
             segmentation=tuple(_segmentation(segmenter, bundle.manifest.segmenter.working_mpp_um, rows)),
         )
 
@@ -170,8 +171,8 @@ def classification_report(
         data_set=data_set,
         member=member,
         n=len(cells),
-        group_accuracy=groups.accuracy,
-        group_macro_f1=groups.macro_f1,
+        group_accuracy=groups.accuracy if cells else None,
+        group_macro_f1=groups.macro_f1 if cells else None,
         leaf_accuracy=leaf_table.accuracy if fine else None,
         leaf_macro_f1=leaf_table.macro_f1 if fine else None,
         not_cells=len(others),
@@ -208,6 +209,6 @@ def segmentation_report(
         n=len(samples),
         cell_dice=float(np.mean([overlap.dice for overlap in cells])),
         cell_iou=float(np.mean([overlap.iou for overlap in cells])),
-        nucleus_dice=float(np.mean([overlap.dice for overlap in nuclei])),
-        nucleus_iou=float(np.mean([overlap.iou for overlap in nuclei])),
+        nucleus_dice=float(np.mean([overlap.dice for overlap in nuclei])) if nuclei else None,
+        nucleus_iou=float(np.mean([overlap.iou for overlap in nuclei])) if nuclei else None,
     )

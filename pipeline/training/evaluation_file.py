@@ -60,7 +60,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
     intervals = f"95 %, bootstrap over groups, {RESAMPLINGS} resamplings, seed {SEED}"
     document = _Document(FORMAT, intervals, evaluation, evaluation.sets())
     # By way of `json`, which writes any float so that it is read again as the same one.
-    return json.dumps(_DOCUMENT.dump_python(document, mode="json"))
+    return json.dumps(_DOCUMENT.dump_python(document, mode="json"), allow_nan=False)
 
 
 def read_evaluation(file: Path) -> Evaluation:

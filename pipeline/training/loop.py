@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pipeline.errors import UsageError
 from pipeline.training.batches import Batch, ahead
 from pipeline.training.progress import EpochRecord, TrainingProgress
 from pipeline.training.recipes import Kept, Optimizer, RateCourse, Schedule
@@ -92,6 +93,7 @@ def fit(
     """Return the history; the kept epoch's averaged weights are in `run_dir` and in the network.
 
     What was killed goes on after its last whole epoch, and ends with the weights of a run that was not.
+    Raises: UsageError, where the loss is no number any more.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
     learner = _Learner(subject, schedule)
@@ -188,7 +190,7 @@ class _Learner:
             sizes.append(len(batch.rgb))
             progress.stepped(self._subject.name, epoch, len(losses), self._steps_per_epoch)
         validation = self._validate(task)
-        return EpochRecord(
+        record = EpochRecord(
             epoch=epoch,
             train_loss=_weighted_mean(losses, sizes),
             train_accuracy=_weighted_mean(accuracies, sizes),
@@ -196,6 +198,8 @@ class _Learner:
             val_accuracy=validation.accuracy,
             seconds_s=time.monotonic() - began_s,
         )
+        _refuse_diverged(self._subject.name, record)
+        return record
 
     def _learn(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
@@ -248,6 +252,15 @@ class _Learner:
         return tuple(EpochRecord(**record) for record in left["history"])
 
 
+def _refuse_diverged(name: str, record: EpochRecord) -> None:
+    """Raises: UsageError, where the loss is no number any more: what follows would be none either."""
+    if not math.isfinite(record.train_loss + record.val_loss):
+        raise UsageError(
+            f"{name} diverged in epoch {record.epoch + 1}; lower the recipe's learning rates.",
+            code="diverged",
+        )
+
+
 def _optimizer(groups: list[dict[str, object]], schedule: Schedule) -> torch.optim.Optimizer:
     if schedule.optimizer is Optimizer.ADAM:
         return torch.optim.Adam(groups, eps=_KERAS_EPSILON, weight_decay=schedule.weight_decay)
@@ -266,5 +279,5 @@ def _write_weights(state: dict[str, Tensor], target: Path) -> None:
 
 
 def _write_history(history: tuple[EpochRecord, ...], target: Path) -> None:
-    text = json.dumps([asdict(record) for record in history], indent=1)
+    text = json.dumps([asdict(record) for record in history], indent=1, allow_nan=False)
     target.write_text(text + "\n", encoding="utf-8")

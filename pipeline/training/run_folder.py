@@ -127,4 +127,4 @@ def _version(package: str) -> str:
 
 
 def _json(document: Mapping[str, object]) -> str:
-    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pipeline.domain import Probabilities, Rgb
+from pipeline.errors import UsageError
 from pipeline.training.augment import Warp, draw_warp, restained, warped, warped_labels
 from pipeline.training.batches import BalancedDraw, Batch, stacked
 from pipeline.training.images import resized, resized_labels
@@ -35,9 +36,13 @@ class SegmenterTask:
     def __init__(
         self, recipe: SegmenterRecipe, train: Sequence[FieldSample], val: Sequence[FieldSample]
     ) -> None:
+        """Raises: UsageError, where a side of the split shows nothing."""
         self._recipe = recipe
         self._train = train
         self._val = [at_scale(sample, recipe.input.mpp_um) for sample in val if sample.kind != MapKind.CENTRE]
+        if not train or not self._val:
+            side = "validate on" if train else "learn from"
+            raise UsageError(f"There is no picture with masks or boxes to {side}.", code="empty-split")
         keys = [
             ((sample.kind, part), sample.folder)
             for part in range(max(KIND_WEIGHTS.values()))

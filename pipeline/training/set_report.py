@@ -86,7 +86,7 @@ def set_report(data_set: str, scores: Sequence[PictureScore]) -> SetReport:
     """Return the figures of these pictures: cells and boxes are pooled, overlaps averaged over pictures."""
     weights = group_weights([score.place for score in scores])
     answers = [answer for score in scores for answer in score.answers]
-    owners = np.repeat(np.arange(len(scores)), [len(score.answers) for score in scores])
+    owners = np.repeat(np.arange(len(scores)), np.array([len(score.answers) for score in scores], np.int64))
     called = _Called(answers, weights[:, owners])
     detections = [score.detection for score in scores]
     return SetReport(

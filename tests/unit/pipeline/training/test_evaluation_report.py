@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from rich.console import Console
 
 from pipeline.domain import CallStatus, SlideAnalysis
 from pipeline.errors import InputError, UsageError
-from pipeline.geometry import Rect
+from pipeline.geometry import Rect, Size
 from pipeline.manifest import (
     BundleManifest,
     ClassifierEntry,
@@ -32,12 +35,14 @@ from pipeline.training.calibration import NOT_CALLED
 from pipeline.training.end_to_end import Answer, Found, PictureScore, Skipped, score_row
 from pipeline.training.evaluation_file import Evaluation, Subject, read_evaluation, render_evaluation
 from pipeline.training.images import read_rgb
-from pipeline.training.intervals import Place
+from pipeline.training.intervals import Estimate, Place
 from pipeline.training.metrics import Detection, Overlap
 from pipeline.training.set_report import scored_cells, set_report, set_reports
 from pipeline.training.sources import SOURCES
 from pipeline.training.tables import Split, read_table
-from tests.drawn import DrawnSlide, execution, models
+from tests.drawn import DrawnSlide, drawn_cells, execution, models
+from tests.unit.pipeline.training.conftest import DrawnPack, boxes
+from worker.cli.evaluation_tables import NONE, print_evaluation, with_interval
 
 BOX = Rect(20, 20, 60, 60)
 
@@ -92,9 +97,76 @@ def test_figures_of_a_set_by_hand() -> None:
     assert report.accuracy.low <= 3 / 7 <= report.accuracy.high
 
 
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [],
+        [_score(1)],
+        [replace(_score(1), detection=None, cell=None)],
+        [replace(_score(1), detection=Detection(0, 0, 0))],
+        [_score(1, _answer(N, None)), _score(2, _answer(L, None))],
+        [_score(1, _answer(N, N, 0.5)), _score(2, _answer(L, N, 0.4))],
+        [_score(1, _answer(N, N)), replace(_score(2, _answer(L, L)), place=Place("bccd", "g1"))],
+        [_score(1, _answer(P, P)), _score(2, _answer(P, P))],
+    ],
+    ids=[
+        "no picture",
+        "no cell",
+        "no truth",
+        "no box",
+        "none found",
+        "none called",
+        "one group",
+        "platelets",
+    ],
+)
+def test_what_cannot_be_measured_is_a_dash_and_null(scores: list[PictureScore]) -> None:
+    set_report("bccd", scores)
+    evaluation = replace(_evaluation(), pictures=tuple(scores))
+    document = json.loads(render_evaluation(evaluation), parse_constant=pytest.fail)
+    for told, report in zip(document["sets"], evaluation.sets(), strict=True):
+        for name, value in told.items():
+            if isinstance(value, dict) and set(value) == {"value", "low", "high"}:
+                assert (value["value"] is None) == (with_interval(getattr(report, name)) == NONE)
+    printed = StringIO()
+    print_evaluation(Console(file=printed, width=160), evaluation)
+    assert "nan" not in printed.getvalue().lower()
+
+
+def test_without_an_accepted_call_none_of_them_is_right_or_wrong() -> None:
+    report = set_report("bccd", [_score(1, _answer(N, N, 0.5)), _score(2, _answer(L, N, 0.4))])
+    assert (report.coverage.value, report.accepted_accuracy.value) == (0.0, None)
+
+
+def test_one_group_has_figures_without_intervals() -> None:
+    alike = replace(_score(2, _answer(L, L)), place=Place("bccd", "g1"))
+    report = set_report("bccd", [_score(1, _answer(N, L)), alike])
+    assert (report.groups, report.accuracy) == (1, Estimate(0.5))
+
+
 def test_what_cannot_be_called_has_no_score() -> None:
     scores = scored_cells(_scores()).scores.tolist()
     assert scores == [0.95, 0.8, 0.7, 0.5, NOT_CALLED, NOT_CALLED, NOT_CALLED]
+
+
+@pytest.mark.parametrize(("names", "told"), [("NEUTROPHIL", 0), ("NEUTROPHIL, NEUTROPHIL", 2)])
+def test_a_cell_without_a_name_counts_in_detection_only(tmp_path: Path, names: str, told: int) -> None:
+    places = [(70.0, 70.0), (190.0, 120.0)]
+    wbc = boxes(*(("WBC", x - 24, y - 24, 48, 48) for x, y in places))
+    pack = DrawnPack(tmp_path)
+    pack.add("bccd", "neutrophil", "val", boxes_json=wbc, label_raw=names, width="256", height="192")
+    pack.write()
+    (row,) = read_table(tmp_path, SOURCES["bccd"])
+    picture = drawn_cells(Size(256, 192), places)
+
+    def analysed(_: Path) -> SlideAnalysis:
+        return analyse_slide(DrawnSlide(picture, 0.25), models(), PipelineSpec(), execution())
+
+    score = score_row(row, tmp_path, analysed)
+    assert isinstance(score, PictureScore)
+    assert score.detection == Detection(2, 2, 2)
+    assert len(score.answers) == told
+    assert all(answer.found is not None for answer in score.answers)
 
 
 def test_several_sets_have_one_report_together() -> None:

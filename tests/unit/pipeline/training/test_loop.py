@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pipeline.errors import UsageError  # noqa: E402
 from pipeline.training.batches import Batch  # noqa: E402
 from pipeline.training.loop import BEST_FILE, StepOutcome, Subject, Validation, fit  # noqa: E402
 from pipeline.training.recipes import read_recipe  # noqa: E402
@@ -124,3 +125,21 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> No
     assert [record.val_loss for record in resumed] == [record.val_loss for record in whole]
     left, right = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "broken"))
     assert all(torch.equal(left["network"][name], right["network"][name]) for name in left["network"])
+
+
+class Diverging(Halves):
+    """The loss is no number in the second epoch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._losses = [0.5, float("nan")]
+
+    def validate(self, _: torch.nn.Module) -> Validation:
+        return Validation(self._losses.pop(0), 0.5)
+
+
+def test_a_training_that_diverges_is_one_sentence_and_leaves_no_history_of_it(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="flat diverged in epoch 2"):
+        fit(_subject(), Diverging(), SCHEDULE, tmp_path, Silent())
+    (record,) = json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)
+    assert record["val_loss"] == 0.5

@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -18,6 +20,7 @@ from pipeline.training.bundle import BundleName, Runs  # noqa: E402
 from pipeline.training.command import evaluate, export_bundle, train  # noqa: E402
 from pipeline.training.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipes import read_recipe  # noqa: E402
+from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
 
 FOLDERS = 'folders = ["zheng_d1_jtsc", "pbc_barcelona"]'
 
@@ -125,6 +128,39 @@ def test_evaluation_reports_every_set_and_repeats(made: Made, small_pack: Path) 
     assert report == evaluate(made.bundle, small_pack)
     told = {(figure.data_set, figure.measure): figure.value for figure in made.manifest.figures}
     assert told["zheng_d1_jtsc", "cell_dice"] == pytest.approx(segmented["cell_dice"], abs=1e-4)
+
+
+def test_sets_without_a_cell_or_a_nucleus_leave_their_figures_out(made: Made, tmp_path: Path) -> None:
+    pack = DrawnPack(tmp_path)
+    pack.add("zheng_d1_jtsc", "neutrophil", "train", mask_path="masks/000.png")
+    pack.add("pbc_barcelona", "platelet", "train")
+    empty = evaluate(made.bundle, pack.write())
+    assert (empty.classification, empty.segmentation, empty.scores()) == ((), (), [])
+    pack.add("zheng_d1_jtsc", "neutrophil", "val", mask_path="masks/001.png")
+    pack.add("pbc_barcelona", "platelet", "val")
+    mask = tmp_path / "zheng_d1_jtsc" / "masks" / "001.png"
+    cv2.imwrite(str(mask), np.minimum(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE), 128))
+    report = evaluate(made.bundle, pack.write())
+    document = json.loads(report.to_json(), parse_constant=pytest.fail)
+    (segmented,) = document["segmentation"]
+    assert (segmented["nucleus_dice"], segmented["nucleus_iou"]) == (None, None)
+    platelets = [part for part in document["classification"] if part["data_set"] == "pbc_barcelona"]
+    assert {(part["n"], part["group_accuracy"], part["not_cells"]) for part in platelets} == {(0, None, 1)}
+    measures = {measure for data_set, measure, _ in report.scores() if data_set == "pbc_barcelona"}
+    assert measures == {"not_cells_accuracy"}
+
+
+def test_a_side_of_the_split_that_shows_nothing_is_one_sentence(tmp_path: Path) -> None:
+    pack = DrawnPack(tmp_path / "pack")
+    for label, split in (("neutrophil", "train"), ("mixed", "val")):
+        pack.add("zheng_d1_jtsc", label, split, mask_path="masks/000.png")
+        pack.add("pbc_barcelona", "platelet", "train")
+    pack.rows["zheng_d1_jtsc"][1]["mask_path"] = ""
+    pack.write()
+    for name, told in (("light-unet", "no picture with masks or boxes to validate on"),
+                       ("ensemble-leukocytes", "no labelled cell to validate on")):  # fmt: skip
+        with pytest.raises(UsageError, match=told):
+            train(_recipe(tmp_path, name, 1), pack.root, tmp_path / name, Heard())
 
 
 def test_a_finished_run_is_not_trained_again(made: Made, small_pack: Path) -> None:
