@@ -71,6 +71,14 @@ def test_a_set_of_which_no_picture_can_be_read(refused: Refused, bundle: Path, t
     assert "None of the 2 pictures could be read" in said
 
 
+@pytest.mark.parametrize("options", [(), ("--set", "bccd"), ("--set", "nowhere")])
+def test_a_data_set_that_is_not_there(
+    refused: Refused, bundle: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    said = refused("evaluate", "--data", str(tmp_path / "none"), "--bundle", str(bundle), *options)
+    assert (options or ("", "chula_wbc"))[1] in said
+
+
 def test_options_that_a_comparison_of_members_would_pass_over(refused: Refused, tmp_path: Path) -> None:
     said = refused(
         "evaluate", "--data", str(tmp_path), "--members", str(tmp_path), "--save", str(tmp_path / "x.json")

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pipeline.training.recipes import read_recipe
+from tests.unit.pipeline.training.conftest import DrawnPack
 from tests.unit.pipeline.training.datasets.trees import class_tree, cnmc_tree
 from worker.cli import main
 
@@ -106,6 +107,43 @@ def test_an_empty_class_is_one_line(
     options = ("--data", root.parent, "--folder", "ours", "--run", tmp_path / "run")
     assert _train(monkeypatch, small, *options) == 2
     assert "normal" in _one_line(capsys)
+
+
+@pytest.mark.parametrize("side", ["group", "subject"])
+def test_a_subject_on_both_sides_is_one_line(
+    side: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = DrawnPack(tmp_path / "data")
+    for split in ("train", "val"):
+        pack.add("zheng_d1_jtsc", "neutrophil", split, **{side: "same"})
+    options = ("--data", pack.write(), "--folder", "zheng_d1_jtsc", "--run", tmp_path / "run")
+    assert _train(monkeypatch, "ensemble-leukocytes", *options) == 2
+    assert f"zheng_d1_jtsc leaks: a {side} has images in train and in val" in _one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", ["ensemble-leukocytes", "paper-network-2"])
+def test_a_folder_of_another_layout_is_one_line(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data" / "bccd" / "deep" / "deeper").mkdir(parents=True)
+    options = ("--data", tmp_path / "data", "--folder", "bccd", "--run", tmp_path / "run")
+    assert _train(monkeypatch, recipe, *options) == 2
+    assert "bccd" in _one_line(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("recipe", ["unet", "ensemble-leukocytes"])
+def test_a_teacher_that_is_no_run_is_one_line(
+    recipe: str,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = ("--data", data, "--run", tmp_path / "run", "--teacher", tmp_path / "nowhere")
+    assert _train(monkeypatch, recipe, *options) == 2
+    assert "nowhere" in _one_line(capsys)
 
 
 def test_a_run_of_another_recipe_is_not_overwritten(

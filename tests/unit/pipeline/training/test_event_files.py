@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pipeline.training.progress import EpochRecord  # noqa: E402
+from pipeline.training.progress import EpochRecord
 
 
 class Heard:
