@@ -11,9 +11,11 @@ from rich.table import Table
 
 from pipeline.runtime.bundle import SHIPPED, Bundle
 from worker.cli.bundles import asked_bundle, asked_settings
+from worker.cli.engines import build_engines
 from worker.cli.training import require_training_extra
 
 models = typer.Typer(help="Model bundles.", no_args_is_help=True)
+models.command("build-engines")(build_engines)
 
 
 @models.command("list")

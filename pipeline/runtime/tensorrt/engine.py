@@ -19,7 +19,7 @@ from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt
 from pipeline.runtime.tensorrt.loop import InferenceLoop
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of, version_of
 
-__all__ = ["PlanRequest", "TensorRtEngine", "open_tensorrt", "require_tensorrt"]
+__all__ = ["PlanRequest", "TensorRtEngine", "open_tensorrt"]
 
 _NUMPY_NAMES = {"UINT8": "uint8", "FLOAT": "float32"}
 
@@ -82,15 +82,6 @@ class TensorRtEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def require_tensorrt() -> None:
-    """Return where TensorRT can run here.
-
-    Raises: DeploymentError, which names the package, the library or the GPU that is missing.
-    """
-    find_tensorrt()
-    find_gpu()
 
 
 def open_tensorrt(graph: Path, request: PlanRequest) -> TensorRtEngine:

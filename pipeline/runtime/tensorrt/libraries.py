@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
@@ -9,6 +10,9 @@ from pipeline.errors import DeploymentError
 
 NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order of preference. The last is what the second re-exports, and installs without it."""
+
+AHEAD = ("tensorrt_rtx", "tensorrt_rtx_bindings")
+"""Those that build for a GPU that is not here."""
 
 
 def what_is_missing() -> str | None:
@@ -21,13 +25,13 @@ def what_is_missing() -> str | None:
     return None
 
 
-def find_tensorrt() -> ModuleType:
-    """Return the bindings of TensorRT, or of TensorRT-RTX.
+def find_tensorrt(names: Sequence[str] = NAMES) -> ModuleType:
+    """Return the bindings of TensorRT, or of TensorRT-RTX: the first of `names` that loads.
 
     Raises: DeploymentError, which names the package or the library that is missing.
     """
     faults: list[str] = []
-    for name in NAMES:
+    for name in names:
         try:
             module = import_module(name)
         except ModuleNotFoundError:
@@ -38,7 +42,7 @@ def find_tensorrt() -> ModuleType:
         if hasattr(module, "Builder"):
             return module
         faults.append(f"{name} is installed without its libraries")
-    why = "; ".join(faults) or "the package tensorrt is not installed"
+    why = "; ".join(faults) or f"the package {names[0]} is not installed"
     raise DeploymentError(f"TensorRT cannot be loaded: {why}.", code="tensorrt_missing")
 
 
