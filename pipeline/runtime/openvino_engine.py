@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -11,7 +13,6 @@ from types import TracebackType
 from typing import Self
 
 import numpy as np
-import openvino as ov
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.manifest_int8 import Precision
@@ -26,6 +27,7 @@ from pipeline.runtime.engine import (
     require_ours,
     unfit,
 )
+from pipeline.runtime.silent_openvino import ov
 
 NAME = "openvino"
 _DEVICE = "CPU"
@@ -49,20 +51,15 @@ class OpenVinoEngine:
     def __init__(self, file: Path, lanes: Lanes, precision: Precision = Precision.FP32) -> None:
         """Raises: DeploymentError, where the file is no graph of ours."""
         self._file = file
-        core = ov.Core()
         try:
-            model = core.read_model(file)
+            model = ov.Core().read_model(file)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
                 raise unfit(file, "has not one input and one output")
             self._input, self._output = _spec(model.inputs[0]), _spec(model.outputs[0])
             require_ours(file, self._input, self._output)
-            compiled = core.compile_model(model, _DEVICE, _properties(lanes))
-            requests = [compiled.create_infer_request() for _ in range(lanes.streams)]
+            self._requests = _Requests(model, lanes)
         except RuntimeError as error:
             raise unfit(file, "cannot be loaded by OpenVINO") from error
-        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
-        for request in requests:
-            self._idle.put(request)
         self._streams = lanes.streams
         self._callers = ThreadPoolExecutor(lanes.streams, thread_name_prefix="openvino")
         self._closed = threading.Event()
@@ -90,26 +87,22 @@ class OpenVinoEngine:
         return np.concatenate(answers) if len(answers) > 1 else answers[0]
 
     def _answer(self, part: Rgb) -> Probabilities:
-        request = self._idle.get()
-        try:
-            request.start_async({0: ov.Tensor(part, shared_memory=True)})
-            request.wait()
-            return np.array(request.get_output_tensor(0).data, np.float32)
-        except MemoryError as error:
-            raise full(self._file) from error
-        except RuntimeError as error:
-            if any(sign in str(error) for sign in _OUT_OF_MEMORY):
-                raise full(self._file) from error
-            raise BatchRefused(f"OpenVINO cannot run {part.shape} on {self._file.name}") from error
-        finally:
-            self._idle.put(request)
+        with self._requests.one() as request:
+            try:
+                request.start_async({0: ov.Tensor(part, shared_memory=True)})
+                request.wait()
+                return np.array(request.get_output_tensor(0).data, np.float32)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                    self._requests.renew(request)
+                    raise full(self._file) from error
+                raise BatchRefused(f"OpenVINO cannot run {part.shape} on {self._file.name}") from error
 
     def close(self) -> None:
         """Answer what was asked, then forget the graph."""
         self._closed.set()
         self._callers.shutdown()
-        while not self._idle.empty():
-            self._idle.get()
+        self._requests.forget()
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +111,48 @@ class OpenVinoEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class _Requests:
+    """The places where parts of batches are computed, as many as there are streams."""
+
+    def __init__(self, model: ov.Model, lanes: Lanes) -> None:
+        """Raises: RuntimeError, where OpenVINO cannot compile the model."""
+        self._model = model
+        self._lanes = lanes
+        self._changing = threading.Lock()
+        self._current: frozenset[ov.InferRequest] = frozenset()
+        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        self._compile()
+
+    def _compile(self) -> None:
+        compiled = ov.Core().compile_model(self._model, _DEVICE, _properties(self._lanes))
+        requests = [compiled.create_infer_request() for _ in range(self._lanes.streams)]
+        self._current = frozenset(requests)
+        self._idle = SimpleQueue()
+        for request in requests:
+            self._idle.put(request)
+
+    @contextmanager
+    def one(self) -> Iterator[ov.InferRequest]:
+        """Return a request that nobody else has; wait for it."""
+        with self._changing:
+            idle = self._idle
+        request = idle.get()
+        try:
+            yield request
+        finally:
+            idle.put(request)
+
+    def renew(self, failed: ov.InferRequest) -> None:
+        """Compile the model anew: where memory ran out, OpenVINO asks for as much again at every batch."""
+        with self._changing, suppress(MemoryError, RuntimeError):
+            if failed in self._current:
+                self._compile()
+
+    def forget(self) -> None:
+        """Give back what was compiled."""
+        self._current, self._idle = frozenset(), SimpleQueue()
 
 
 def openvino(lanes: Lanes) -> Opener:
