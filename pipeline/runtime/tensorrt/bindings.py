@@ -196,6 +196,8 @@ class TensorRt(Protocol):
     __name__: str
     __version__: str
 
+    def __hash__(self) -> int: ...
+
     @property
     def ILogger(self) -> type: ...  # noqa: N802
 

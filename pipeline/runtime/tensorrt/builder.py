@@ -16,7 +16,7 @@ from pipeline.runtime.tensorrt.bindings import (
     Parser,
     TensorRt,
 )
-from pipeline.runtime.tensorrt.complaints import Complaints, logger
+from pipeline.runtime.tensorrt.complaints import listener_of
 from pipeline.runtime.tensorrt.shapes import ShapeProfile
 
 
@@ -50,11 +50,11 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
     Raises: DeploymentError, where TensorRT does not parse a node, or cannot build the graph, or not for
     that compute capability.
     """
-    complaints = Complaints()
-    listener = logger(trt, complaints)
-    builder = trt.Builder(listener)
+    listener = listener_of(trt)
+    listener.complaints.forget()
+    builder = trt.Builder(listener.logger)
     network = builder.create_network(network_flags(trt))
-    _parse(trt.OnnxParser(network, listener), graph)
+    _parse(trt.OnnxParser(network, listener.logger), graph)
     config = builder.create_builder_config()
     _add_profile(builder, config, network, graph, target.shapes)
     if target.ahead_of is not None:
@@ -64,7 +64,7 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise DeploymentError(
-            f"TensorRT cannot build {graph.name} for {target.shapes}: {complaints.first}.",
+            f"TensorRT cannot build {graph.name} for {target.shapes}: {listener.complaints.first}.",
             code="plan_unbuilt",
         )
     learnt = config.get_timing_cache()

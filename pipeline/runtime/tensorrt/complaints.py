@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cache
+
 from pipeline.runtime.tensorrt.bindings import Logger, Named, TensorRt
 
 _KEPT = 20
@@ -9,20 +12,19 @@ _LONGEST = 300
 
 
 class Complaints:
-    """The errors that TensorRT logged, the oldest first."""
+    """The latest errors that TensorRT logged."""
 
     def __init__(self) -> None:
-        self._sentences: list[str] = []
+        self._sentences: tuple[str, ...] = ()
 
     def add(self, severity: Named, text: str) -> None:
         """Keep `text` where it is an error. Threads of TensorRT's own may call."""
         if severity.name in ("ERROR", "INTERNAL_ERROR"):
-            self._sentences = [*self._sentences, text.strip()[:_LONGEST]][-_KEPT:]
+            self._sentences = (*self._sentences, " ".join(text.split())[:_LONGEST])[-_KEPT:]
 
-    @property
-    def last(self) -> str:
-        """The last error, or that there is none."""
-        return self._sentences[-1] if self._sentences else "TensorRT gives no reason"
+    def forget(self) -> None:
+        """Begin anew, before a call whose complaints are wanted."""
+        self._sentences = ()
 
     @property
     def first(self) -> str:
@@ -30,8 +32,18 @@ class Complaints:
         return self._sentences[0] if self._sentences else "TensorRT gives no reason"
 
 
-def logger(trt: TensorRt, complaints: Complaints) -> Logger:
-    """Return a logger for `trt` that keeps errors in `complaints` and prints nothing."""
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A logger for TensorRT, which prints nothing, and where its errors go."""
+
+    logger: Logger
+    complaints: Complaints
+
+
+@cache
+def listener_of(trt: TensorRt) -> Listener:
+    """Return the listener of `trt`, one a process: TensorRT keeps the first logger it is given for good."""
+    complaints = Complaints()
 
     class Keeping(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of the injected module
         def __init__(self) -> None:
@@ -40,5 +52,4 @@ def logger(trt: TensorRt, complaints: Complaints) -> Logger:
         def log(self, severity: Named, text: str) -> None:
             complaints.add(severity, text)
 
-    keeping: Logger = Keeping()
-    return keeping
+    return Listener(Keeping(), complaints)

@@ -12,7 +12,7 @@ from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import DeploymentError
 from pipeline.runtime.engine import EngineIdentity, TensorSpec, require_fitting, require_ours, unfit
 from pipeline.runtime.tensorrt.bindings import Named, TensorRt
-from pipeline.runtime.tensorrt.complaints import Complaints, logger
+from pipeline.runtime.tensorrt.complaints import listener_of
 from pipeline.runtime.tensorrt.device import Device
 from pipeline.runtime.tensorrt.lane import LoadedPlan
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt
@@ -103,22 +103,23 @@ def _open_device() -> Device:
 
 
 def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, device: Device) -> TensorRtEngine:
-    complaints = Complaints()
-    listener = logger(trt, complaints)
-    runtime = trt.Runtime(listener)
+    listener = listener_of(trt)
+    listener.complaints.forget()
+    runtime = trt.Runtime(listener.logger)
     cuda_engine = runtime.deserialize_cuda_engine(plan)
     if cuda_engine is None:
         raise DeploymentError(
-            f"TensorRT cannot load its plan of {graph.name}: {complaints.first}.", code="plan_unloaded"
+            f"TensorRT cannot load its plan of {graph.name}: {listener.complaints.first}.",
+            code="plan_unloaded",
         )
     taken, given = specs_of(cuda_engine, graph)
     managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    # A context, the engine, the runtime and the logger are used for as long as there are contexts.
-    kept = (listener, runtime, cuda_engine)
+    # Contexts use the engine, and it the runtime, for as long as they are.
+    kept = (runtime, cuda_engine)
     loaded = LoadedPlan(
-        lambda: kept[2].create_execution_context(managed),
+        lambda: kept[1].create_execution_context(managed),
         cuda_engine.device_memory_size_v2,
-        lambda: complaints.last,
+        lambda: listener.complaints.first,
     )
     identity = EngineIdentity("tensorrt", version_of(trt), device.name, request.precision.value)
     return TensorRtEngine(InferenceLoop(loaded, device, request.shapes), identity, taken, given)

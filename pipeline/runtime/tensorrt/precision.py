@@ -18,7 +18,7 @@ from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
-from pipeline.manifest import INPUT_NAME, OUTPUT_NAME
+from pipeline.manifest import INPUT_NAME
 from pipeline.runtime.tensorrt.shapes import Precision
 
 _QUANTISED = ("Conv", "Gemm")
@@ -56,6 +56,8 @@ def _parsed(graph: bytes) -> ModelProto:
         if type(error).__name__ != "DecodeError":  # protobuf's, whose package is not ours to import
             raise
         raise DeploymentError("This is no ONNX graph.", code="bundle_graph") from error
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"node_{index}"  # what is kept in float32 is kept by name
     return model
 
 
@@ -180,8 +182,3 @@ class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has 
     def get_next(self) -> dict[str, Rgb] | None:
         batch, self._next = self._next, next(self._batches, None)
         return None if batch is None else {INPUT_NAME: batch}
-
-
-def outputs_of(graph: bytes) -> tuple[str, ...]:
-    """Return the names of what the graph gives."""
-    return tuple(value.name for value in _parsed(graph).graph.output) or (OUTPUT_NAME,)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -56,18 +57,18 @@ def _indices(starts: Sequence[int], length: int, end: int, device: torch.device)
 
 
 @lru_cache(maxsize=64)
-def _area_weights(source: int, target: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _area_weights(source: int, target: int) -> npt.NDArray[np.float32]:
     """Return (target, source): the share of each source pixel in the mean that a target pixel is."""
     scale = source / target
     left = np.arange(target)[:, None] * scale
     pixel = np.arange(source)[None, :]
     covered = np.minimum(left + scale, pixel + 1) - np.maximum(left, pixel)
-    return (np.clip(covered, 0, None) / scale).astype(np.float32).reshape(target, source)
+    return np.asarray(np.clip(covered, 0, None) / scale, np.float32)
 
 
 @lru_cache(maxsize=64)
-def _linear_weights(source: int, target: int) -> np.ndarray[tuple[int, int], np.dtype[np.float32]]:
+def _linear_weights(source: int, target: int) -> npt.NDArray[np.float32]:
     """Return (target, source): the shares of the two source pixels around the middle of each target pixel."""
     middle = np.clip((np.arange(target) + 0.5) * source / target - 0.5, 0, source - 1)
     distance = np.abs(middle[:, None] - np.arange(source)[None, :])
-    return np.clip(1 - distance, 0, None).astype(np.float32).reshape(target, source)
+    return np.asarray(np.clip(1 - distance, 0, None), np.float32)

@@ -15,7 +15,7 @@ from pipeline.geometry import Size
 from pipeline.runtime.bundle import SHIPPED
 from pipeline.runtime.tensorrt import bindings
 from pipeline.runtime.tensorrt.builder import Graph, Target, build, network_flags
-from pipeline.runtime.tensorrt.complaints import Complaints, logger
+from pipeline.runtime.tensorrt.complaints import listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of
 from pipeline.runtime.tensorrt.precision import prepared
 from pipeline.runtime.tensorrt.shapes import BatchShape, Precision, ShapeProfile, squares
@@ -62,7 +62,7 @@ def test_every_shipped_graph_is_built_with_its_profile(rtx, name, precision):
 
 def inputs_and_outputs(rtx, onnx_bytes):
     """As the parsed network has them: a plan can only be opened where there is a driver."""
-    listener = logger(rtx, Complaints())
+    listener = listener_of(rtx).logger
     network = rtx.Builder(listener).create_network(network_flags(rtx))
     parser = rtx.OnnxParser(network, listener)
     assert parser.parse(onnx_bytes)
@@ -80,7 +80,7 @@ def graph_of(operator, **attributes):
         helper.make_node(operator, ["float"], ["probabilities"], name="the_node", **attributes),
     ]
     taken = helper.make_tensor_value_info("rgb", TensorProto.UINT8, ["n", 16, 16, 3])
-    given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, None)
+    given = helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["n", 16, 16, 3])
     model = helper.make_model(
         helper.make_graph(nodes, "small", [taken], [given]),
         opset_imports=[helper.make_opsetid("", 18)],

@@ -180,17 +180,32 @@ def test_a_refusal_names_its_reason_and_leaves_no_lane_behind(graph):
     assert is_right(loop.run(pictures(9)), pictures(9))
 
 
+class HaltingContext(RefusingContext):
+    """Stands still in the middle of a batch until it is let go."""
+
+    def execute_async_v3(self, stream_handle):
+        self._switch["begun"].set()
+        assert self._switch["go"].wait(60)
+        return self._context.execute_async_v3(stream_handle)
+
+
 def test_closing_waits_for_what_is_under_way_and_ends_the_engine(graph):
-    engine = open_on_fake_device(graph, TILES)
-    answers = []
-    thread = threading.Thread(target=lambda: answers.append(engine.run(pictures(16))))
-    thread.start()
-    thread.join()
-    engine.close()
-    engine.close()
-    assert is_right(answers[0], pictures(16))
+    device, switch = FakeDevice(), {"begun": threading.Event(), "go": threading.Event()}
+    cuda_engine = FakeCudaEngine(graph.read_bytes(), device)
+    plan = LoadedPlan(lambda: HaltingContext(cuda_engine.create_execution_context(), switch), 4096, str)
+    loop = InferenceLoop(plan, device, TILES)
+    with ThreadPoolExecutor(2) as threads:
+        answer = threads.submit(loop.run, pictures(3))
+        assert switch["begun"].wait(60)
+        closed = threads.submit(loop.close)
+        assert not answer.done()
+        assert not closed.done()
+        switch["go"].set()
+        assert is_right(answer.result(60), pictures(3))
+        closed.result(60)
+    loop.close()
     with pytest.raises(RuntimeError, match="closed"):
-        engine.run(pictures(1))
+        loop.run(pictures(1))
 
 
 def test_an_engine_names_what_it_takes_and_gives(graph):
