@@ -18,7 +18,7 @@ from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
 from pipeline.runtime.bundle import Bundle, load_bundle
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
 from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
-from pipeline.runtime.machine import Asked, available_cores, parallelism
+from pipeline.runtime.machine import Asked, available_cores, multiplies_bytes, parallelism
 from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import DecodeLimits, open_slide
 from pipeline.spec import PipelineSpec
@@ -105,7 +105,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
 def means_of(settings: LocalSettings) -> Means:
     """Return what an engine may use: what was set, and what follows from this machine."""
     asked = Asked(settings.threads, settings.streams, settings.read_ahead)
-    return Means(parallelism(available_cores(), asked), settings.plans_dir)
+    return Means(parallelism(available_cores(), asked), settings.plans_dir, multiplies_bytes())
 
 
 def digest_of(path: Path) -> str:

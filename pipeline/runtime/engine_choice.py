@@ -19,6 +19,7 @@ from pipeline.runtime.tensorrt.shapes import BatchShape, ShapeProfile, squares
 from pipeline.spec import PipelineSpec
 
 ASKED = "asked for"
+IN_FLOATS = "in floats, for this processor clips sums of bytes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,8 @@ class Means:
     parallelism: Parallelism
     plans: Path
     """folder where TensorRT keeps its plans between starts"""
+    multiplies_bytes: bool = True
+    """whether the processor adds products of bytes without clipping them: see `machine.multiplies_bytes`"""
 
 
 def choose_engine(asked: EngineName, means: Means) -> EngineChoice:
@@ -63,7 +66,9 @@ def _chosen(name: EngineName, why: str, means: Means) -> EngineChoice:
     if name is EngineName.TENSORRT:
         return EngineChoice(name, why, Precision.FP32, _tensorrt(means))
     if name is EngineName.OPENVINO:
-        return EngineChoice(name, why, Precision.INT8, _openvino(means))
+        if means.multiplies_bytes:
+            return EngineChoice(name, why, Precision.INT8, _openvino(means))
+        return EngineChoice(name, f"{why}; {IN_FLOATS}", Precision.FP32, _openvino(means))
     return EngineChoice(name, why, Precision.FP32, onnx_runtime(means.parallelism.threads))
 
 

@@ -13,6 +13,10 @@ OWN_CGROUP = Path("/proc/self/cgroup")
 _MOST_STREAMS = 8
 """a batch of tiles (batcher.TILES_AT_ONCE) falls apart into no more parts"""
 _UNLIMITED = "max"
+PROCESSOR = Path("/proc/cpuinfo")
+_BYTE_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""instructions that add products of bytes in 32 bits; those before them clip at 16.
+Source: Intel 64 and IA-32 manual, VPDPBUSD and VPMADDUBSW"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,15 @@ def _quota(limit: str) -> float | None:
 def available_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     """Return how many cores this process may use, by its affinity, its cgroup and those above it."""
     return usable_cores(len(os.sched_getaffinity(0)), _limits(cgroups, own))
+
+
+def multiplies_bytes(processor: Path = PROCESSOR) -> bool:
+    """Return whether the processor adds products of bytes without clipping them."""
+    lines = (line.partition(":") for line in _text(processor).splitlines())
+    return any(
+        key.strip() in ("flags", "Features") and not _BYTE_PRODUCTS.isdisjoint(flags.split())
+        for key, _, flags in lines
+    )
 
 
 def _limits(cgroups: Path, own: Path) -> list[str]:

@@ -169,4 +169,9 @@ def _write(model: onnx.ModelProto, file: Path) -> str:
     onnx.checker.check_model(model)
     body = model.SerializeToString()
     file.write_bytes(body)
+    return sha256_of(body)
+
+
+def sha256_of(body: bytes) -> str:
+    """Return the hex sha256 that a manifest names."""
     return hashlib.sha256(body).hexdigest()

@@ -22,6 +22,7 @@ from pipeline.manifest import (
     Thresholds,
     Timing,
 )
+from pipeline.manifest_int8 import GateFigure, Int8Entry, Precision, StoredGraph
 from pipeline.spec import PipelineSpec
 
 LIGHT = SegmenterMember("light-unet", "light.onnx", "aa", 9, "cc", "dd", 16)
@@ -30,6 +31,8 @@ PROFILES = (
     ProfileEntry(Profile.FAST, ("light-unet",)),
     ProfileEntry(Profile.ACCURATE, ("unet", "light-unet")),
 )
+KEPT = Int8Entry("light.int8.onnx", "8a", "minmax", (GateFigure("cell_dice", 0.95, 0.949),))
+REFUSED = Int8Entry(None, None, "entropy", (GateFigure("group_macro_f1", 0.9, 0.8),))
 LITE0 = MemberEntry("lite0", "classifier_lite0.onnx", "bb", 7, "cf", "df")
 
 MANIFEST = BundleManifest(
@@ -49,7 +52,13 @@ MANIFEST = BundleManifest(
 )
 
 
-@pytest.mark.parametrize("manifest", [MANIFEST, replace(MANIFEST, thresholds=None)])
+def _quantised() -> BundleManifest:
+    segmenter = replace(MANIFEST.segmenter, members=(replace(LIGHT, int8=KEPT), UNET))
+    classifier = replace(MANIFEST.classifier, members=(replace(LITE0, int8=REFUSED),))
+    return replace(MANIFEST, segmenter=segmenter, classifier=classifier)
+
+
+@pytest.mark.parametrize("manifest", [MANIFEST, replace(MANIFEST, thresholds=None), _quantised()])
 def test_round_trip(manifest: BundleManifest) -> None:
     assert BundleManifest.parse(manifest.render()) == manifest
 
@@ -98,6 +107,36 @@ def test_thresholds_of_the_bundle_become_the_analysis_parameters() -> None:
     assert (spec.accept_probability, spec.leaf_probability, spec.max_disagreement) == (0.5, 0.8, 0.3)
     assert replace(MANIFEST, thresholds=None).spec == PipelineSpec()
     assert spec.digest != PipelineSpec().digest
+
+
+def test_a_manifest_from_before_int8_is_read() -> None:
+    document = json.loads(MANIFEST.render())
+    for member in (*document["segmenter"]["members"], *document["classifier"]["members"]):
+        del member["int8"]
+    assert BundleManifest.parse(json.dumps(document)) == MANIFEST
+
+
+def test_the_digest_of_a_precision_follows_the_files_that_run_in_it() -> None:
+    told = _quantised()
+    for profile in Profile:
+        assert told.digest_of(profile) == MANIFEST.digest_of(profile)
+        assert told.digest_of(profile, Precision.INT8) != MANIFEST.digest_of(profile)
+        assert MANIFEST.digest_of(profile, Precision.INT8) == MANIFEST.digest_of(profile)
+    assert told.digest != MANIFEST.digest
+
+
+def test_what_the_gate_refused_runs_in_floats() -> None:
+    light, lite0 = replace(LIGHT, int8=KEPT), replace(LITE0, int8=REFUSED)
+    assert light.stored(Precision.INT8) == StoredGraph("light.int8.onnx", "8a", Precision.INT8)
+    assert light.stored(Precision.FP32) == StoredGraph("light.onnx", "aa", Precision.FP32)
+    for precision in Precision:
+        assert lite0.stored(precision) == StoredGraph(LITE0.file, "bb", Precision.FP32)
+
+
+def test_an_int8_file_lies_in_the_bundles_folder() -> None:
+    text = _quantised().render().replace("light.int8.onnx", "../light.int8.onnx")
+    with pytest.raises(DeploymentError, match="outside its own folder"):
+        BundleManifest.parse(text)
 
 
 def _segmenter(**changes: object) -> dict[str, object]:
