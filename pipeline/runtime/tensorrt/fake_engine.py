@@ -17,7 +17,7 @@ from pipeline.runtime.tensorrt.loop import InferenceLoop
 from pipeline.runtime.tensorrt.shapes import ShapeProfile
 
 SCRATCH_BYTES = 4096
-_NUMPY_NAMES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT"}
+_TENSORRT_NAMES = {"tensor(uint8)": "UINT8", "tensor(float)": "FLOAT"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ class FakeCudaEngine:
         return FakeValue("INPUT" if name in taken else "OUTPUT")
 
     def get_tensor_dtype(self, name: str) -> FakeValue:
-        return FakeValue(_NUMPY_NAMES[self._node(name).type])
+        return FakeValue(_TENSORRT_NAMES.get(kind := self._node(name).type, kind))
 
     def get_tensor_shape(self, name: str) -> tuple[int, ...]:
         return tuple(side if isinstance(side, int) else -1 for side in self._node(name).shape)

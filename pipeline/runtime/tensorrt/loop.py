@@ -32,10 +32,10 @@ class InferenceLoop:
         It is cut into the profile's usual batches. Raises: CapacityError; BatchRefused, where H or W lies
         outside the profile; DeploymentError, where the device fails.
         """
-        usual, least = self._shapes.usual.count, self._shapes.least.count
+        usual = self._shapes.usual.count
         parts = [batch[start : start + usual] for start in range(0, len(batch), usual)]
         for part in (parts[0], parts[-1]):
-            if not self._shapes.takes((max(least, len(part)), *part.shape[1:])):
+            if not self._shapes.takes(part.shape):
                 raise BatchRefused(f"the plan takes batches of {self._shapes}, not {part.shape}")
         return np.concatenate(self._answers([np.ascontiguousarray(part) for part in parts]))
 

@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-from onnxruntime.transformers.float16 import convert_float_to_float16
 
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
 from pipeline.manifest import INPUT_NAME
+from pipeline.runtime.tensorrt.half import halved
 from pipeline.runtime.tensorrt.shapes import Precision
 
 _QUANTISED = ("Conv", "Gemm")
@@ -115,13 +115,7 @@ def _halved(model: ModelProto) -> ModelProto:
     What is before it stays float32: the balance of colours (networks/balance.py) counts in grey levels up to
     255 and divides by their means, for which 11 bits are too coarse.
     """
-    exact = _before_first_convolution(model) | _after_last_product(model)
-    half = convert_float_to_float16(
-        model, keep_io_types=True, op_block_list=["Softmax", "TopK"], node_block_list=sorted(exact)
-    )
-    if not isinstance(half, ModelProto):
-        raise TypeError(type(half))
-    return half
+    return halved(model, _before_first_convolution(model) | _after_last_product(model))
 
 
 def _quantised(model: ModelProto, calibration: Iterable[Rgb]) -> ModelProto:

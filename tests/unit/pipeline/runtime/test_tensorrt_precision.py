@@ -160,16 +160,17 @@ def test_int8_has_no_zero_points_and_no_integer_bias():
 
 
 def test_float16_computes_convolutions_in_float16_and_the_balance_of_colours_in_float32():
-    graph = graph_of(Precision.FP16)
-    held = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    weights = [held[node.input[1]] for node in graph.node if node.op_type == "Conv"]
-    assert set(weights) == {TensorProto.FLOAT16}
-    first = next(index for index, node in enumerate(graph.node) if node.op_type == "Conv")
-    before = {node.op_type for node in graph.node[:first]}
-    assert {"TopK", "Reciprocal"} <= before
-    casts = [attribute.i for node in graph.node if node.op_type == "Cast" for attribute in node.attribute]
-    assert casts[0] == TensorProto.FLOAT
-    assert casts[-1] == TensorProto.FLOAT
+    body = prepared((SHIPPED / CLASSIFIERS[-1]).read_bytes(), Precision.FP16)
+    graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(body), strict_mode=True).graph
+    values = (*graph.value_info, *graph.output)
+    kinds = {value.name: value.type.tensor_type.elem_type for value in values}
+    computed = {
+        operator: {kinds[node.output[0]] for node in graph.node if node.op_type == operator}
+        for operator in ("Conv", "Gemm", "TopK", "Reciprocal", "Softmax")
+    }
+    half, single = {TensorProto.FLOAT16}, {TensorProto.FLOAT}
+    assert computed == {"Conv": half, "Gemm": half, "TopK": single, "Reciprocal": single, "Softmax": single}
+    assert [node.op_type for node in graph.node].count("Cast") == 3  # bytes; into float16; out of it
 
 
 def test_weights_stored_as_float16_are_folded():
