@@ -76,6 +76,8 @@ def quantise_bundle(folder: Path, pictures: Pictures, heard: Heard) -> BundleMan
     DeploymentError, where the bundle is broken; UsageError, where there is nothing to measure on, or all
     files together would be too large to ship.
     """
+    if not pictures.val_crops or not pictures.val_fields:
+        raise UsageError("There is no val picture to measure on.", code="no-pictures")
     bundle = load_bundle(folder)
     manifest = bundle.manifest
     entry = manifest.segmenter
@@ -100,7 +102,7 @@ def quantise_bundle(folder: Path, pictures: Pictures, heard: Heard) -> BundleMan
 
 def passes(gate: Iterable[GateFigure]) -> bool:
     """Return whether no figure is lower by more than `ALLOWED_LOSS`."""
-    return all(figure.fp32 - figure.int8 <= ALLOWED_LOSS for figure in gate)
+    return all(round(figure.fp32 - figure.int8, _DIGITS) <= ALLOWED_LOSS for figure in gate)
 
 
 def _tried(folder: Path, trial: _Trial, heard: Heard) -> Int8Entry:
