@@ -37,8 +37,8 @@ def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
 def _expected(mean: NDArray[np.float64], spec: PipelineSpec) -> NDArray[np.float64]:
     """Return the shares with the odds of the immature classes as a smear has them. Source: Bayes' rule for a
     shift of priors, Saerens et al. 2002, Neural Computation 14:21."""
-    shares = mean * np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
-    return shares / shares.sum()
+    shares: NDArray[np.float64] = mean * np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
+    return np.asarray(shares / shares.sum(), np.float64)
 
 
 def _mass(mean: NDArray[np.float64], cell_class: CellClass) -> float:
