@@ -1,7 +1,7 @@
 """Platelets of a picture without leukocytes: small violet bodies, for the ensemble to name.
 
 The segmenter takes platelets for background, as it should: a field is searched for leukocytes. Where it finds
-none, what lies there is worth a second look.
+none, what lies there is worth a second look: at platelets, and at cells that are all nucleus.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def analyse_slide(
         instances = stitched(sightings)
     with observer.stage(Stage.CLASSIFY):
         called = _Calling(reader, models.classifier, scale, spec, execution)
-        cells = _with_platelets(called.cells(instances), called, sample, frame)
+        cells = _with_second_look(called.cells(instances), called, sample, frame)
     with observer.stage(Stage.CONCLUDE):
         conclusion = conclude(cells, quality, scale.source, spec)
     return SlideAnalysis(
@@ -227,26 +227,35 @@ class _Calling:
                 yield call_cell(members[:, position], self.spec)
 
 
-def _with_platelets(
+def _with_second_look(
     cells: tuple[Cell, ...], called: _Calling, sample: Rgb, frame: SlideFrame
 ) -> tuple[Cell, ...]:
-    """Return the cells, with the platelets of a field or crop that shows none else, in reading order.
+    """Return the cells, with what a second look finds in a field or crop that shows none, in reading order.
 
     Only a scan that the sample shows whole is looked at: on a slide, platelets are not what is counted. What
-    the ensemble does not take for a platelet stays what the segmenter said: background.
+    the ensemble takes neither for a platelet nor for a cell stays what the segmenter said: background.
     """
     size_px0 = frame.size_px0
     whole = (sample.shape[1], sample.shape[0]) == (size_px0.width, size_px0.height)
     if not whole or any(_may_be_leukocyte(cell) for cell in cells):
         return cells
     bodies = apart_from(violet_bodies(sample, frame), [cell.instance for cell in cells])
-    platelets = tuple(_not_nucleated(cell) for cell in called.cells(bodies) if _is_platelet(cell))
-    return tuple(sorted((*cells, *platelets), key=lambda cell: reading_order(cell.instance)))
+    seen = (_not_nucleated(cell) for cell in called.cells(bodies) if _is_body(cell, frame, called.spec))
+    return tuple(sorted((*cells, *seen), key=lambda cell: reading_order(cell.instance)))
+
+
+def _is_body(cell: Cell, frame: SlideFrame, spec: PipelineSpec) -> bool:
+    """Return whether the second look keeps it: a platelet, or a cell that is all nucleus (a pyknotic
+    erythroblast's: the segmenter has seen few) and large enough for one."""
+    if _is_platelet(cell):
+        return True
+    large = frame.mpp.to_um2(cell.instance.area_px0) >= spec.min_cell_um2
+    return large and cell.call.status is not CallStatus.ARTEFACT
 
 
 def _not_nucleated(cell: Cell) -> Cell:
-    """Return the platelet; an unsure one as an artefact: without a nucleus it is no leukocyte in doubt."""
-    if cell.call.status is CallStatus.ACCEPTED:
+    """Return the body; an unsure platelet as an artefact: without a nucleus it is no leukocyte in doubt."""
+    if cell.call.status is CallStatus.ACCEPTED or not _is_platelet(cell):
         return cell
     return replace(cell, call=replace(cell.call, status=CallStatus.ARTEFACT))
 

@@ -83,6 +83,17 @@ def test_what_the_ensemble_takes_for_no_platelet_stays_background():
         assert analysed(red_cells_and_platelets(), other).cells == ()
 
 
+def test_a_cell_that_is_all_nucleus_is_found_at_second_sight():
+    analysis = analysed(red_cells_and_platelets([(300, 250)], radius=28), CellClass.ERYTHROBLAST)
+    (cell,) = analysis.cells
+    assert cell.call.cell_class is CellClass.ERYTHROBLAST
+    assert cell.instance.area_um2 == pytest.approx(np.pi * 2.8**2, rel=0.1)
+
+
+def test_a_large_body_that_the_ensemble_calls_debris_stays_background():
+    assert analysed(red_cells_and_platelets([(300, 250)], radius=28), CellClass.ARTEFACT).cells == ()
+
+
 def test_unsure_platelets_are_no_leukocytes_in_doubt():
     strict = replace(SPEC, accept_probability=0.95)
     analysis = analysed(red_cells_and_platelets(), CellClass.PLATELET, strict)
