@@ -25,11 +25,14 @@ CROP = Size(128, 128)
 CROP_MPP_UM, TILE_MPP_UM = 0.18, 0.25
 CROPS_PX, TILE_PX = 500, 192
 LARGEST = {Precision.FP16: 0.03, Precision.INT8: 0.25}
-"""difference in any probability"""
+"""difference in a probability"""
+NEARLY_ALL = {Precision.FP16: 1.0, Precision.INT8: 0.99}
+"""part of the probabilities for which that holds; with 7 bits an undecided cell moves farther"""
 MEAN = {Precision.FP16: 0.002, Precision.INT8: 0.02}
 AGREE = {Precision.FP16: 0.99, Precision.INT8: 0.95}
 """least share of crops, or of pixels, that keep their class; one whose two best are close may turn"""
-REAL_CROPS, REAL_FIELDS = 16, 2
+REAL_CROPS, REAL_FIELDS = 64, 2
+CALIBRATION_CROPS, CALIBRATION_FIELDS = 32, 16
 PBC_CELL_PX = 230
 """of pbc_barcelona's pictures, of about 0.1 µm/px: what a crop shows"""
 CLASSIFIERS = sorted(file.name for file in SHIPPED.glob("classifier*.onnx"))
@@ -51,16 +54,17 @@ def drawn_tile(seed):
     return smear.read(Rect(0, 0, TILE_PX, TILE_PX))[None]
 
 
-@pytest.fixture(scope="module")
-def real_crops(shared_data):
-    files = sorted((shared_data / "pbc_barcelona" / "images").iterdir())
-    chosen = files[:: len(files) // REAL_CROPS][:REAL_CROPS]
+@cache
+def real_crops(folder, count, offset):
+    files = sorted((folder / "pbc_barcelona" / "images").iterdir())
+    step = len(files) // count
+    chosen = files[offset * step // 2 :: step][:count]
     return np.stack([middle(picture(file), PBC_CELL_PX, CROP) for file in chosen])
 
 
-@pytest.fixture(scope="module")
-def real_fields(shared_data):
-    files = sorted((shared_data / "bccd" / "images").iterdir())[:REAL_FIELDS]
+@cache
+def real_fields(folder, count, offset):
+    files = sorted((folder / "bccd" / "images").iterdir())[offset : offset + count]
     return np.stack([resized(picture(file), Size(TILE_PX, TILE_PX)) for file in files])
 
 
@@ -74,29 +78,38 @@ def middle(pixels, side, size):
 
 
 @cache
-def session(name, precision):
+def session(name, precision, folder=None):
+    """Return the graph, int8 calibrated on drawn pictures, or on other real ones of `folder`."""
     stored = (SHIPPED / name).read_bytes()
     if precision is not None:
-        calibration = [drawn_tile(11)] if name in SEGMENTERS else [drawn_crops(11)]
-        stored = prepared(stored, precision, calibration)
+        stored = prepared(stored, precision, [calibration(name, folder)])
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     return ort.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
 
 
-def answers(name, precision, batch):
-    return session(name, precision).run(None, {"rgb": batch})[0]
+def calibration(name, folder):
+    if folder is None:
+        return drawn_tile(11) if name in SEGMENTERS else drawn_crops(11)
+    if name in SEGMENTERS:
+        return real_fields(folder, CALIBRATION_FIELDS, REAL_FIELDS)
+    return real_crops(folder, CALIBRATION_CROPS, 1)
 
 
-def check(name, precision, batch):
-    shipped, ours = answers(name, None, batch), answers(name, precision, batch)
+def answers(name, precision, batch, folder=None):
+    return session(name, precision, folder).run(None, {"rgb": batch})[0]
+
+
+def check(name, precision, batch, folder=None):
+    shipped, ours = answers(name, None, batch), answers(name, precision, batch, folder)
     assert ours.dtype == np.float32
     assert ours.shape == shipped.shape
     difference = np.abs(ours - shipped)
     agree = (ours.argmax(1) == shipped.argmax(1)).mean()
-    found = f"differs by {difference.max():.4f}, {difference.mean():.5f} in the mean; {agree:.2%} agree"
-    assert difference.max() <= LARGEST[precision], found
+    nearly_all = np.quantile(difference, NEARLY_ALL[precision])
+    found = f"{nearly_all:.4f} for nearly all, {difference.mean():.5f} in the mean; {agree:.2%} agree"
+    assert nearly_all <= LARGEST[precision], found
     assert difference.mean() <= MEAN[precision], found
     assert agree >= AGREE[precision], found
 
@@ -118,14 +131,14 @@ def test_segmenters_agree_on_drawn_fields(name, precision):
 
 @REDUCED
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_classifiers_agree_on_real_cells(real_crops, name, precision):
-    check(name, precision, real_crops)
+def test_classifiers_agree_on_real_cells(shared_data, name, precision):
+    check(name, precision, real_crops(shared_data, REAL_CROPS, 0), shared_data)
 
 
 @REDUCED
 @pytest.mark.parametrize("name", SEGMENTERS)
-def test_segmenters_agree_on_real_fields(real_fields, name, precision):
-    check(name, precision, real_fields)
+def test_segmenters_agree_on_real_fields(shared_data, name, precision):
+    check(name, precision, real_fields(shared_data, REAL_FIELDS, 0), shared_data)
 
 
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *SEGMENTERS])

@@ -13,7 +13,7 @@ from pipeline.errors import UsageError  # noqa: E402
 from pipeline.training.command import train  # noqa: E402
 from pipeline.training.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipes import read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
+from tests.unit.pipeline.training.conftest import DrawnPack, boxes  # noqa: E402
 
 SMALL = {
     "side_px": "32",
@@ -59,8 +59,9 @@ def _recipe(folder: Path) -> Path:
 @pytest.fixture
 def pack(tmp_path: Path) -> Path:
     drawn = DrawnPack(tmp_path / "pack")
-    for split in ("train", "train", "train", "val"):
-        drawn.add("pbc_barcelona", "basophil", split)
+    for _ in range(3):
+        drawn.add("pbc_barcelona", "basophil", "train")
+    drawn.add("pbc_barcelona", "basophil", "val", boxes_json=boxes(("WBC", 24, 24, 72, 72)))
     return drawn.write()
 
 
