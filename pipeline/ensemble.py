@@ -21,8 +21,9 @@ def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
     immature granulocyte, …) first; within it the leaf is named where its share is sure. Source: averaging of
     three models, Panin, Mamedov, Tarakanov 2023.
     """
-    mean = _expected(members.mean(axis=0, dtype=np.float64), spec)
-    disagreement = float(0.5 * np.abs(members - members.mean(axis=0)).sum(axis=1).mean())
+    said = members.mean(axis=0, dtype=np.float64)
+    disagreement = float(0.5 * np.abs(members - said).sum(axis=1).mean())
+    mean = _expected(said, spec)
     group = max(GROUPS, key=lambda g: _mass(mean, g))
     named = _named(mean, group, spec)
     return CellCall(

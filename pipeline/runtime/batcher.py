@@ -8,7 +8,6 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from types import TracebackType
 
 import numpy as np
 
@@ -16,6 +15,7 @@ from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
 from pipeline.geometry import Size
 from pipeline.ports import Classifier, Segmenter
+from pipeline.runtime.closing import Closing
 
 Run = Callable[[Rgb], Probabilities]
 """(N, …) pictures → (N, …) answers, each answer depending on its own picture only"""
@@ -141,7 +141,7 @@ class Batcher:
         return answers
 
 
-class BatchedSegmenter:
+class BatchedSegmenter(Closing):
     """A segmenter shared by threads. Implements `ports.Segmenter`; a context manager that closes it."""
 
     def __init__(
@@ -161,16 +161,8 @@ class BatchedSegmenter:
     def close(self) -> None:
         self._batcher.close()
 
-    def __enter__(self) -> BatchedSegmenter:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class BatchedClassifier:
+class BatchedClassifier(Closing):
     """An ensemble shared by threads. Implements `ports.Classifier`; a context manager that closes it."""
 
     def __init__(
@@ -193,14 +185,6 @@ class BatchedClassifier:
 
     def close(self) -> None:
         self._batcher.close()
-
-    def __enter__(self) -> BatchedClassifier:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _crops_first(self, batch: Rgb) -> Probabilities:
         return np.swapaxes(self._classifier.classify(batch), 0, 1)

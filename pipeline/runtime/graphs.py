@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.geometry import Size
 from pipeline.runtime.bundle import Bundle
+from pipeline.runtime.closing import Closing
 from pipeline.runtime.engine import BatchRefused, Engine, EngineIdentity, GraphFile, Opener, unfit
 from pipeline.taxonomy import LEAVES
 
@@ -31,7 +30,7 @@ class Probe:
     answer: tuple[int, ...]
 
 
-class _Graphs:
+class _Graphs(Closing):
     """Opened graphs of one kind, closed together."""
 
     def __init__(self, files: Sequence[GraphFile], opener: Opener) -> None:
@@ -48,14 +47,6 @@ class _Graphs:
     def close(self) -> None:
         """Close the engines."""
         self._closing.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class GraphSegmenter(_Graphs):

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 import onnxruntime as ort
@@ -13,6 +11,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pipeline.domain import Probabilities, Rgb
 from pipeline.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.manifest_int8 import Precision
+from pipeline.runtime.closing import Closing
 from pipeline.runtime.engine import (
     BatchRefused,
     EngineIdentity,
@@ -39,7 +38,7 @@ _ORT_ERRORS = (
 )
 
 
-class OnnxRuntimeEngine:
+class OnnxRuntimeEngine(Closing):
     """One loaded ONNX file. Implements `Engine`."""
 
     def __init__(self, file: Path, threads: int, precision: Precision = Precision.FP32) -> None:
@@ -88,14 +87,6 @@ class OnnxRuntimeEngine:
     def close(self) -> None:
         """Forget the graph."""
         self._session = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def onnx_runtime(threads: int) -> Opener:

@@ -9,13 +9,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.manifest_int8 import Precision
+from pipeline.runtime.closing import Closing
 from pipeline.runtime.engine import (
     BatchRefused,
     EngineIdentity,
@@ -42,7 +41,7 @@ class Lanes:
     streams: int
 
 
-class OpenVinoEngine:
+class OpenVinoEngine(Closing):
     """One loaded ONNX file. Implements `Engine`.
 
     A batch is cut into as many parts as there are streams; who asks at the same time waits for a free stream.
@@ -103,14 +102,6 @@ class OpenVinoEngine:
         self._closed.set()
         self._callers.shutdown()
         self._requests.forget()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 class _Requests:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self, cast
+from typing import Protocol, cast
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import DeploymentError
+from pipeline.runtime.closing import Closing
 from pipeline.runtime.engine import EngineIdentity, TensorSpec, require_fitting, require_ours, unfit
 from pipeline.runtime.tensorrt.bindings import Named, TensorRt
 from pipeline.runtime.tensorrt.complaints import listener_of
@@ -39,7 +39,7 @@ class Described(Protocol):
     def get_tensor_shape(self, name: str) -> tuple[int, ...]: ...
 
 
-class TensorRtEngine:
+class TensorRtEngine(Closing):
     """One plan, loaded on a device. Implements `engine.Engine`."""
 
     def __init__(
@@ -74,14 +74,6 @@ class TensorRtEngine:
     def close(self) -> None:
         """Wait for the batches under way and give back what the engine holds."""
         self._loop.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_tensorrt(graph: Path, request: PlanRequest) -> TensorRtEngine:
