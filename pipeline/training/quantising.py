@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import onnx
 from onnxruntime.quantization import (
-    CalibrationDataReader,
     CalibrationMethod,
     QuantFormat,
     QuantType,
@@ -19,7 +18,7 @@ from onnxruntime.quantization import (
 from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pipeline.domain import Rgb
-from pipeline.manifest import INPUT_NAME
+from pipeline.runtime.calibration_batches import CalibrationBatches
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BETWEEN = ("Clip", "Relu", "Add", "Concat", "MaxPool", "Resize")
@@ -61,7 +60,7 @@ def quantise(source: Path, target: Path, batches: Sequence[Rgb], calibration: Ca
         quantize_static(
             folded,
             target,
-            _Batches(seen),
+            CalibrationBatches(seen),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*_PRODUCTS, *_BETWEEN],
             per_channel=True,
@@ -98,15 +97,3 @@ def _unreached(steps: Sequence[_Step]) -> set[str]:
         else:
             outside.add(step.name)
     return outside
-
-
-class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Feeds pictures to the calibration, which asks for one batch at a time."""
-
-    def __init__(self, batches: Iterable[Rgb]) -> None:
-        self._batches: Iterator[Rgb] = iter(batches)
-
-    def get_next(self) -> dict[str, Rgb] | None:
-        """Return the next batch by the input's name; None behind the last."""
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT_NAME: batch}

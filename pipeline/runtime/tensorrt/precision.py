@@ -6,18 +6,19 @@ Imports onnx: import this module where a plan is built, not where one is run.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from pipeline.domain import Rgb
 from pipeline.errors import DeploymentError
 from pipeline.manifest import INPUT_NAME
+from pipeline.runtime.calibration_batches import CalibrationBatches
 from pipeline.runtime.tensorrt.half import halved
 from pipeline.runtime.tensorrt.shapes import Precision
 
@@ -120,7 +121,7 @@ def _halved(model: ModelProto) -> ModelProto:
 
 def _quantised(model: ModelProto, calibration: Iterable[Rgb]) -> ModelProto:
     """Return the graph with symmetric Q/DQ pairs at what enters convolutions and products."""
-    reader = _Batches(calibration)
+    reader = CalibrationBatches(calibration)
     if reader.is_empty:
         raise DeploymentError(
             "int8 needs pictures to calibrate on; there are none.", code="calibration_empty"
@@ -160,19 +161,3 @@ def _after_last_product(model: ModelProto) -> set[str]:
             break
         after.add(node.name)
     return after
-
-
-class _Batches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Feeds pictures to the calibration, which asks for one batch at a time."""
-
-    def __init__(self, batches: Iterable[Rgb]) -> None:
-        self._batches: Iterator[Rgb] = iter(batches)
-        self._next = next(self._batches, None)
-
-    @property
-    def is_empty(self) -> bool:
-        return self._next is None
-
-    def get_next(self) -> dict[str, Rgb] | None:
-        batch, self._next = self._next, next(self._batches, None)
-        return None if batch is None else {INPUT_NAME: batch}
