@@ -36,6 +36,8 @@ class AugmentSpec:
     noise_probability: float
     vignette_probability: float
     grey_probability: float
+    palette_probability: float = 0.0
+    """of a picture that borrows another's palette first: `palettes`"""
 
 
 @dataclass(frozen=True, slots=True)

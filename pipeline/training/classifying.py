@@ -15,6 +15,7 @@ from pipeline.training.augment import Warp, draw_warp, restained, warped
 from pipeline.training.batches import BalancedDraw, Batch, stacked
 from pipeline.training.loop import StepOutcome, Validation
 from pipeline.training.losses import leaf_set_loss
+from pipeline.training.palettes import Palettes
 from pipeline.training.recipes import ClassifierRecipe
 from pipeline.training.samples import CropSample
 
@@ -41,6 +42,10 @@ class ClassifierTask:
         self._train = train
         self._val = val
         self._draw = BalancedDraw([(sample.cell_class, sample.folder) for sample in train], recipe.balance)
+        self._palettes = Palettes(
+            ((sample.folder, plain_crop(sample, recipe.input.side_px)) for sample in train),
+            recipe.augment.palette_probability,
+        )
         self._val_pixels = stacked([plain_crop(sample, recipe.input.side_px) for sample in val])
         self._val_allowed = _allowed(val)
 
@@ -65,7 +70,7 @@ class ClassifierTask:
         height, width = sample.pixels.shape[:2]
         warp = draw_warp(rng, self._recipe.augment, (height, width), view)
         crop = warped(sample.pixels, warp, cv2.BORDER_REPLICATE)
-        return restained(rng, self._recipe.augment, crop)
+        return restained(rng, self._recipe.augment, self._palettes.lent(rng, crop))
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome:
         """Return the loss, and the part of the crops whose likeliest leaf is allowed."""

@@ -18,6 +18,7 @@ from pipeline.training.images import resized, resized_labels
 from pipeline.training.loop import StepOutcome, Validation
 from pipeline.training.losses import tissue_cross_entropy, tissue_dice
 from pipeline.training.metrics import Overlap, overlap
+from pipeline.training.palettes import Palettes
 from pipeline.training.recipes import SegmenterRecipe
 from pipeline.training.samples import FieldSample, MapKind
 from pipeline.training.targets import LabelMap, Tissue
@@ -56,6 +57,9 @@ class SegmenterTask:
             if part < KIND_WEIGHTS[sample.kind]
         ]
         self._draw = BalancedDraw(keys, recipe.balance)
+        self._palettes = Palettes(
+            ((sample.folder, sample.pixels) for sample in train), recipe.augment.palette_probability
+        )
 
     def batches(self, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
@@ -75,7 +79,8 @@ class SegmenterTask:
         if sample.boxes_px and rng.random() < 0.8:
             warp = _onto_cell(rng, sample, warp)
         border = cv2.BORDER_REFLECT_101 if rng.random() < _REFLECTED else cv2.BORDER_CONSTANT
-        rgb = restained(rng, self._recipe.augment, warped(sample.pixels, warp, border))
+        patch = self._palettes.lent(rng, warped(sample.pixels, warp, border))
+        rgb = restained(rng, self._recipe.augment, patch)
         return rgb, warped_labels(sample.tissue, warp, border)
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome:
