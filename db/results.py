@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from db.cell_rows import CELL_COLUMNS, CELL_TYPES, cell_row
+from db.cell_rows import CELL_COLUMNS, copied
 from db.errors import LeaseLost
 from db.events import EventKind, append
 from db.ledger import finish_attempt, held, move, without_claim
@@ -141,9 +141,8 @@ def _copy_cells(connection: Connection, run_id: int, cells: Sequence[Cell]) -> N
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("cells are copied through psycopg")
     with driver.cursor() as cursor, cursor.copy(_COPY_CELLS) as copy:
-        copy.set_types(CELL_TYPES)
-        for ordinal, cell in enumerate(cells):
-            copy.write_row(cell_row(run_id, ordinal, cell))
+        for part in copied(run_id, cells):
+            copy.write(part)
 
 
 def _insert_differential(connection: Connection, run_id: int, differential: Differential) -> None:
