@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -14,7 +14,7 @@ from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
 from pipeline.run import Execution, Models, analyse_slide
-from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
+from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter, Urgency
 from pipeline.runtime.bundle import Bundle, load_bundle
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
 from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
@@ -41,13 +41,18 @@ class Picture:
 class Analyst:
     """Analyses scans with one bundle. Several threads may ask at once; the models batch across them."""
 
-    models: Models
+    models_asked: Mapping[Urgency, Models]
     bundle: Bundle
     spec: PipelineSpec
     limits: DecodeLimits
     engine: str
     """which ran, and why it was taken"""
     read_ahead: int
+
+    @property
+    def models(self) -> Models:
+        """The networks as routine scans ask them."""
+        return self.models_asked[Urgency.ROUTINE]
 
     @contextmanager
     def open(self, path: Path) -> Iterator[SlideReader]:
@@ -59,10 +64,12 @@ class Analyst:
         """Return the key under which an analysis of these bytes is known."""
         return RunKey(scan_digest, self.bundle.digest, self.spec.digest)
 
-    def analyse(self, reader: SlideReader, scan_digest: str, watch: Stopwatch) -> SlideResult:
+    def analyse(
+        self, reader: SlideReader, scan_digest: str, watch: Stopwatch, urgency: Urgency = Urgency.ROUTINE
+    ) -> SlideResult:
         """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
         execution = Execution(watch, prefetch(self.read_ahead))
-        analysis = analyse_slide(reader, self.models, self.spec, execution)
+        analysis = analyse_slide(reader, self.models_asked[urgency], self.spec, execution)
         return SlideResult(
             analysis,
             Provenance(
@@ -91,7 +98,10 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
         BatchedClassifier(classifier) as batched_classifier,
     ):
         yield Analyst(
-            models=Models(batched_segmenter, batched_classifier),
+            models_asked={
+                urgency: Models(batched_segmenter.asked(urgency), batched_classifier.asked(urgency))
+                for urgency in Urgency
+            },
             bundle=bundle,
             spec=bundle.manifest.spec,
             limits=DecodeLimits(

@@ -19,8 +19,10 @@ from db.errors import LeaseLost
 from db.ledger import claim, hand_back, heartbeat, quarantine, record_digest, release_for_retry
 from db.records import Artefact, Claim, Failure
 from db.results import save_result
+from db.states import Priority
 from pipeline.domain import RunKey, SlideResult
 from pipeline.errors import CapacityError, DeploymentError, InputError, TransientError
+from pipeline.runtime.batcher import Urgency
 from worker.analyst import Analyst, Picture, pictures_of
 from worker.object_store import ObjectStore, StoredObject
 from worker.settings import Settings
@@ -29,6 +31,7 @@ from worker.stopwatch import Stopwatch
 BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
 SPOOL_DELAY_S = 20.0
+_URGENCIES = {Priority.STAT: Urgency.STAT, Priority.ROUTINE: Urgency.ROUTINE}
 BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
 
 
@@ -103,7 +106,7 @@ class Desk:
             with self.database.transaction() as connection:
                 record_digest(connection, held, digest)
             with self.analyst.open(path) as reader:
-                result = self.analyst.analyse(reader, digest, watch)
+                result = self.analyst.analyse(reader, digest, watch, _URGENCIES[held.priority])
                 artefacts = tuple(
                     self._stored(result.provenance.run_key, picture)
                     for picture in pictures_of(reader, result)

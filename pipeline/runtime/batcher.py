@@ -5,9 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from copy import copy
 from dataclasses import dataclass, field
+from enum import IntEnum
+from itertools import chain
+from typing import Self
 
 import numpy as np
 
@@ -27,6 +31,13 @@ _WAITING_BATCHES = 4
 """Batches' worth of items that may wait; whoever asks beyond it, waits before asking"""
 
 
+class Urgency(IntEnum):
+    """Who is served first."""
+
+    STAT = 0
+    ROUTINE = 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     items: Rgb
@@ -37,22 +48,22 @@ class _Request:
 class Batcher:
     """Joins the requests of several threads into batches of one network.
 
-    A batch is run when it is full, or when its first request has waited `max_wait_s`. Requests are served in
-    their order; one that does not fit (another picture size, too many items) begins the next batch.
+    A batch is run when it is full, or when its first request has waited `max_wait_s`. Urgent requests are
+    served first, equally urgent ones in their order; one that does not fit (another picture size, too many
+    items) begins the next batch.
     """
 
     def __init__(self, run: Run, max_batch: int, max_wait_s: float) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
-        self._waiting: deque[_Request] = deque()
-        self._waiting_items = 0
+        self._waiting: dict[Urgency, deque[_Request]] = {urgency: deque() for urgency in Urgency}
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
         self._thread.start()
 
-    def submit(self, items: Rgb) -> Probabilities:
+    def submit(self, items: Rgb, urgency: Urgency = Urgency.ROUTINE) -> Probabilities:
         """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
 
         Raises: what the network raised for a batch with these items; RuntimeError, where closed.
@@ -60,8 +71,14 @@ class Batcher:
         if not len(items):
             return self._run(items)
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
-        answers = [self._ask(part) for part in parts]
+        answers = [self._ask(part, urgency) for part in parts]
         return np.concatenate([answer.result() for answer in answers])
+
+    @property
+    def waiting_items(self) -> int:
+        """How many items wait to be asked, of every urgency."""
+        with self._changed:
+            return _items_of(self._in_order())
 
     def close(self) -> None:
         """Answer what was asked, accept nothing more, end the thread."""
@@ -70,15 +87,14 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join()
 
-    def _ask(self, items: Rgb) -> Future[Probabilities]:
-        room = _WAITING_BATCHES * self._max_batch
+    def _ask(self, items: Rgb, urgency: Urgency) -> Future[Probabilities]:
+        queue, room = self._waiting[urgency], _WAITING_BATCHES * self._max_batch
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._waiting_items < room)
+            self._changed.wait_for(lambda: self._closed or _items_of(queue) < room)
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             request = _Request(items, time.monotonic())
-            self._waiting.append(request)
-            self._waiting_items += len(items)
+            queue.append(request)
             self._changed.notify_all()
         return request.answer
 
@@ -89,32 +105,41 @@ class Batcher:
     def _next_batch(self) -> list[_Request]:
         """Return the requests of the next batch; none when closed and all is answered."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or self._closed)
-            if not self._waiting:
+            self._changed.wait_for(lambda: self._first() is not None or self._closed)
+            first = self._first()
+            if first is None:
                 return []
-            deadline_s = self._waiting[0].asked_at_s + self._max_wait_s
+            deadline_s = first.asked_at_s + self._max_wait_s
             self._changed.wait_for(
                 lambda: self._closed or self._is_full(), max(0.0, deadline_s - time.monotonic())
             )
-            batch = [self._waiting.popleft() for _ in range(self._joinable())]
-            self._waiting_items -= sum(len(request.items) for request in batch)
+            batch = list(self._joinable())
+            for request in batch:
+                next(queue for queue in self._waiting.values() if queue and queue[0] is request).popleft()
             self._changed.notify_all()
             return batch
 
-    def _joinable(self) -> int:
-        """Return how many of the first requests fit into one batch."""
-        shape, items = self._waiting[0].items.shape[1:], 0
-        for count, request in enumerate(self._waiting):
+    def _in_order(self) -> Iterator[_Request]:
+        return chain.from_iterable(self._waiting[urgency] for urgency in Urgency)
+
+    def _first(self) -> _Request | None:
+        return next(self._in_order(), None)
+
+    def _joinable(self) -> Iterator[_Request]:
+        """Yield the first requests that fit into one batch."""
+        shape, items = None, 0
+        for request in self._in_order():
             items += len(request.items)
-            if items > self._max_batch or request.items.shape[1:] != shape:
-                return count
-        return len(self._waiting)
+            if items > self._max_batch or request.items.shape[1:] != (shape or request.items.shape[1:]):
+                return
+            shape = request.items.shape[1:]
+            yield request
 
     def _is_full(self) -> bool:
-        joinable = self._joinable()
-        if joinable < len(self._waiting):
+        joinable = list(self._joinable())
+        if len(joinable) < sum(map(len, self._waiting.values())):
             return True
-        return sum(len(request.items) for request in self._waiting) >= self._max_batch
+        return _items_of(joinable) >= self._max_batch
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
@@ -141,14 +166,35 @@ class Batcher:
         return answers
 
 
-class BatchedSegmenter(Closing):
+def _items_of(requests: Iterable[_Request]) -> int:
+    return sum(len(request.items) for request in requests)
+
+
+class _Batched(Closing):
+    """What threads share: a batcher, and how urgently it is asked."""
+
+    def __init__(self, batcher: Batcher) -> None:
+        self._batcher = batcher
+        self._urgency = Urgency.ROUTINE
+
+    def asked(self, urgency: Urgency) -> Self:
+        """Return the same, asked so urgently; closing either closes both."""
+        other = copy(self)
+        other._urgency = urgency
+        return other
+
+    def close(self) -> None:
+        self._batcher.close()
+
+
+class BatchedSegmenter(_Batched):
     """A segmenter shared by threads. Implements `ports.Segmenter`; a context manager that closes it."""
 
     def __init__(
         self, segmenter: Segmenter, max_batch: int = TILES_AT_ONCE, max_wait_s: float = WAIT_S
     ) -> None:
+        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s))
         self._segmenter = segmenter
-        self._batcher = Batcher(segmenter.segment, max_batch, max_wait_s)
 
     @property
     def stride_px(self) -> int:
@@ -156,20 +202,17 @@ class BatchedSegmenter(Closing):
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W): see `ports.Segmenter`."""
-        return self._batcher.submit(batch)
-
-    def close(self) -> None:
-        self._batcher.close()
+        return self._batcher.submit(batch, self._urgency)
 
 
-class BatchedClassifier(Closing):
+class BatchedClassifier(_Batched):
     """An ensemble shared by threads. Implements `ports.Classifier`; a context manager that closes it."""
 
     def __init__(
         self, classifier: Classifier, max_batch: int = CROPS_AT_ONCE, max_wait_s: float = WAIT_S
     ) -> None:
+        super().__init__(Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s))
         self._classifier = classifier
-        self._batcher = Batcher(self._crops_first, max_batch, max_wait_s)
 
     @property
     def crop_px(self) -> Size:
@@ -181,10 +224,8 @@ class BatchedClassifier(Closing):
 
     def classify(self, batch: Rgb) -> Probabilities:
         """Return float32 (M, N, L): see `ports.Classifier`."""
-        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch), 0, 1))
+        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch, self._urgency), 0, 1))
 
-    def close(self) -> None:
-        self._batcher.close()
 
-    def _crops_first(self, batch: Rgb) -> Probabilities:
-        return np.swapaxes(self._classifier.classify(batch), 0, 1)
+def _crops_first(classifier: Classifier, batch: Rgb) -> Probabilities:
+    return np.swapaxes(classifier.classify(batch), 0, 1)

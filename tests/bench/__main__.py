@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
@@ -19,38 +18,20 @@ from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
+from tests.bench.ledger import ledger
+from tests.bench.measure import Measure, seconds
 from worker.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
 from worker.stopwatch import Stopwatch
 
-ROUNDS = 3
 TARGET = Path("build/bench.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Measure:
-    """One line of the table."""
-
-    value: float
-    unit: str
-    target: float | None = None
-
-
-def seconds(work: Callable[[], object]) -> float:
-    """Median of several runs after one to warm up."""
-    work()
-    taken = []
-    for _ in range(ROUNDS):
-        start_s = perf_counter()
-        work()
-        taken.append(perf_counter() - start_s)
-    return median(taken)
 
 
 def measures(folder: Path) -> Iterator[tuple[str, Measure]]:
     with open_analyst(load_local_settings()) as analyst:
         yield from classification(analyst)
         yield from slide(analyst, folder)
+    yield from ledger(folder)
 
 
 def classification(analyst: Analyst) -> Iterator[tuple[str, Measure]]:

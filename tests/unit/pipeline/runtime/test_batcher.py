@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
-from pipeline.runtime.batcher import Batcher
+from pipeline.runtime.batcher import Batcher, Urgency
 
 DEADLINE_S = 20
 
@@ -26,9 +28,11 @@ class Doubling:
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
+        self.seen: list[int] = []
 
     def __call__(self, items: Rgb) -> Probabilities:
         self.sizes.append(len(items))
+        self.seen += items[:, 0].tolist()
         return items.astype(np.float32) * 2
 
 
@@ -163,3 +167,68 @@ def test_more_askers_than_room_are_all_answered() -> None:
         assert [answer.result(DEADLINE_S).item() for answer in answers] == [2 * value for value in range(20)]
     batcher.close()
     assert gate.sizes == [1] * 20
+
+
+def _asked_in_turn(batcher: Batcher, pool: ThreadPoolExecutor, *asked: tuple[int, Urgency]) -> list[Future]:
+    """Return the answers to requests that were made one after the other while the network is held."""
+    answers = []
+    for value, urgency in asked:
+        answers.append(pool.submit(batcher.submit, _items(value), urgency))
+        assert _eventually(lambda: batcher.waiting_items == len(answers))
+    return answers
+
+
+def _eventually(true: Callable[[], bool]) -> bool:
+    deadline_s = time.monotonic() + DEADLINE_S
+    while not true():
+        if time.monotonic() > deadline_s:
+            return False
+        threading.Event().wait(0.001)
+    return True
+
+
+def test_an_urgent_request_overtakes_those_that_wait() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=1, max_wait_s=0.0)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(batcher.submit, _items(1))
+        assert gate.entered.wait(DEADLINE_S)
+        routine, stat = Urgency.ROUTINE, Urgency.STAT
+        rest = _asked_in_turn(batcher, pool, (2, routine), (3, routine), (4, stat), (5, stat))
+        gate.opened.set()
+        assert [answer.result(DEADLINE_S).item() for answer in (first, *rest)] == [2, 4, 6, 8, 10]
+    batcher.close()
+    assert gate.seen == [1, 4, 5, 2, 3]
+
+
+def test_an_urgent_request_does_not_wait_for_room_that_others_took() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=1, max_wait_s=0.0)
+    with ThreadPoolExecutor(16) as pool:
+        first = pool.submit(batcher.submit, _items(0))
+        assert gate.entered.wait(DEADLINE_S)
+        crowd = [pool.submit(batcher.submit, _items(value)) for value in range(1, 10)]
+        assert _eventually(lambda: batcher.waiting_items == 4)  # the others wait for room
+        stat = pool.submit(batcher.submit, _items(200), Urgency.STAT)
+        assert _eventually(lambda: batcher.waiting_items == 5)
+        gate.opened.set()
+        assert stat.result(DEADLINE_S).item() == 400
+        assert [answer.result(DEADLINE_S).item() for answer in (first, *crowd)] == list(range(0, 20, 2))
+    batcher.close()
+    assert gate.seen[1] == 200
+
+
+def test_urgent_and_routine_requests_share_a_batch_that_has_room() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=4, max_wait_s=5.0)
+    with ThreadPoolExecutor(8) as pool:
+        first = pool.submit(batcher.submit, _items(0, 0, 0, 0))
+        assert gate.entered.wait(DEADLINE_S)
+        routine, stat = Urgency.ROUTINE, Urgency.STAT
+        rest = _asked_in_turn(batcher, pool, (1, routine), (2, routine), (3, stat), (4, routine))
+        gate.opened.set()
+        assert [answer.result(DEADLINE_S).item() for answer in rest] == [2, 4, 6, 8]
+        assert first.result(DEADLINE_S).shape == (4, 1)
+    batcher.close()
+    assert gate.sizes == [4, 4]
+    assert gate.seen[4:] == [3, 1, 2, 4]
