@@ -137,10 +137,10 @@ def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
 def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
     """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
     return {
-        str(member): _with_weights(
-            LeukocyteClassifier(member, recipe.dropout, colours), run_dir / str(member)
+        member.name: _with_weights(
+            LeukocyteClassifier(member.backbone, recipe.dropout, member.colours), run_dir / member.name
         )
-        for member, colours in zip(recipe.members, recipe.colours, strict=True)
+        for member in recipe.members
     }
 
 

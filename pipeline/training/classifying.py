@@ -49,9 +49,9 @@ class ClassifierTask:
         self._val_pixels = stacked([plain_crop(sample, recipe.input.side_px) for sample in val])
         self._val_allowed = _allowed(val)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
-        rng = np.random.default_rng([self._recipe.seed, epoch])
+        rng = np.random.default_rng([seed, epoch])
         side_px = self._side_px(epoch)
         left = self._recipe.schedule.samples_per_epoch
         while left > 0:

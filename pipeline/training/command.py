@@ -44,6 +44,8 @@ from pipeline.training.self_training import fit_teacher_and_student, refuse_abse
 from pipeline.training.tables import LabelRow, Split, read_table
 
 THREADS = 2
+_SEEDS_APART = 1000
+"""more than a training has epochs: each epoch takes the next seed"""
 _BATCH = 64
 
 
@@ -123,10 +125,12 @@ def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> li
         begun = recipe.network.begin(data_root)
         return [Subject(recipe.name, recipe.seed, _channels_last(begun.network), begun.pretrained)]
     subjects: list[Subject] = []
-    for member, colours in zip(recipe.members, recipe.colours, strict=True):
-        network = LeukocyteClassifier(member, recipe.dropout, colours)
-        lay_in(network.features, imagenet_weights(member))
-        subjects.append(Subject(str(member), recipe.seed, _channels_last(network), network.features))
+    for place, member in enumerate(recipe.members):
+        network = LeukocyteClassifier(member.backbone, recipe.dropout, member.colours)
+        lay_in(network.features, imagenet_weights(member.backbone))
+        # Each learns from other draws: members that err alike are of no use to their mean.
+        seed = recipe.seed + place * _SEEDS_APART
+        subjects.append(Subject(member.name, seed, _channels_last(network), network.features))
     return subjects
 
 

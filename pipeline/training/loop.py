@@ -46,7 +46,7 @@ class Validation:
 class Task(Protocol):
     """What is learnt: batches, their loss, and how well the val split goes."""
 
-    def batches(self, epoch: int) -> Iterator[Batch]: ...
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]: ...
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome: ...
 
@@ -182,7 +182,7 @@ class _Learner:
         losses: list[float] = []
         accuracies: list[float] = []
         sizes: list[int] = []
-        for batch in ahead(task.batches(epoch)):
+        for batch in ahead(task.batches(self._subject.seed, epoch)):
             outcome = task.assess(network(batch.rgb), batch)
             self._learn(outcome.loss)
             losses.append(float(outcome.loss.detach()))

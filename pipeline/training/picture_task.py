@@ -28,9 +28,9 @@ class PictureTask:
         self._val_pixels = torch.from_numpy(val.pixels)
         self._val_places = torch.from_numpy(val.places)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
-        rng = np.random.default_rng([self._recipe.seed, epoch])
+        rng = np.random.default_rng([seed, epoch])
         order = rng.permutation(len(self._train.places))
         asked = self._recipe.schedule.samples_per_epoch or len(order)
         order = np.resize(order, asked)

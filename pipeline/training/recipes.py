@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -141,14 +142,22 @@ class SegmenterRecipe(CellRecipe):
 
 
 @dataclass(frozen=True, slots=True)
+class MemberPlan:
+    """One network of an ensemble."""
+
+    name: str
+    backbone: BackboneName
+    colours: CropColours
+    """by what it balances its crops"""
+
+
+@dataclass(frozen=True, slots=True)
 class ClassifierRecipe(CellRecipe):
     """Makes the members of an ensemble, one after the other."""
 
     KIND: ClassVar[str] = "classifier"
 
-    members: tuple[BackboneName, ...]
-    colours: tuple[CropColours, ...]
-    """by what each member balances its crops"""
+    members: tuple[MemberPlan, ...]
     dropout: float
     label_smoothing: float
     early_epochs: int
@@ -221,8 +230,7 @@ def _classifier(document: Table, text: str) -> ClassifierRecipe:
     return ClassifierRecipe(
         **_every(document, text),  # type: ignore[arg-type]
         **_of_cells(document),  # type: ignore[arg-type]
-        members=tuple(value_of({"members": name}, "members", BackboneName) for name in _members(document)),
-        colours=_colours(document),
+        members=_member_plans(document),
         dropout=value_of(document, "dropout", float),
         label_smoothing=value_of(document, "label_smoothing", float),
         early_epochs=value_of({"early_epochs": 0, **document}, "early_epochs", int),
@@ -295,18 +303,41 @@ def _members(document: Table) -> tuple[str, ...]:
     members = names_of(document, "members")
     if len(set(members)) < len(members):
         raise UsageError("The recipe names a member twice.", code="bad-recipe")
+    if not all(_FOLDER_NAME.fullmatch(name) for name in members):
+        raise UsageError(
+            "A recipe's members are named by small letters, digits and hyphens: they name folders.",
+            code="bad-recipe",
+        )
     return members
 
 
-def _colours(document: Table) -> tuple[CropColours, ...]:
-    """Return how each member's crops are balanced: as the table [colours] says, else by their light."""
-    table = document.get("colours", {})
+_FOLDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+def _member_plans(document: Table) -> tuple[MemberPlan, ...]:
+    """Return the members: the table [backbones] says what each is made of, where its name does not; the table
+    [colours] how its crops are balanced, where that is not by their light."""
+    names = _members(document)
+    backbones = {name: name for name in names} | _by_member(document, "backbones", names)
+    colours = dict.fromkeys(names, str(CropColours.LIGHT)) | _by_member(document, "colours", names)
+    return tuple(
+        MemberPlan(
+            name,
+            value_of({"members": backbones[name]}, "members", BackboneName),
+            value_of({"colours": colours[name]}, "colours", CropColours),
+        )
+        for name in names
+    )
+
+
+def _by_member(document: Table, key: str, members: tuple[str, ...]) -> dict[str, object]:
+    table = document.get(key, {})
     if not isinstance(table, dict):
-        raise UsageError("The recipe's [colours] is no table.", code="bad-recipe")
-    for name in table:
-        value_of({"colours": name}, "colours", BackboneName)
-    even = {name: str(CropColours.LIGHT) for name in _members(document)}
-    return tuple(value_of({**even, **table}, name, CropColours) for name in even)
+        raise UsageError(f"The recipe's [{key}] is no table.", code="bad-recipe")
+    strange = [name for name in table if name not in members]
+    if strange:
+        raise UsageError(f"The recipe's [{key}] names '{strange[0]}', which is no member.", code="bad-recipe")
+    return dict(table)
 
 
 def _classes(document: Table) -> tuple[PictureClass, ...]:

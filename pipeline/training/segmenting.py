@@ -61,9 +61,9 @@ class SegmenterTask:
             ((sample.folder, sample.pixels) for sample in train), recipe.augment.palette_probability
         )
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
-        rng = np.random.default_rng([self._recipe.seed, epoch])
+        rng = np.random.default_rng([seed, epoch])
         left = self._recipe.schedule.samples_per_epoch
         while left > 0:
             count = min(left, self._recipe.schedule.batch)

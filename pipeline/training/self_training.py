@@ -53,8 +53,8 @@ def fit_teacher_and_student(
         head_learning_rate=recipe.schedule.head_learning_rate / 2,
     )
     # Other pictures than the teacher saw: the seed decides how each is turned, scaled and stained.
-    student = replace(recipe, seed=recipe.seed + 1)
-    return first + fit_all([subject], SegmenterTask(student, drawn, val), schedule, run_dir, progress)
+    student = replace(subject, seed=subject.seed + 1)
+    return first + fit_all([student], SegmenterTask(recipe, drawn, val), schedule, run_dir, progress)
 
 
 def teacher_in(run_dir: Path) -> Teacher:

@@ -18,7 +18,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
+from tests.unit.pipeline.training.conftest import MEMBER_TABLES, DrawnPack  # noqa: E402
 from worker.cli import main  # noqa: E402
 
 SMALL = {
@@ -27,6 +27,7 @@ SMALL = {
     r"^width = .*$": "width = 4",
     r"(?s)^folders = \[.*?\]": 'folders = ["zheng_d1_jtsc", "pbc_barcelona"]',
     r"(?s)^members = \[.*?\]": 'members = ["mobilenet-v2", "efficientnet-lite0"]',
+    MEMBER_TABLES.pattern: "",
 }
 
 
@@ -38,7 +39,9 @@ def _run(folder: Path, name: str, seed: int) -> Path:
     recipe = parse_recipe(text)
     torch.manual_seed(seed)
     if isinstance(recipe, ClassifierRecipe):
-        networks = {str(member): LeukocyteClassifier(member) for member in recipe.members}
+        networks = {
+            one.name: LeukocyteClassifier(one.backbone, colours=one.colours) for one in recipe.members
+        }
     else:
         assert isinstance(recipe, SegmenterRecipe)
         networks = {recipe.name: recipe.network.build()}

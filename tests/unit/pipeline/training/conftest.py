@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +17,8 @@ COLUMNS = (
     "all_vs_normal", "group", "label_raw", "augmented", "notes",
 )  # fmt: skip
 SIDE = 120
+MEMBER_TABLES = re.compile(r"^\[(backbones|colours)\]\n(\S.*\n)*", re.MULTILINE)
+"""What a recipe says of members that a test leaves out."""
 
 
 @dataclass

@@ -23,6 +23,7 @@ from pipeline.runtime.onnx_engine import onnx_runtime  # noqa: E402
 from pipeline.training.bundle import BundleName, Making, Runs, write_bundle  # noqa: E402
 from pipeline.training.loop import weights_digest  # noqa: E402
 from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
+from tests.unit.pipeline.training.conftest import MEMBER_TABLES  # noqa: E402
 
 
 def _run(folder: Path, name: str, **changes: str) -> Path:
@@ -30,13 +31,16 @@ def _run(folder: Path, name: str, **changes: str) -> Path:
     for old, new in changes.items():
         lines = [new if line.startswith(f"{old} = ") else line for line in text.splitlines()]
         text = "\n".join(lines) + "\n"
+    text = MEMBER_TABLES.sub("", text)
     recipe = parse_recipe(text)
     torch.manual_seed(1)
     if isinstance(recipe, SegmenterRecipe):
         networks = {recipe.name: recipe.network.build()}
     else:
         assert isinstance(recipe, ClassifierRecipe)
-        networks = {str(member): LeukocyteClassifier(member) for member in recipe.members}
+        networks = {
+            one.name: LeukocyteClassifier(one.backbone, colours=one.colours) for one in recipe.members
+        }
     for network, module in networks.items():
         (folder / network).mkdir(parents=True)
         save_file(module.state_dict(), folder / network / "best.safetensors")

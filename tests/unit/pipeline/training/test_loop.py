@@ -57,8 +57,8 @@ class Halves:
     def __init__(self, scores: tuple[float, ...] = ()) -> None:
         self._scores = list(scores)
 
-    def batches(self, epoch: int) -> Iterator[Batch]:
-        source = torch.Generator().manual_seed(epoch)
+    def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
+        source = torch.Generator().manual_seed(1000 * seed + epoch)
         for _ in range(4):
             rgb = torch.randint(0, 256, (16, 2, 2, 3), dtype=torch.uint8, generator=source)
             left, right = rgb[:, :, 0].float().sum(dim=(1, 2)), rgb[:, :, 1].float().sum(dim=(1, 2))
@@ -69,7 +69,7 @@ class Halves:
         return StepOutcome(torch.nn.functional.cross_entropy(logits, batch.target), float(right))
 
     def validate(self, network: torch.nn.Module) -> Validation:
-        outcomes = [self.assess(network(batch.rgb), batch) for batch in self.batches(999)]
+        outcomes = [self.assess(network(batch.rgb), batch) for batch in self.batches(0, 999)]
         accuracy = sum(outcome.accuracy for outcome in outcomes) / len(outcomes)
         loss = sum(float(outcome.loss) for outcome in outcomes) / len(outcomes)
         return Validation(loss, self._scores.pop(0) if self._scores else accuracy)

@@ -281,7 +281,7 @@ def test_an_epoch_shows_every_picture_once_in_another_order() -> None:
     )
     task = PictureTask(recipe, numbered, numbered)
     shown = [
-        [int(value) for batch in task.batches(epoch) for value in batch.rgb[:, 0, 0, 0]]
+        [int(value) for batch in task.batches(7, epoch) for value in batch.rgb[:, 0, 0, 0]]
         for epoch in (0, 1, 0)
     ]
     assert sorted(shown[0]) == sorted(shown[1]) == list(range(70))

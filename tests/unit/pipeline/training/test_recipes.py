@@ -16,6 +16,7 @@ from pipeline.training.recipes import (
     parse_recipe,
     read_recipe,
 )
+from tests.unit.pipeline.training.conftest import MEMBER_TABLES
 
 TEXT = read_recipe("ensemble-leukocytes").text
 
@@ -39,6 +40,7 @@ def test_the_shipped_recipes_are_read() -> None:
         ("batch = 32", "batch = true"),
         ("[augment]", "[augmentation]"),
         ('"mobilenet-v2"', '"resnet-34"'),
+        ('"mobilenet-v2-light", ', '"../mobilenet-v2-light", '),
         ('"bccd"', '"cnmc_subset"'),
         ("seed = ", "seed = ["),
     ],
@@ -54,3 +56,37 @@ def test_a_missing_recipe_is_a_sentence(tmp_path: Path) -> None:
         read_recipe("none")
     with pytest.raises(UsageError, match="no recipe"):
         read_recipe(tmp_path / "none.toml")
+
+
+def _ensemble(tables: str) -> ClassifierRecipe:
+    text = MEMBER_TABLES.sub("", TEXT)
+    assert "[backbones]" not in text
+    recipe = parse_recipe(text.replace("[input]", f"{tables}\n[input]"))
+    assert isinstance(recipe, ClassifierRecipe)
+    return recipe
+
+
+def test_a_backbone_may_come_twice_under_names_of_its_own() -> None:
+    tables = '[backbones]\nmobilenet-v2-stain = "mobilenet-v2"\nmobilenet-v2-light = "efficientnet-lite0"\n'
+    tables += 'mobilenet-v2-stain-2 = "mobilenet-v2"\n[colours]\nmobilenet-v2-stain-2 = "stain"\n'
+    members = {one.name: (str(one.backbone), str(one.colours)) for one in _ensemble(tables).members}
+    assert members == {
+        "mobilenet-v2-stain": ("mobilenet-v2", "light"),
+        "mobilenet-v2-light": ("efficientnet-lite0", "light"),
+        "mobilenet-v2-stain-2": ("mobilenet-v2", "stain"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("tables", "sentence"),
+    [
+        ("", "'mobilenet-v2-stain' is not one of"),
+        ('[backbones]\nmobilenet-v2-stian = "mobilenet-v2"\n', "which is no member"),
+        ('[colours]\nresnet = "stain"\n', "which is no member"),
+    ],
+)
+def test_a_member_without_backbone_and_a_table_without_member_are_sentences(
+    tables: str, sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        _ensemble(tables)

@@ -20,7 +20,7 @@ from pipeline.training.bundle import BundleName, Runs  # noqa: E402
 from pipeline.training.command import evaluate, export_bundle, train  # noqa: E402
 from pipeline.training.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipes import read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
+from tests.unit.pipeline.training.conftest import MEMBER_TABLES, DrawnPack  # noqa: E402
 
 FOLDERS = 'folders = ["zheng_d1_jtsc", "pbc_barcelona"]'
 
@@ -57,7 +57,7 @@ def _small(name: str, epochs: int) -> str:
         if keep:
             lines.append(small.get(key, line))
         keep = not (key == "folders" and line.endswith("[")) if keep else line == "]"
-    return "\n".join(lines) + "\n"
+    return MEMBER_TABLES.sub("", "\n".join(lines) + "\n")
 
 
 def _recipe(tmp: Path, name: str, epochs: int) -> Path:
