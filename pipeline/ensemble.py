@@ -14,16 +14,17 @@ _IMMATURE = (CellClass.IMMATURE_GRANULOCYTE, CellClass.BLAST, CellClass.ERYTHROB
 _IS_IMMATURE = np.array([group_of(leaf) in _IMMATURE for leaf in LEAVES])
 
 
-def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
+def call_cell(members: Probabilities, nucleus_um2: float, spec: PipelineSpec) -> CellCall:
     """Return the call of one cell from the members' probabilities, float32 (M, L) over `taxonomy.LEAVES`.
 
-    The mean, at the odds that a smear has (`PipelineSpec.immature_odds`), decides the group (neutrophil,
+    `nucleus_um2` is the area of its nucleus as it was outlined. The mean, at the odds that a smear and an
+    outlined nucleus have (`PipelineSpec.immature_odds`, `artefact_odds`), decides the group (neutrophil,
     immature granulocyte, …) first; within it the leaf is named where its share is sure. Source: averaging of
     three models, Panin, Mamedov, Tarakanov 2023.
     """
     said = members.mean(axis=0, dtype=np.float64)
     disagreement = float(0.5 * np.abs(members - said).sum(axis=1).mean())
-    mean = _expected(said, spec)
+    mean = _expected(said, nucleus_um2, spec)
     group = max(GROUPS, key=lambda g: _mass(mean, g))
     named = _named(mean, group, spec)
     return CellCall(
@@ -35,10 +36,14 @@ def call_cell(members: Probabilities, spec: PipelineSpec) -> CellCall:
     )
 
 
-def _expected(mean: NDArray[np.float64], spec: PipelineSpec) -> NDArray[np.float64]:
-    """Return the shares with the odds of the immature classes as a smear has them. Source: Bayes' rule for a
-    shift of priors, Saerens et al. 2002, Neural Computation 14:21."""
-    shares: NDArray[np.float64] = mean * np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
+def _expected(mean: NDArray[np.float64], nucleus_um2: float, spec: PipelineSpec) -> NDArray[np.float64]:
+    """Return the shares with the odds of the immature classes as a smear has them, and of artefacts as
+    there are among whole nuclei. Source: Bayes' rule for a shift of priors, Saerens et al. 2002, Neural
+    Computation 14:21."""
+    odds = np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
+    if nucleus_um2 >= spec.whole_nucleus_um2:
+        odds[_POSITION[CellClass.ARTEFACT]] = spec.artefact_odds
+    shares: NDArray[np.float64] = mean * odds
     return np.asarray(shares / shares.sum(), np.float64)
 
 

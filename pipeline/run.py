@@ -221,10 +221,11 @@ class _Calling:
             read_crop(self.reader, _centre_px0(i.bbox_px0), self.scale.mpp, size_px, mpp_um)
             for i in instances
         )
+        nuclei_um2 = (instance.nucleus_area_um2 for instance in instances)
         for batch in _chunks(crops, self.execution.crop_batch):
             members = self.classifier.classify(np.stack(batch))
-            for position in range(len(batch)):
-                yield call_cell(members[:, position], self.spec)
+            for said in np.swapaxes(members, 0, 1):
+                yield call_cell(said, next(nuclei_um2), self.spec)
 
 
 def _with_second_look(

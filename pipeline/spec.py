@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import taxonomy
 
-ALGORITHM_VERSION = "5"
+ALGORITHM_VERSION = "6"
 """Raised with every change to the pure pipeline that can change a result."""
 
 
@@ -36,6 +36,11 @@ class PipelineSpec:
     """By this the odds of blasts, immature granulocytes and erythroblasts are multiplied: smears hold far
     fewer than the crops that networks learn from, where each class is drawn nearly as often as any other
     (healthy adults: under 1 %. Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/targets.md)"""
+    artefact_odds: float = 0.25
+    """By this the odds of an artefact are multiplied where a whole nucleus was outlined: the artefacts that
+    classifiers learn from are red cells and bare ground, where none is. Measured: docs/targets.md"""
+    whole_nucleus_um2: float = 40.0
+    """from this area on; a small lymphocyte's nucleus has 30"""
     accept_probability: float = 0.60
     leaf_probability: float = 0.70
     max_disagreement: float = 0.40

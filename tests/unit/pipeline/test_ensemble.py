@@ -13,6 +13,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.taxonomy import LEAVES, CellClass
 
 SPEC = PipelineSpec()
+SMALL_UM2, WHOLE_UM2 = 20.0, 40.0
 
 
 def member(**probabilities):
@@ -23,7 +24,7 @@ def member(**probabilities):
 
 
 def call(*members):
-    return call_cell(np.stack(members), SPEC)
+    return call_cell(np.stack(members), SMALL_UM2, SPEC)
 
 
 def test_members_are_averaged():
@@ -65,8 +66,8 @@ def test_debris_is_an_artefact():
 
 def test_immature_cells_are_called_at_the_odds_that_a_smear_has():
     torn = [member(blast=0.55, monocyte=0.45)] * 3
-    assert call_cell(np.stack(torn), replace(SPEC, immature_odds=1.0)).cell_class is CellClass.BLAST
-    answer = call_cell(np.stack(torn), replace(SPEC, immature_odds=0.5))
+    assert call_cell(np.stack(torn), SMALL_UM2, replace(SPEC, immature_odds=1.0)).cell_class is CellClass.BLAST
+    answer = call_cell(np.stack(torn), SMALL_UM2, replace(SPEC, immature_odds=0.5))
     assert answer.cell_class is CellClass.MONOCYTE
     assert answer.probability == pytest.approx(0.45 / (0.45 + 0.275), abs=0.01)
     assert sum(answer.probabilities.values()) == pytest.approx(1)
@@ -80,3 +81,15 @@ def test_a_sure_blast_stays_a_blast():
 
 def test_odds_do_not_make_members_disagree():
     assert call(*[member(blast=0.6, monocyte=0.4)] * 3).disagreement == pytest.approx(0, abs=1e-6)
+
+
+def test_what_has_a_whole_nucleus_is_hardly_an_artefact():
+    torn = np.stack([member(artefact=0.6, lymphocyte=0.4)] * 3)
+    assert call_cell(torn, SMALL_UM2, SPEC).status is CallStatus.ARTEFACT
+    answer = call_cell(torn, WHOLE_UM2, SPEC)
+    assert answer.cell_class is CellClass.LYMPHOCYTE
+    assert answer.probability == pytest.approx(0.4 / (0.4 + 0.15), abs=0.01)
+
+
+def test_a_sure_artefact_stays_one_whatever_was_outlined():
+    assert call_cell(np.stack([member(artefact=0.95)] * 3), WHOLE_UM2, SPEC).status is CallStatus.ARTEFACT
