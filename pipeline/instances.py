@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain import CellInstance, Contour, Probabilities, TileSpec
 from pipeline.geometry import EIGHTHS, Mpp, Rect, Size, WorkingFrame
+from pipeline.lobes import lobes_joined
 from pipeline.spec import PipelineSpec
 
 Mask = NDArray[np.uint8]
@@ -20,6 +21,9 @@ Labels = NDArray[np.int32]
 NECK_DEPTH = 0.12
 """Two cells are split where the outline narrows by this share of the narrower cell's radius between them. Two
 discs that overlap by a tenth of their diameter narrow by a quarter; the outline of one leukocyte does not."""
+
+_JUST_CELL = 1.001
+"""times the threshold"""
 
 SEAM_MARGIN_PX = 8
 """A tile also reports cells whose centroid lies this far outside its core, so that two tiles that place one
@@ -48,6 +52,8 @@ def find_instances(
     """
     cell_p, nucleus_p = _inside_scan(probabilities, tile.halo_px, frame.working.size_px)
     labels, boxes = labelled_cells(cell_p, nucleus_p, frame.um_per_px, spec)
+    # What lies between the lobes of one nucleus belongs to the cell, whatever the network thought of it.
+    cell_p = np.where(labels > 0, np.maximum(cell_p, _JUST_CELL * spec.cell_threshold), cell_p)
     answered_px = tile.core_px.grown(SEAM_MARGIN_PX)
     for label, box in boxes:
         window = _aligned(box, labels.shape)
@@ -107,7 +113,7 @@ def labelled_cells(
             window[own] = next_label
             found.append((next_label, _bounding(own, box)))
             next_label += 1
-    return labels, found
+    return labels, lobes_joined(labels, found, nuclei, um_per_px)
 
 
 def split_touching(cell: Mask, nucleus: Mask, min_nucleus_px: float) -> Labels:

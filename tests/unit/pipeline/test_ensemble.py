@@ -66,7 +66,9 @@ def test_debris_is_an_artefact():
 
 def test_immature_cells_are_called_at_the_odds_that_a_smear_has():
     torn = [member(blast=0.55, monocyte=0.45)] * 3
-    assert call_cell(np.stack(torn), SMALL_UM2, replace(SPEC, immature_odds=1.0)).cell_class is CellClass.BLAST
+    assert (
+        call_cell(np.stack(torn), SMALL_UM2, replace(SPEC, immature_odds=1.0)).cell_class is CellClass.BLAST
+    )
     answer = call_cell(np.stack(torn), SMALL_UM2, replace(SPEC, immature_odds=0.5))
     assert answer.cell_class is CellClass.MONOCYTE
     assert answer.probability == pytest.approx(0.45 / (0.45 + 0.275), abs=0.01)
