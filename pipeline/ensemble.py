@@ -18,9 +18,9 @@ def call_cell(members: Probabilities, nucleus_um2: float, spec: PipelineSpec) ->
     """Return the call of one cell from the members' probabilities, float32 (M, L) over `taxonomy.LEAVES`.
 
     `nucleus_um2` is the area of its nucleus as it was outlined. The mean, at the odds that a smear and an
-    outlined nucleus have (`PipelineSpec.immature_odds`, `artefact_odds`), decides the group (neutrophil,
-    immature granulocyte, …) first; within it the leaf is named where its share is sure. Source: averaging of
-    three models, Panin, Mamedov, Tarakanov 2023.
+    outlined nucleus have (`PipelineSpec.immature_odds` and the odds after it), decides the group
+    (neutrophil, immature granulocyte, …) first; within it the leaf is named where its share is sure.
+    Source: averaging of three models, Panin, Mamedov, Tarakanov 2023.
     """
     said = members.mean(axis=0, dtype=np.float64)
     disagreement = float(0.5 * np.abs(members - said).sum(axis=1).mean())
@@ -37,12 +37,13 @@ def call_cell(members: Probabilities, nucleus_um2: float, spec: PipelineSpec) ->
 
 
 def _expected(mean: NDArray[np.float64], nucleus_um2: float, spec: PipelineSpec) -> NDArray[np.float64]:
-    """Return the shares with the odds of the immature classes as a smear has them, and of artefacts as
-    there are among whole nuclei. Source: Bayes' rule for a shift of priors, Saerens et al. 2002, Neural
-    Computation 14:21."""
+    """Return the shares with the odds of the immature classes as a smear has them, and of artefacts and
+    platelets as there are among whole nuclei. Source: Bayes' rule for a shift of priors, Saerens et al.
+    2002, Neural Computation 14:21."""
     odds = np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
     if nucleus_um2 >= spec.whole_nucleus_um2:
         odds[_POSITION[CellClass.ARTEFACT]] = spec.artefact_odds
+        odds[_POSITION[CellClass.PLATELET]] = spec.platelet_odds
     shares: NDArray[np.float64] = mean * odds
     return np.asarray(shares / shares.sum(), np.float64)
 

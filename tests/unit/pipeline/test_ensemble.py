@@ -13,7 +13,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.taxonomy import LEAVES, CellClass
 
 SPEC = PipelineSpec()
-SMALL_UM2, WHOLE_UM2 = 20.0, 40.0
+SMALL_UM2, WHOLE_UM2 = 20.0, 25.0
 
 
 def member(**probabilities):
@@ -95,3 +95,11 @@ def test_what_has_a_whole_nucleus_is_hardly_an_artefact():
 
 def test_a_sure_artefact_stays_one_whatever_was_outlined():
     assert call_cell(np.stack([member(artefact=0.95)] * 3), WHOLE_UM2, SPEC).status is CallStatus.ARTEFACT
+
+
+def test_what_has_a_whole_nucleus_is_no_platelet_unless_nothing_else_is_likely():
+    torn = np.stack([member(platelet=0.92, lymphocyte=0.08)] * 3)
+    assert call_cell(torn, SMALL_UM2, SPEC).cell_class is CellClass.PLATELET
+    assert call_cell(torn, WHOLE_UM2, SPEC).cell_class is CellClass.LYMPHOCYTE
+    clump = np.stack([member(platelet=0.995, lymphocyte=0.005)] * 3)
+    assert call_cell(clump, WHOLE_UM2, SPEC).cell_class is CellClass.PLATELET

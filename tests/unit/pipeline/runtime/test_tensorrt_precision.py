@@ -31,7 +31,8 @@ NEARLY_ALL = {Precision.FP16: 1.0, Precision.INT8: 0.99}
 MEAN = {Precision.FP16: 0.002, Precision.INT8: 0.02}
 AGREE = {Precision.FP16: 0.99, Precision.INT8: 0.95}
 """least share of crops, or of pixels, that keep their class; one whose two best are close may turn"""
-REAL_CROPS, REAL_FIELDS = 64, 2
+CROPS, REAL_FIELDS = 64, 2
+CELLS_A_SMEAR = 8
 CALIBRATION_CROPS, CALIBRATION_FIELDS = 32, 16
 PBC_CELL_PX = 230
 """of pbc_barcelona's pictures, of about 0.1 µm/px: what a crop shows"""
@@ -40,8 +41,15 @@ SEGMENTERS = sorted(file.name for file in SHIPPED.glob("segmenter*.onnx"))
 
 
 @cache
-def drawn_crops(seed):
-    smear = draw_smear(SmearSpec(Size(CROPS_PX, CROPS_PX), seed, Mpp(CROP_MPP_UM), leukocytes=8, mix=EVEN))
+def drawn_crops(first_seed, count):
+    """Return as many crops, eight of a smear; other seeds draw other cells."""
+    return np.concatenate([smear_crops(first_seed + smear) for smear in range(count // CELLS_A_SMEAR)])
+
+
+def smear_crops(seed):
+    smear = draw_smear(
+        SmearSpec(Size(CROPS_PX, CROPS_PX), seed, Mpp(CROP_MPP_UM), leukocytes=CELLS_A_SMEAR, mix=EVEN)
+    )
     slide = DrawnSlide(smear.read(Rect(0, 0, CROPS_PX, CROPS_PX)), CROP_MPP_UM)
     return np.stack(
         [read_crop(slide, cell.centre_px0, Mpp(CROP_MPP_UM), CROP, CROP_MPP_UM) for cell in smear.truth]
@@ -91,7 +99,7 @@ def session(name, precision, folder=None):
 
 def calibration(name, folder):
     if folder is None:
-        return drawn_tile(11) if name in SEGMENTERS else drawn_crops(11)
+        return drawn_tile(11) if name in SEGMENTERS else drawn_crops(11, CALIBRATION_CROPS)
     if name in SEGMENTERS:
         return real_fields(folder, CALIBRATION_FIELDS, REAL_FIELDS)
     return real_crops(folder, CALIBRATION_CROPS, 1)
@@ -120,7 +128,7 @@ REDUCED = pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
 @REDUCED
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_agree_on_drawn_cells(name, precision):
-    check(name, precision, drawn_crops(1))
+    check(name, precision, drawn_crops(1, CROPS))
 
 
 @REDUCED
@@ -132,7 +140,7 @@ def test_segmenters_agree_on_drawn_fields(name, precision):
 @REDUCED
 @pytest.mark.parametrize("name", CLASSIFIERS)
 def test_classifiers_agree_on_real_cells(shared_data, name, precision):
-    check(name, precision, real_crops(shared_data, REAL_CROPS, 0), shared_data)
+    check(name, precision, real_crops(shared_data, CROPS, 0), shared_data)
 
 
 @REDUCED
@@ -143,13 +151,13 @@ def test_segmenters_agree_on_real_fields(shared_data, name, precision):
 
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *SEGMENTERS])
 def test_float32_is_the_shipped_graph(name):
-    batch = drawn_tile(1) if name in SEGMENTERS else drawn_crops(1)
+    batch = drawn_tile(1) if name in SEGMENTERS else smear_crops(1)
     assert np.abs(answers(name, Precision.FP32, batch) - answers(name, None, batch)).max() < 1e-5
 
 
 def graph_of(precision):
     stored = (SHIPPED / CLASSIFIERS[-1]).read_bytes()
-    return onnx.load_model_from_string(prepared(stored, precision, [drawn_crops(11)])).graph
+    return onnx.load_model_from_string(prepared(stored, precision, [smear_crops(11)])).graph
 
 
 @pytest.mark.parametrize("precision", Precision)
