@@ -117,8 +117,12 @@ def test_a_field_with_a_leukocyte_gets_no_second_look():
 
 
 def test_a_platelet_found_at_first_sight_is_reported_once():
-    picture = with_platelets(drawn_cells(SIZE, [(300, 250)], 60), PLACES)
+    # Small enough that its middle, which the segmenter takes for a nucleus, is no whole one.
+    picture = with_platelets(drawn_cells(SIZE, [(300, 250)], 35), PLACES)
     analysis = analysed(picture, CellClass.PLATELET)
+    at_first_sight = [cell for cell in analysis.cells if cell.instance.nucleus_area_um2 > 0]
+    assert len(at_first_sight) == 1
+    assert at_first_sight[0].instance.nucleus_area_um2 < SPEC.whole_nucleus_um2
     assert len(analysis.cells) == 3
     assert apart_from([c.instance for c in analysis.cells], [c.instance for c in analysis.cells]) == ()
 
