@@ -49,7 +49,7 @@ _PROBABILITIES_HEAD = (20 + 8 * len(LEAVES), 1, 0, _FLOAT4, len(LEAVES), 1)
 def copied(run_id: int, cells: Sequence[Cell]) -> Iterator[bytes]:
     """Yield what `COPY cell (CELL_COLUMNS) FROM STDIN (FORMAT BINARY)` takes, in parts of some hundred rows.
 
-    psycopg's own `write_row` adapts value by value, which costs more than storing does (docs/performance.md).
+    psycopg's own `write_row` adapts value by value, and is slower: docs/performance.md.
     """
     yield _SIGNATURE
     for start in range(0, len(cells), _ROWS_A_CHUNK):
