@@ -53,7 +53,7 @@ def find_instances(
     cell_p, nucleus_p = _inside_scan(probabilities, tile.halo_px, frame.working.size_px)
     labels, boxes = labelled_cells(cell_p, nucleus_p, frame.um_per_px, spec)
     # What lies between the lobes of one nucleus belongs to the cell, whatever the network thought of it.
-    cell_p = np.where(labels > 0, np.maximum(cell_p, _JUST_CELL * spec.cell_threshold), cell_p)
+    np.maximum(cell_p, _JUST_CELL * spec.cell_threshold, out=cell_p, where=labels > 0)
     answered_px = tile.core_px.grown(SEAM_MARGIN_PX)
     for label, box in boxes:
         window = _aligned(box, labels.shape)

@@ -39,7 +39,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """What the parts lie in: int32 (H, W), uint8 (H, W) with 1 in nuclei, and the limits in its pixels."""
+    """What the parts lie in: labels int32 (H, W), uint8 (H, W) with 1 in nuclei, and their scale."""
 
     labels: NDArray[np.int32]
     nuclei: NDArray[np.uint8]
@@ -60,7 +60,7 @@ class _Picture:
         lesser, together = min(first.nucleus_px, second.nucleus_px), first.nucleus_px + second.nucleus_px
         if lesser >= LOBE_UM2 / self.um_per_px**2 or together > NUCLEUS_UM2 / self.um_per_px**2:
             return None
-        box = _around(first.box, second.box)
+        box = first.box.around(second.box)
         if max(box.width, box.height) > CELL_UM / self.um_per_px:
             return None
         gap_px = _distance_px(self.nucleus(first.label, box), self.nucleus(second.label, box))
@@ -68,7 +68,7 @@ class _Picture:
 
     def joined(self, first: _Part, second: _Part) -> _Part:
         """Return both as one under the first label, with their hull as far as it is no other's."""
-        box = _around(first.box, second.box)
+        box = first.box.around(second.box)
         window = self.labels[box.y : box.bottom, box.x : box.right]
         window[window == second.label] = first.label
         window[_hull(window == first.label) & (window == 0)] = first.label
@@ -112,11 +112,6 @@ def _distance_px(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
         return inf
     away = cv2.distanceTransform((~first).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     return float(away[second].min())
-
-
-def _around(first: Rect, second: Rect) -> Rect:
-    x, y = min(first.x, second.x), min(first.y, second.y)
-    return Rect(x, y, max(first.right, second.right) - x, max(first.bottom, second.bottom) - y)
 
 
 def _hull(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
