@@ -69,6 +69,8 @@ class Stage(StrEnum):
     TILES = "tiles"
     """read and segment and find, tile by tile"""
     STITCH = "stitch"
+    OUTLINE = "outline"
+    """the outline of each cell, finer"""
     CLASSIFY = "classify"
     CONCLUDE = "conclude"
 

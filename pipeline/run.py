@@ -27,6 +27,7 @@ from pipeline.ensemble import call_cell
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
 from pipeline.light import LitSegmenter, light_of
+from pipeline.outlines import Draughtsman, outline_frame
 from pipeline.platelets import apart_from, violet_bodies
 from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
 from pipeline.preprocess import read_crop, read_tile, resized
@@ -89,7 +90,11 @@ def analyse_slide(
         tiles, counts = _planned(frame, tissue, segmenter, spec)
         sightings = tuple(_sightings(_Search(reader, segmenter, frame, spec, execution), tiles))
     with observer.stage(Stage.STITCH):
-        instances = stitched(sightings)
+        found = stitched(sightings)
+    with observer.stage(Stage.OUTLINE):
+        finer = outline_frame(frame, spec)
+        draughtsman = Draughtsman(reader, segmenter, finer, spec, execution.prefetch)
+        instances = tuple(sorted(draughtsman.redrawn(found), key=reading_order))
     with observer.stage(Stage.CLASSIFY):
         called = _Calling(reader, models.classifier, scale, spec, execution)
         cells = _with_second_look(called.cells(instances), called, sample, frame)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import taxonomy
 
-ALGORITHM_VERSION = "6"
+ALGORITHM_VERSION = "7"
 """Raised with every change to the pure pipeline that can change a result."""
 
 
@@ -18,6 +18,8 @@ class PipelineSpec:
 
     working_mpp_um: float = 0.25
     """µm per pixel of the segmentation; a leukocyte is 40 to 80 px across"""
+    outline_mpp_um: float = 0.19
+    """µm per pixel at which the outline of each found cell is drawn. Measured: docs/targets.md"""
     assumed_mpp_um: float = 0.10
     """where the file has no scale and nothing in it can be measured: 100× oil immersion"""
     tile_core_px: int = 768
