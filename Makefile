@@ -4,6 +4,7 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 RUN    := $(VENV)/.run.stamp
 DEV    := $(VENV)/.dev.stamp
+BENCH  := $(VENV)/.bench.stamp
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -43,8 +44,13 @@ check: $(DEV)  ## ruff, mypy --strict, import-linter
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
 
-bench: $(DEV)  ## how fast, in one run; writes build/bench.json
-	@$(PY) -m tests.bench
+# MONAI is what leukoflow is measured against; of what it needs, torch and numpy are here.
+$(BENCH): $(DEV) requirements-bench.lock
+	@$(PIP) install --require-hashes --no-deps -r requirements-bench.lock
+	@touch $@
+
+bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak memory" for some of it
+	@$(PY) -m tests.bench $(PARTS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

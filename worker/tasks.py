@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from uuid import UUID
 
 import structlog
@@ -66,7 +66,10 @@ def _record_bundle(database: Database, analyst: Analyst) -> None:
         register_bundle(connection, bundle.digest, bundle.name, bundle.manifest.render())
 
 
-def run_worker(settings: Settings) -> int:
+OpenedAnalyst = Callable[[Settings], AbstractContextManager[Analyst]]
+
+
+def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
     """Return the exit code, after SIGTERM let the running scans finish.
 
     Several scans run in threads of this one process: they share the networks and their batches.
@@ -74,7 +77,7 @@ def run_worker(settings: Settings) -> int:
     """
     name = f"{socket.gethostname()}-{os.getpid()}"
     with ExitStack() as stack:
-        analyst = stack.enter_context(open_analyst(settings))
+        analyst = stack.enter_context(opened(settings))
         database = stack.enter_context(
             Database(settings.database_url.get_secret_value(), pool_size=settings.worker_slots + 2)
         )

@@ -12,13 +12,14 @@ from db.schema import upgrade
 from pipeline.domain import Cell
 from tests.bench.measure import Measure, seconds
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
+from worker.analyst import Analyst
 from worker.embedded import EmbeddedSet
 
 CELLS = 50_000
 """of one slide: an hour's worth of a busy analyser"""
 
 
-def ledger(folder: Path) -> Iterator[tuple[str, Measure]]:
+def ledger(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield how fast a slide's cells reach PostgreSQL, from records to committed rows."""
     found = cells(lymphocyte=CELLS)
     with EmbeddedSet(folder / "ledger") as servers:

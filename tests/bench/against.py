@@ -1,0 +1,121 @@
+"""One slide, the same weights, three ways: leukoflow, the plain loop over tiles in torch, MONAI's windows.
+
+Everything but the networks is leukoflow's own in all three: what is compared is how they are asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from math import hypot
+from pathlib import Path
+from statistics import median
+from time import perf_counter
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor
+
+from pipeline.domain import Cell, Probabilities, Rgb, SlideAnalysis
+from pipeline.geometry import Size
+from pipeline.run import Execution, Models, analyse_slide
+from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.readers import open_slide
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.spec import PipelineSpec
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
+from tests.bench.measure import ROUNDS, Measure
+from tests.bench.torch_twins import Net, torch_classifier, torch_segmenter
+from worker.analyst import Analyst
+from worker.stopwatch import Stopwatch
+
+SIDE_PX0 = 4096
+LEUKOCYTES = 100
+WINDOW_PX = 1024
+"""as wide as leukoflow's tiles with their halo"""
+SAME_PLACE_UM = 2.0
+
+
+class MonaiSegmenter:
+    """A `ports.Segmenter` that has MONAI slide its window over the whole picture, with its usual overlap."""
+
+    def __init__(self, network: Net, stride_px: int) -> None:
+        self._network = network
+        self.stride_px = stride_px
+
+    def segment(self, batch: Rgb) -> Probabilities:
+        """Return float32 (N, 3, H, W)."""
+        picture = torch.from_numpy(batch).permute(0, 3, 1, 2)
+        with torch.inference_mode():
+            answer = sliding_window_inference(picture, (WINDOW_PX, WINDOW_PX), 1, self._ask, overlap=0.25)
+        assert isinstance(answer, Tensor)
+        return np.asarray(answer.numpy(), np.float32)
+
+    def _ask(self, window: Tensor) -> Tensor:
+        return self._network(window.permute(0, 2, 3, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of analysing the slide."""
+
+    models: Models
+    spec: PipelineSpec
+    ahead: Callable[[], Execution]
+
+
+def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+    """Yield how many times as long the others take, and which part of the cells they share with us."""
+    path = folder / "against.tif"
+    smear = draw_smear(SmearSpec(Size(SIDE_PX0, SIDE_PX0), seed=11, leukocytes=LEUKOCYTES))
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    ways = _ways(analyst)
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    found: dict[str, SlideAnalysis] = {}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            start_s = perf_counter()
+            with open_slide(path) as reader:
+                found[name] = analyse_slide(reader, way.models, way.spec, way.ahead())
+            taken[name].append(perf_counter() - start_s)
+    ours_s = median(taken.pop("leukoflow"))
+    for name, seconds in taken.items():
+        yield f"slide_{name}_over_leukoflow", Measure(median(seconds) / ours_s, "×", 8)
+        yield f"slide_{name}_same_cells", Measure(same_cells(found["leukoflow"], found[name]), "share", 0.99)
+
+
+def _ways(analyst: Analyst) -> dict[str, Way]:
+    segmenter, network = torch_segmenter(analyst.bundle)
+    classifier, _ = torch_classifier(analyst.bundle)
+    stride_px = segmenter.stride_px
+    whole_px = -(-SIDE_PX0 // stride_px) * stride_px
+    spec = analyst.spec
+    return {
+        "leukoflow": Way(analyst.models, spec, lambda: Execution(Stopwatch(), prefetch(analyst.read_ahead))),
+        "torch_loop": Way(Models(segmenter, classifier), spec, lambda: Execution(Stopwatch(), iter)),
+        "monai": Way(
+            Models(MonaiSegmenter(network, stride_px), classifier),
+            replace(spec, tile_core_px=whole_px),
+            lambda: Execution(Stopwatch(), iter),
+        ),
+    }
+
+
+def same_cells(ours: SlideAnalysis, theirs: SlideAnalysis) -> float:
+    """Return the share of the cells of both that the other has too: in the same place, of the same class."""
+    everyone = len(ours.cells) + len(theirs.cells)
+    shared = sum(_is_among(cell, theirs.cells, ours) for cell in ours.cells)
+    shared += sum(_is_among(cell, ours.cells, ours) for cell in theirs.cells)
+    return shared / everyone if everyone else 1.0
+
+
+def _is_among(cell: Cell, others: Sequence[Cell], analysis: SlideAnalysis) -> bool:
+    x, y = cell.instance.centroid_px0
+    near_px0 = analysis.scale.mpp.to_px0(SAME_PLACE_UM)
+    return any(
+        other.call.cell_class is cell.call.cell_class
+        and hypot(other.instance.centroid_px0[0] - x, other.instance.centroid_px0[1] - y) <= near_px0
+        for other in others
+    )

@@ -1,0 +1,53 @@
+"""How much memory scans of growing size take, each analysed by a process of its own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.geometry import Size
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
+from tests.bench.measure import Measure
+from worker.analyst import Analyst
+
+SIDES_PX0 = (4096, 8192, 16_384, 32_768)
+LEUKOCYTES = 200
+GROWTH_TARGET = 1.15
+_MEASURED = """
+import json, resource, sys
+from pathlib import Path
+from worker.analyst import open_analyst
+from worker.settings import load_local_settings
+from worker.stopwatch import Stopwatch
+with open_analyst(load_local_settings()) as analyst, analyst.open(Path(sys.argv[1])) as reader:
+    cells = len(analyst.analyse(reader, "0" * 64, Stopwatch()).analysis.cells)
+print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cells]))
+"""
+
+
+def memory(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+    """Yield the peak of resident memory at each size, and how it grows from the smallest to the largest."""
+    peaks_mib: dict[int, float] = {}
+    for side_px0 in SIDES_PX0:
+        path = folder / f"memory-{side_px0}.tif"
+        smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=7, leukocytes=LEUKOCYTES))
+        write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+        peaks_mib[side_px0] = _peak_mib(path)
+        path.unlink()
+        yield f"peak_rss_{side_px0}", Measure(peaks_mib[side_px0], "MiB")
+    growth = peaks_mib[SIDES_PX0[-1]] / peaks_mib[SIDES_PX0[0]]
+    yield "peak_rss_largest_over_smallest", Measure(growth, "×", GROWTH_TARGET)
+
+
+def _peak_mib(scan: Path) -> float:
+    run = subprocess.run(
+        [sys.executable, "-c", _MEASURED, str(scan)], capture_output=True, text=True, check=True
+    )
+    kib, cells = json.loads(run.stdout.splitlines()[-1])
+    assert cells > 0, "nothing was found: the peak would be of nothing"
+    return float(kib) / 1024

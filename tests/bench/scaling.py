@@ -1,0 +1,124 @@
+"""How the rate of scans grows with the workers: two on real networks, up to 64 whose networks sleep."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from db.database import Database
+from pipeline.geometry import Mpp, Rect, Size
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.plan import field_specs
+from pipeline.synth.smear import draw_smear
+from tests.bench.measure import Measure
+from tests.bench.sleeping_worker import SLEEP_S
+from tests.bench.whole_way import Laboratory
+from tests.drawn import drawn_cells
+from worker.analyst import Analyst
+from worker.cli.submit import Delivery
+from worker.cli.synth import write_field
+from worker.embedded import EmbeddedSet
+from worker.embedded.process import Child, Launch
+from worker.identity import KeyPattern
+from worker.object_store import open_object_store
+from worker.processes import GRACE_S, prepare_services, start_process
+
+REAL = (1, 2)
+REAL_FIELDS = 48
+SLEEPING = (1, 4, 16, 64)
+SCANS_A_SLEEPER = 8
+DRAWN_PX0 = 96
+WORKER, SLEEPER = "worker", "tests.bench.sleeping_worker"
+
+
+def scaling(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+    """Yield scans/s and what each worker is worth, 1 being what the first one is."""
+    rates = {count: _rate(folder / f"real-{count}", WORKER, count, _fields(folder, count)) for count in REAL}
+    for count, rate in rates.items():
+        yield f"scans_per_s_{count}_workers", Measure(rate, "scans/s")
+    yield "two_workers_over_one", Measure(rates[2] / rates[1], "×", 1.85)
+    for count in SLEEPING:
+        scans = list(_drawn(folder / f"drawn-{count}", count * SCANS_A_SLEEPER))
+        rate = _rate(folder / f"sleeping-{count}", SLEEPER, count, scans)
+        yield f"scans_per_s_{count}_sleeping_workers", Measure(rate, "scans/s")
+        target = 0.9 if count == SLEEPING[-1] else None
+        yield f"efficiency_of_{count}_sleeping_workers", Measure(rate * SLEEP_S / count, "share", target)
+
+
+def _rate(folder: Path, module: str, count: int, scans: Sequence[Path]) -> float:
+    with EmbeddedSet(folder) as servers, _working(servers, module, count) as children:
+        settings = servers.settings()
+        store = open_object_store(settings, settings.bucket_scans)
+        delivery = Delivery(store, KeyPattern.parse(settings.key_pattern), "BENCH-001", "S-1")
+        with Database(settings.database_url.get_secret_value()) as database:
+            laboratory = Laboratory(delivery, database, children)
+            # every worker has taken a scan before the clock starts
+            laboratory.seconds_for(scans[: 2 * count])
+            return (len(scans) - 2 * count) / laboratory.seconds_for(scans[2 * count :])
+
+
+@contextmanager
+def _working(servers: EmbeddedSet, module: str, count: int) -> Iterator[Sequence[Child]]:
+    prepare_services(servers.settings())
+    logs = servers.state / "logs"
+    environment = servers.environment(
+        threads="1", streams="1", worker_slots="1", poll_s="0.5", settle_s="0", log_level="warning"
+    )
+    children = [start_process("watch", environment, servers.state, logs / "watch.log")]
+    try:
+        for number in range(count):
+            command = (sys.executable, "-m", module, *((WORKER,) if module == WORKER else ()))
+            children.append(
+                Child(
+                    Launch(
+                        name=f"{WORKER}-{number}",
+                        command=command,
+                        folder=Path.cwd(),
+                        log_path=logs / f"worker-{number}.log",
+                        stop_signal=signal.SIGTERM,
+                        death_signal=signal.SIGTERM,
+                        account=None,
+                        environment=environment,
+                    ),
+                    lock=None,
+                )
+            )
+        yield children
+    finally:
+        for child in children:
+            child.ask_to_stop()
+        for child in children:
+            child.wait(GRACE_S)
+
+
+def _fields(folder: Path, count: int) -> Sequence[Path]:
+    place = folder / f"fields-{count}"
+    place.mkdir()
+    paths = []
+    for number, spec in enumerate(field_specs(count, REAL_FIELDS + 2 * count)):
+        path = place / f"field-{number:03d}.jpg"
+        write_field(path, draw_smear(spec))
+        paths.append(path)
+    return paths
+
+
+def _drawn(folder: Path, count: int) -> Iterator[Path]:
+    """Yield scans of one drawn cell each, no two alike."""
+    folder.mkdir()
+    size = Size(DRAWN_PX0, DRAWN_PX0)
+    for number in range(count):
+        picture = drawn_cells(size, [(DRAWN_PX0 // 2, DRAWN_PX0 // 2)])
+        cv2.putText(picture, str(number), (0, 8), cv2.FONT_HERSHEY_PLAIN, 0.6, (220, 220, 230))
+
+        def read(rect: Rect, pixels: np.ndarray = picture) -> np.ndarray:
+            return pixels[rect.y : rect.bottom, rect.x : rect.right]
+
+        path = folder / f"drawn-{number:04d}.tif"
+        write_pyramid(path, size, read, Mpp(0.25))
+        yield path

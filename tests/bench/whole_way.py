@@ -1,0 +1,124 @@
+"""Through bucket, queue and database: many uploads of one cell each, and one slide."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from time import perf_counter
+
+import cv2
+import numpy as np
+
+from db.database import Database
+from db.reads import counts_by_state
+from db.states import Priority, ScanState
+from pipeline.geometry import Mpp, Rect, Size
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import Smear, draw_smear
+from pipeline.synth.spec import SmearSpec
+from tests.bench.measure import Measure, seconds
+from worker.analyst import Analyst
+from worker.cli.submit import Delivery
+from worker.embedded import EmbeddedSet
+from worker.embedded.process import Child
+from worker.identity import KeyPattern
+from worker.object_store import open_object_store
+from worker.processes import running_leukoflow
+
+UPLOADS = 2000
+UPLOAD_PX0 = 256
+FINE = Mpp(0.1)
+"""of single-cell pictures: a camera on oil immersion"""
+SMEAR_PX0 = 16_384
+SLIDE_PX0 = 8192
+LEUKOCYTES_A_SLIDE = 200
+_ASK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Laboratory:
+    """A whole set at work: where scans are dropped, and where they are counted."""
+
+    delivery: Delivery
+    database: Database
+    children: Sequence[Child]
+
+    def seconds_for(self, scans: Sequence[Path]) -> float:
+        """Return how long it takes from the first upload until every scan is completed."""
+        expected = self._completed() + len(scans)
+        start_s = perf_counter()
+        for scan in scans:
+            self.delivery.put(scan, Priority.ROUTINE)
+        while self._completed() < expected:
+            assert all(child.is_running() for child in self.children), "watcher or worker ended by itself"
+            time.sleep(_ASK_S)
+        return perf_counter() - start_s
+
+    def _completed(self) -> int:
+        with self.database.transaction() as connection:
+            counts = counts_by_state(connection)
+        assert counts[ScanState.QUARANTINED] == 0, "a scan was quarantined"
+        return counts[ScanState.COMPLETED]
+
+
+def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+    """Yield what of the networks' speed is left at the end of the whole way."""
+    cells, slide = list(single_cells(folder / "cells")), a_slide(folder / "slide.tif")
+    with EmbeddedSet(folder / "whole-way") as servers, running_leukoflow(servers) as children:
+        settings = servers.settings()
+        store = open_object_store(settings, settings.bucket_scans)
+        delivery = Delivery(store, KeyPattern.parse(settings.key_pattern), "BENCH-001", "S-1")
+        with Database(settings.database_url.get_secret_value()) as database:
+            laboratory = Laboratory(delivery, database, children)
+            laboratory.seconds_for(cells[:4])
+            uploads_s = laboratory.seconds_for(cells[4:])
+            slide_s = laboratory.seconds_for([slide])
+    rate = (len(cells) - 4) / uploads_s
+    yield "uploads_images_per_s", Measure(rate, "images/s")
+    yield "uploads_over_raw_classifier_rate", Measure(rate / _raw_rate(analyst), "share", 0.6)
+    engine_s = _engine_seconds(analyst, SLIDE_PX0)
+    yield "whole_way_slide_over_engine", Measure(slide_s / engine_s, "×", 1.25)
+    yield "whole_way_engine_busy", Measure(engine_s / slide_s, "share")
+
+
+def single_cells(folder: Path) -> Iterator[Path]:
+    """Yield the files of pictures cut around the leukocytes of a drawn smear, PNG, without a scale."""
+    folder.mkdir()
+    smear = draw_smear(SmearSpec(Size(SMEAR_PX0, SMEAR_PX0), seed=5, mpp=FINE, leukocytes=UPLOADS + 4))
+    for number, window in enumerate(_windows(smear)):
+        path = folder / f"cell-{number:04d}.png"
+        cv2.imwrite(str(path), cv2.cvtColor(smear.read(window), cv2.COLOR_RGB2BGR))
+        yield path
+
+
+def _windows(smear: Smear) -> Iterable[Rect]:
+    highest = SMEAR_PX0 - UPLOAD_PX0
+    for cell in smear.truth:
+        x, y = (round(place) - UPLOAD_PX0 // 2 for place in cell.centre_px0)
+        yield Rect(min(max(0, x), highest), min(max(0, y), highest), UPLOAD_PX0, UPLOAD_PX0)
+
+
+def a_slide(path: Path) -> Path:
+    """Return the file of a drawn slide, at the scale of a 40× scanner."""
+    smear = draw_smear(SmearSpec(Size(SLIDE_PX0, SLIDE_PX0), seed=6, leukocytes=LEUKOCYTES_A_SLIDE))
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    return path
+
+
+def _raw_rate(analyst: Analyst) -> float:
+    """Return cells/s of the classifiers alone, in full batches."""
+    side = analyst.models.classifier.crop_px
+    crops = np.random.default_rng(0).integers(0, 256, (64, side.height, side.width, 3), np.uint8)
+    return len(crops) / seconds(lambda: analyst.models.classifier.classify(crops))
+
+
+def _engine_seconds(analyst: Analyst, side_px0: int) -> float:
+    """Return how long the segmenter alone takes for the tiles of a slide at the working scale."""
+    spec = analyst.spec
+    side_px = spec.tile_core_px + 2 * spec.halo_px
+    tile = np.random.default_rng(0).integers(0, 256, (4, side_px, side_px, 3), np.uint8)
+    tiles = ceil(side_px0 / spec.tile_core_px) ** 2
+    return seconds(lambda: analyst.models.segmenter.segment(tile)) / len(tile) * tiles
