@@ -20,7 +20,7 @@ from pipeline.instances import SlideFrame, find_instances
 from pipeline.ports import Prefetch, Segmenter, SlideReader
 from pipeline.preprocess import read_tile
 from pipeline.spec import PipelineSpec
-from pipeline.stitch import SAME_CELL_IOU, outline_iou
+from pipeline.stitch import outline_iou
 
 AROUND_UM = 3.0
 """shown around a cell on each side: background to end it against"""
@@ -28,6 +28,9 @@ LEAST_SIDE_PX = 128
 """Networks learn from squares of 160 px: much smaller ones show them little."""
 MOST_SIDE_PX = 512
 """97 µm: what is wider is a clump, and stays as the tiles saw it"""
+LEAST_LIKENESS = 0.5
+"""Intersection over union with the old outline; less alike, it is a lobe of the cell, or a clump around it.
+Measured: docs/adr/outlines.md"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +76,7 @@ class Draughtsman:
         likeness, best = max(
             ((outline_iou(cell, one), one) for one in drawn), key=lambda pair: pair[0], default=(0.0, cell)
         )
-        if likeness <= SAME_CELL_IOU or _swallows(best, cell, centres_px0):
+        if likeness < LEAST_LIKENESS or _swallows(best, cell, centres_px0):
             return cell
         return best
 
