@@ -52,7 +52,7 @@ def quantise(source: Path, target: Path, batches: Sequence[Rgb], calibration: Ca
     `batches`, uint8 (N, H, W, 3) each, are such as the graph will see. What comes before the first product,
     where colours are balanced, and behind the last, the softmax, stays in floats.
     """
-    seen = batches if calibration is Calibration.MINMAX else batches[::_HISTOGRAM_STEP]
+    seen = batches if calibration is Calibration.MINMAX else _thinned(batches)
     with tempfile.TemporaryDirectory() as folder:
         folded = Path(folder) / "folded.onnx"
         # Folds the casts of weights that are stored as float16; what is quantised must be a constant.
@@ -70,6 +70,12 @@ def quantise(source: Path, target: Path, batches: Sequence[Rgb], calibration: Ca
             calibrate_method=_METHODS[calibration],
             extra_options={"CalibPercentile": _PERCENTILE, "WeightSymmetric": True},
         )
+
+
+def _thinned(batches: Sequence[Rgb]) -> list[Rgb]:
+    """Return one batch in `_HISTOGRAM_STEP`, of those as large as the first: histograms need equal ones."""
+    alike = [batch for batch in batches if batch.shape == batches[0].shape]
+    return alike[::_HISTOGRAM_STEP]
 
 
 def outside_products(graph: onnx.GraphProto) -> set[str]:

@@ -59,6 +59,13 @@ def test_bytes_answer_nearly_as_floats(classifier: Path, tmp_path: Path, calibra
     assert 0 < difference < 0.1
 
 
+@pytest.mark.parametrize("calibration", list(Calibration))
+def test_the_last_batch_may_be_smaller(classifier: Path, tmp_path: Path, calibration: Calibration) -> None:
+    batches = [_drawn(8, CROP_PX) for _ in range(8)] + [_drawn(3, CROP_PX)]
+    quantise(classifier, tmp_path / "bytes.onnx", batches, calibration)
+    assert (tmp_path / "bytes.onnx").exists()
+
+
 def test_weights_stored_as_float16_are_quantised_too(classifier: Path, tmp_path: Path) -> None:
     model = onnx.load(classifier)
     weight = next(one for one in model.graph.initializer if one.name == "two.weight")
