@@ -31,6 +31,9 @@ MOST_SIDE_PX = 512
 LEAST_LIKENESS = 0.5
 """Intersection over union with the old outline; less alike, it is a lobe of the cell, or a clump around it.
 Measured: docs/adr/outlines.md"""
+LEAST_GROWTH = 0.95
+"""Area over that of the old outline; what shrinks more has lost pale cytoplasm that the tile had shown.
+Measured: docs/adr/outlines.md"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class Draughtsman:
 
     def redrawn(self, cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
         """Return the same cells in the same order; each has its new outline, or its old one where the new
-        view shows no such cell, or one that swallows a neighbour's centre or leaves the view."""
+        view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
         views = self.prefetch(self._views(cells))
         return tuple(
@@ -76,7 +79,8 @@ class Draughtsman:
         likeness, best = max(
             ((outline_iou(cell, one), one) for one in drawn), key=lambda pair: pair[0], default=(0.0, cell)
         )
-        if likeness < LEAST_LIKENESS or _swallows(best, cell, centres_px0):
+        shrinks = best.area_px0 < LEAST_GROWTH * cell.area_px0
+        if likeness < LEAST_LIKENESS or shrinks or _swallows(best, cell, centres_px0):
             return cell
         return best
 

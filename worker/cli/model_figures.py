@@ -128,9 +128,9 @@ def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"
         )
-    classifying_s = watch.cpu_s.get(Stage.CLASSIFY, 0.0)
-    rest_s = sum(watch.cpu_s.values()) - classifying_s
-    return classifying_s / len(analysis.cells), rest_s / (TIMED.size_px0.area / 1e6)
+    by_cell_s = sum(watch.cpu_s.get(stage, 0.0) for stage in (Stage.OUTLINE, Stage.CLASSIFY))
+    rest_s = sum(watch.cpu_s.values()) - by_cell_s
+    return by_cell_s / len(analysis.cells), rest_s / (TIMED.size_px0.area / 1e6)
 
 
 class CpuWatch:

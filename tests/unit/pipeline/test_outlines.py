@@ -85,6 +85,18 @@ def test_a_finer_outline_is_nearer_to_the_truth() -> None:
     assert drawn.nucleus_area_px0 == pytest.approx(pi * (RADIUS_PX0 * 0.6) ** 2, rel=0.05)
 
 
+def test_an_outline_that_has_lost_cytoplasm_is_not_taken() -> None:
+    picture = _picture([(400, 300)])
+    seen = _as_tiles_see_them(picture, ColourSegmenter())
+
+    def narrowed(maps: np.ndarray) -> np.ndarray:
+        nuclei = maps[:, 2]
+        near = np.stack([cv2.dilate(nucleus, np.ones((9, 9), np.uint8)) for nucleus in nuclei])
+        return np.stack([1 - near, near - nuclei, nuclei], axis=1)
+
+    assert _redrawn(picture, seen, Blurred(narrowed)) == seen
+
+
 def test_what_the_finer_view_does_not_show_stays_as_it_was() -> None:
     picture = _picture([(400, 300)])
     seen = _as_tiles_see_them(picture, ColourSegmenter())
