@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pipeline.errors import UsageError
 from pipeline.manifest import BundleManifest, RecipeEntry
+from pipeline.manifest_int8 import Int8Entry, Precision
 from pipeline.training.calibration import BINS, choose_with_disagreement
 from pipeline.training.evaluation_file import Evaluation
 from pipeline.training.evaluation_pictures import (
@@ -66,7 +67,11 @@ def write_card(source: CardSource, folder: Path) -> Path:
     Raises: UsageError, where no evaluation is of this bundle, a picture is missing, or one cannot be written.
     """
     manifest = source.manifest
-    own = {manifest.digest_of(entry.profile) for entry in manifest.segmenter.profiles}
+    own = {
+        manifest.digest_of(entry.profile, precision)
+        for entry in manifest.segmenter.profiles
+        for precision in Precision
+    }
     if not any(evaluation.subject.bundle_digest in own for evaluation in source.evaluations):
         raise UsageError("None of the evaluations is of this bundle.", code="other-bundle")
     parts = [_head(manifest), _USE, _networks(source), _data(manifest)]
@@ -99,20 +104,29 @@ def _networks(source: CardSource) -> str:
             manifest.profiles_of(member),
             f"{member.parameters:,}",
             f"{source.sizes_bytes[member.file] / 1e6:.1f}",
+            _bytes(member.int8),
         )
         for member in members
     ]
     classifier = manifest.classifier
-    total_mb = sum(source.sizes_bytes[member.file] for member in members) / 1e6
+    files = {member.stored(precision).file for member in members for precision in Precision}
+    total_mb = sum(source.sizes_bytes[file] for file in files) / 1e6
     return (
         "## Networks\n\n"
-        + _table(("network", "kind", "profiles", "parameters", "MB"), rows)
+        + _table(("network", "kind", "profiles", "parameters", "MB", "in bytes, on val"), rows)
         + f"\nAll weights: {total_mb:.1f} MB. Segmenters see {manifest.segmenter.working_mpp_um} µm/px and "
         "tell background, cytoplasm and nucleus; the probabilities of a profile's several are averaged. "
         f"The classifiers are always averaged; each sees {classifier.crop_px}×{classifier.crop_px} px at "
         f"{classifier.crop_mpp_um} µm/px in {classifier.views} view(s), and tells {len(manifest.classes)} "
         f"classes: {', '.join(name.replace('_', ' ') for name in manifest.classes)}.\n"
     )
+
+
+def _bytes(entry: Int8Entry | None) -> str:
+    if entry is None:
+        return "–"
+    figures = ", ".join(f"{one.measure} {one.fp32:.4f} → {one.int8:.4f}" for one in entry.gate)
+    return figures if entry.file else f"refused: {figures}"
 
 
 def _data(manifest: BundleManifest) -> str:

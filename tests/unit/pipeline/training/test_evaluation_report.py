@@ -28,6 +28,7 @@ from pipeline.manifest import (
     SegmenterMember,
     Timing,
 )
+from pipeline.manifest_int8 import GateFigure, Int8Entry, Precision
 from pipeline.run import analyse_slide
 from pipeline.spec import PipelineSpec
 from pipeline.taxonomy import LEAVES, CellClass
@@ -287,6 +288,29 @@ def test_the_card_tells_the_manifest_and_the_measured(tmp_path: Path) -> None:
     before = hashlib.sha256(file.read_bytes()).hexdigest()
     write_card(CardSource(manifest, sizes, (evaluation,), tmp_path / "pack"), tmp_path)
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
+
+
+def test_the_card_of_a_bundle_that_computes_with_bytes(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from pipeline.training.model_card import CardSource, write_card
+
+    floats = _manifest()
+    (light,), (lite,) = floats.segmenter.members, floats.classifier.members
+    kept = Int8Entry("light.int8.onnx", "8" * 64, "minmax", (GateFigure("cell_dice", 0.9631, 0.9630),))
+    refused = Int8Entry(None, None, "entropy", (GateFigure("group_macro_f1", 0.9172, 0.9085),))
+    manifest = replace(
+        floats,
+        segmenter=replace(floats.segmenter, members=(replace(light, int8=kept),)),
+        classifier=replace(floats.classifier, members=(replace(lite, int8=refused),)),
+    )
+    evaluation = _evaluation(manifest.digest_of(Profile.FAST, Precision.INT8))
+    sizes = {"lite.onnx": 2_000_000, "light.onnx": 4_200_000, "light.int8.onnx": 1_300_000}
+    file = write_card(CardSource(manifest, sizes, (evaluation,), _pack(tmp_path / "pack")), tmp_path)
+    text = file.read_text(encoding="utf-8")
+    assert "## Measured 1: val split\n" in text
+    assert "7.5 MB" in text
+    assert "cell_dice 0.9631 → 0.9630" in text
+    assert "refused: group_macro_f1 0.9172 → 0.9085" in text
 
 
 def test_a_card_needs_an_evaluation_of_its_bundle(tmp_path: Path) -> None:
