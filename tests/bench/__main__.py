@@ -18,6 +18,7 @@ from tests.bench.measure import Measure
 from tests.bench.memory import memory
 from tests.bench.networks import classification, slide
 from tests.bench.peak import peak
+from tests.bench.scaling import scaling
 from tests.bench.whole_way import whole_way
 from worker.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
@@ -32,6 +33,7 @@ PARTS: dict[str, Callable[[Analyst, Path], Measures]] = {
     "peak": peak,
     "whole_way": whole_way,
     "memory": memory,
+    "scaling": scaling,
     "ledger": ledger,
 }
 

@@ -11,22 +11,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from db.database import Database
 from pipeline.geometry import Mpp, Rect, Size
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from tests.bench.measure import Measure
 from tests.bench.sleeping_worker import SLEEP_S
-from tests.bench.whole_way import Laboratory
+from tests.bench.whole_way import laboratory_of
 from tests.drawn import drawn_cells
 from worker.analyst import Analyst
-from worker.cli.submit import Delivery
 from worker.cli.synth import write_field
 from worker.embedded import EmbeddedSet
 from worker.embedded.process import Child, Launch
-from worker.identity import KeyPattern
-from worker.object_store import open_object_store
 from worker.processes import GRACE_S, prepare_services, start_process
 
 REAL = (1, 2)
@@ -52,15 +48,14 @@ def scaling(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
 
 
 def _rate(folder: Path, module: str, count: int, scans: Sequence[Path]) -> float:
-    with EmbeddedSet(folder) as servers, _working(servers, module, count) as children:
-        settings = servers.settings()
-        store = open_object_store(settings, settings.bucket_scans)
-        delivery = Delivery(store, KeyPattern.parse(settings.key_pattern), "BENCH-001", "S-1")
-        with Database(settings.database_url.get_secret_value()) as database:
-            laboratory = Laboratory(delivery, database, children)
-            # every worker has taken a scan before the clock starts
-            laboratory.seconds_for(scans[: 2 * count])
-            return (len(scans) - 2 * count) / laboratory.seconds_for(scans[2 * count :])
+    with (
+        EmbeddedSet(folder) as servers,
+        _working(servers, module, count) as children,
+        laboratory_of(servers, children) as laboratory,
+    ):
+        # every worker has taken a scan before the clock starts
+        laboratory.seconds_for(scans[: 2 * count])
+        return (len(scans) - 2 * count) / laboratory.seconds_for(scans[2 * count :])
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -28,7 +29,7 @@ from worker.identity import KeyPattern
 from worker.object_store import open_object_store
 from worker.processes import running_leukoflow
 
-UPLOADS = 2000
+UPLOADS, WARM_UP = 2000, 4
 UPLOAD_PX0 = 256
 FINE = Mpp(0.1)
 """of single-cell pictures: a camera on oil immersion"""
@@ -64,19 +65,28 @@ class Laboratory:
         return counts[ScanState.COMPLETED]
 
 
+@contextmanager
+def laboratory_of(servers: EmbeddedSet, children: Sequence[Child]) -> Iterator[Laboratory]:
+    """Return the laboratory whose watcher and workers are the children."""
+    settings = servers.settings()
+    store = open_object_store(settings, settings.bucket_scans)
+    delivery = Delivery(store, KeyPattern.parse(settings.key_pattern), "BENCH-001", "S-1")
+    with Database(settings.database_url.get_secret_value()) as database:
+        yield Laboratory(delivery, database, children)
+
+
 def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield what of the networks' speed is left at the end of the whole way."""
     cells, slide = list(single_cells(folder / "cells")), a_slide(folder / "slide.tif")
-    with EmbeddedSet(folder / "whole-way") as servers, running_leukoflow(servers) as children:
-        settings = servers.settings()
-        store = open_object_store(settings, settings.bucket_scans)
-        delivery = Delivery(store, KeyPattern.parse(settings.key_pattern), "BENCH-001", "S-1")
-        with Database(settings.database_url.get_secret_value()) as database:
-            laboratory = Laboratory(delivery, database, children)
-            laboratory.seconds_for(cells[:4])
-            uploads_s = laboratory.seconds_for(cells[4:])
-            slide_s = laboratory.seconds_for([slide])
-    rate = (len(cells) - 4) / uploads_s
+    with (
+        EmbeddedSet(folder / "whole-way") as servers,
+        running_leukoflow(servers) as children,
+        laboratory_of(servers, children) as laboratory,
+    ):
+        laboratory.seconds_for(cells[:WARM_UP])
+        uploads_s = laboratory.seconds_for(cells[WARM_UP:])
+        slide_s = laboratory.seconds_for([slide])
+    rate = UPLOADS / uploads_s
     yield "uploads_images_per_s", Measure(rate, "images/s")
     yield "uploads_over_raw_classifier_rate", Measure(rate / _raw_rate(analyst), "share", 0.6)
     engine_s = _engine_seconds(analyst, SLIDE_PX0)
@@ -87,7 +97,7 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
 def single_cells(folder: Path) -> Iterator[Path]:
     """Yield the files of pictures cut around the leukocytes of a drawn smear, PNG, without a scale."""
     folder.mkdir()
-    smear = draw_smear(SmearSpec(Size(SMEAR_PX0, SMEAR_PX0), seed=5, mpp=FINE, leukocytes=UPLOADS + 4))
+    smear = draw_smear(SmearSpec(Size(SMEAR_PX0, SMEAR_PX0), seed=5, mpp=FINE, leukocytes=UPLOADS + WARM_UP))
     for number, window in enumerate(_windows(smear)):
         path = folder / f"cell-{number:04d}.png"
         cv2.imwrite(str(path), cv2.cvtColor(smear.read(window), cv2.COLOR_RGB2BGR))

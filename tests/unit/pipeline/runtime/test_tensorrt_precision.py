@@ -14,7 +14,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline.errors import DeploymentError
 from pipeline.geometry import Mpp, Rect, Size
 from pipeline.preprocess import read_crop, resized
-from pipeline.runtime.bundle import SHIPPED
+from pipeline.runtime.bundle import SHIPPED, load_bundle
 from pipeline.runtime.tensorrt.precision import prepared
 from pipeline.runtime.tensorrt.shapes import Precision
 from pipeline.synth.smear import draw_smear
@@ -36,8 +36,9 @@ CELLS_A_SMEAR = 8
 CALIBRATION_CROPS, CALIBRATION_FIELDS = 32, 16
 PBC_CELL_PX = 230
 """of pbc_barcelona's pictures, of about 0.1 µm/px: what a crop shows"""
-CLASSIFIERS = sorted(file.name for file in SHIPPED.glob("classifier*.onnx"))
-SEGMENTERS = sorted(file.name for file in SHIPPED.glob("segmenter*.onnx"))
+MANIFEST = load_bundle().manifest
+CLASSIFIERS = sorted(member.file for member in MANIFEST.classifier.members)
+SEGMENTERS = sorted(member.file for member in MANIFEST.segmenter.members)
 
 
 @cache
