@@ -31,8 +31,8 @@ from tests.bench.torch_twins import Net, torch_classifier, torch_segmenter
 from worker.analyst import Analyst
 from worker.stopwatch import Stopwatch
 
-SIDE_PX0 = 4096
-LEUKOCYTES = 100
+SIDE_PX0 = 2048
+LEUKOCYTES = 40
 WINDOW_PX = 1024
 """as wide as leukoflow's tiles with their halo"""
 SAME_PLACE_UM = 2.0
@@ -47,14 +47,14 @@ class MonaiSegmenter:
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W)."""
-        picture = torch.from_numpy(batch).permute(0, 3, 1, 2)
+        picture = torch.from_numpy(batch).permute(0, 3, 1, 2).float()  # MONAI answers in its input's type
         with torch.inference_mode():
             answer = sliding_window_inference(picture, (WINDOW_PX, WINDOW_PX), 1, self._ask, overlap=0.25)
         assert isinstance(answer, Tensor)
         return np.asarray(answer.numpy(), np.float32)
 
     def _ask(self, window: Tensor) -> Tensor:
-        return self._network(window.permute(0, 2, 3, 1))
+        return self._network(window.permute(0, 2, 3, 1).to(torch.uint8))
 
 
 @dataclass(frozen=True, slots=True)
