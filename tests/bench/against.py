@@ -27,7 +27,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
 from tests.bench.measure import ROUNDS, Measure
-from tests.bench.torch_twins import Net, torch_classifier, torch_segmenter
+from tests.bench.torch_twins import Net, TorchSegmenter, torch_classifier, torch_segmenter
 from worker.analyst import Analyst
 from worker.stopwatch import Stopwatch
 
@@ -47,6 +47,8 @@ class MonaiSegmenter:
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W)."""
+        if max(batch.shape[1:3]) <= WINDOW_PX:  # it would be padded to a window, which nobody would do
+            return TorchSegmenter(self._network, self.stride_px).segment(batch)
         picture = torch.from_numpy(batch).permute(0, 3, 1, 2).float()  # MONAI answers in its input's type
         with torch.inference_mode():
             answer = sliding_window_inference(picture, (WINDOW_PX, WINDOW_PX), 1, self._ask, overlap=0.25)
