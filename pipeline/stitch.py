@@ -66,15 +66,10 @@ def outline_iou(one: CellInstance, other: CellInstance) -> float:
     """Return the intersection over union of two outlines' areas, 0 to 1."""
     if one.bbox_px0.intersection(other.bbox_px0).area == 0:
         return 0.0
-    both = _union_box(one.bbox_px0, other.bbox_px0)
+    both = one.bbox_px0.around(other.bbox_px0)
     first, second = _filled(one, both), _filled(other, both)
     union = np.count_nonzero(first | second)
     return float(np.count_nonzero(first & second) / union) if union else 0.0
-
-
-def _union_box(one: Rect, other: Rect) -> Rect:
-    x, y = min(one.x, other.x), min(one.y, other.y)
-    return Rect(x, y, max(one.right, other.right) - x, max(one.bottom, other.bottom) - y)
 
 
 def _filled(instance: CellInstance, frame_px0: Rect) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:

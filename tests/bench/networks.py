@@ -8,6 +8,7 @@ from time import perf_counter
 
 import numpy as np
 
+from pipeline.domain import Rgb
 from pipeline.geometry import Size
 from pipeline.run import Execution, analyse_slide
 from pipeline.runtime.prefetch import prefetch
@@ -22,13 +23,29 @@ from worker.stopwatch import Stopwatch
 
 def classification(analyst: Analyst, _folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the rate of the classifiers, and what their batches bring."""
-    side = analyst.models.classifier.crop_px
-    crops = np.random.default_rng(0).integers(0, 255, (64, side.height, side.width, 3), np.uint8)
-    classify = analyst.models.classifier.classify
+    crops, classify = _crops(analyst), analyst.models.classifier.classify
     batched_s = seconds(lambda: classify(crops))
     single_s = seconds(lambda: [classify(crops[i : i + 1]) for i in range(len(crops))])
     yield "classified_cells_per_s", Measure(len(crops) / batched_s, "cells/s")
     yield "batched_over_single_cells", Measure(single_s / batched_s, "×")
+
+
+def cells_per_s(analyst: Analyst) -> float:
+    """Return the rate of the classifiers alone, in full batches."""
+    crops = _crops(analyst)
+    return len(crops) / seconds(lambda: analyst.models.classifier.classify(crops))
+
+
+def seconds_a_tile(analyst: Analyst) -> float:
+    """Return how long the segmenter alone takes for a tile with its halo, in a batch."""
+    side = analyst.spec.tile_core_px + 2 * analyst.spec.halo_px
+    tiles = np.random.default_rng(0).integers(0, 255, (4, side, side, 3), np.uint8)
+    return seconds(lambda: analyst.models.segmenter.segment(tiles)) / len(tiles)
+
+
+def _crops(analyst: Analyst) -> Rgb:
+    side = analyst.models.classifier.crop_px
+    return np.random.default_rng(0).integers(0, 255, (64, side.height, side.width, 3), np.uint8)
 
 
 def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
@@ -42,9 +59,7 @@ def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         execution = Execution(watch, prefetch(analyst.read_ahead))
         analysis = analyse_slide(reader, analyst.models, analyst.spec, execution)
         wall_s = perf_counter() - start_s
-    side = analyst.spec.tile_core_px + 2 * analyst.spec.halo_px
-    tile = np.random.default_rng(0).integers(0, 255, (4, side, side, 3), np.uint8)
-    engine_s = seconds(lambda: analyst.models.segmenter.segment(tile)) / 4 * analysis.tiles.analysed
+    engine_s = seconds_a_tile(analyst) * analysis.tiles.analysed
     yield "slide_wall_over_segmentation_engine", Measure(wall_s / engine_s, "×", 1.25)
     yield "slide_megapixels_per_s", Measure(smear.spec.size_px0.area / 1e6 / wall_s, "Mpx/s")
     for stage, stage_s in watch.timings_s:

@@ -11,7 +11,6 @@ from pathlib import Path
 from time import perf_counter
 
 import cv2
-import numpy as np
 
 from db.database import Database
 from db.reads import counts_by_state
@@ -20,7 +19,8 @@ from pipeline.geometry import Mpp, Rect, Size
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import Smear, draw_smear
 from pipeline.synth.spec import SmearSpec
-from tests.bench.measure import Measure, seconds
+from tests.bench.measure import Measure
+from tests.bench.networks import cells_per_s, seconds_a_tile
 from worker.analyst import Analyst
 from worker.cli.submit import Delivery
 from worker.embedded import EmbeddedSet
@@ -88,8 +88,8 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         slide_s = laboratory.seconds_for([slide])
     rate = UPLOADS / uploads_s
     yield "uploads_images_per_s", Measure(rate, "images/s")
-    yield "uploads_over_raw_classifier_rate", Measure(rate / _raw_rate(analyst), "share", 0.6)
-    engine_s = _engine_seconds(analyst, SLIDE_PX0)
+    yield "uploads_over_raw_classifier_rate", Measure(rate / cells_per_s(analyst), "share", 0.6)
+    engine_s = seconds_a_tile(analyst) * ceil(SLIDE_PX0 / analyst.spec.tile_core_px) ** 2
     yield "whole_way_slide_over_engine", Measure(slide_s / engine_s, "×", 1.25)
     yield "whole_way_engine_busy", Measure(engine_s / slide_s, "share")
 
@@ -116,19 +116,3 @@ def a_slide(path: Path) -> Path:
     smear = draw_smear(SmearSpec(Size(SLIDE_PX0, SLIDE_PX0), seed=6, leukocytes=LEUKOCYTES_A_SLIDE))
     write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
     return path
-
-
-def _raw_rate(analyst: Analyst) -> float:
-    """Return cells/s of the classifiers alone, in full batches."""
-    side = analyst.models.classifier.crop_px
-    crops = np.random.default_rng(0).integers(0, 256, (64, side.height, side.width, 3), np.uint8)
-    return len(crops) / seconds(lambda: analyst.models.classifier.classify(crops))
-
-
-def _engine_seconds(analyst: Analyst, side_px0: int) -> float:
-    """Return how long the segmenter alone takes for the tiles of a slide at the working scale."""
-    spec = analyst.spec
-    side_px = spec.tile_core_px + 2 * spec.halo_px
-    tile = np.random.default_rng(0).integers(0, 256, (4, side_px, side_px, 3), np.uint8)
-    tiles = ceil(side_px0 / spec.tile_core_px) ** 2
-    return seconds(lambda: analyst.models.segmenter.segment(tile)) / len(tile) * tiles
