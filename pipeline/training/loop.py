@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from pipeline.training.batches import Batch, ahead
 from pipeline.training.progress import EpochRecord, TrainingProgress
-from pipeline.training.recipes import Kept, Optimizer, RateCourse, Schedule
+from pipeline.training.recipes import Arithmetic, Kept, Optimizer, RateCourse, Schedule
 
 BEST_FILE = "best.safetensors"
 CHECKPOINT_FILE = "last.pt"
@@ -183,7 +183,7 @@ class _Learner:
         accuracies: list[float] = []
         sizes: list[int] = []
         for batch in ahead(task.batches(self._subject.seed, epoch)):
-            outcome = task.assess(network(batch.rgb), batch)
+            outcome = task.assess(self._logits(batch), batch)
             self._learn(outcome.loss)
             losses.append(float(outcome.loss.detach()))
             accuracies.append(outcome.accuracy)
@@ -200,6 +200,12 @@ class _Learner:
         )
         _refuse_diverged(self._subject.name, record)
         return record
+
+    def _logits(self, batch: Batch) -> Tensor:
+        reduced = self._schedule.arithmetic is Arithmetic.BFLOAT16
+        with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
+            logits: Tensor = self._subject.network(batch.rgb)
+        return logits.float()
 
     def _learn(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)

@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch")
 from pipeline.errors import UsageError  # noqa: E402
 from pipeline.training.batches import Batch  # noqa: E402
 from pipeline.training.loop import BEST_FILE, StepOutcome, Subject, Validation, fit  # noqa: E402
-from pipeline.training.recipes import read_recipe  # noqa: E402
+from pipeline.training.recipes import Arithmetic, read_recipe  # noqa: E402
 
 SCHEDULE = replace(
     read_recipe("light-unet").schedule,
@@ -125,6 +125,29 @@ def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> No
     assert [record.val_loss for record in resumed] == [record.val_loss for record in whole]
     left, right = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "broken"))
     assert all(torch.equal(left["network"][name], right["network"][name]) for name in left["network"])
+
+
+class Noting(Flat):
+    """Notes what its products are computed in, learning (True) and not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: set[tuple[bool, torch.dtype]] = set()
+
+    def forward(self, rgb: torch.Tensor) -> torch.Tensor:
+        logits = super().forward(rgb)
+        self.seen.add((self.training, logits.dtype))
+        return logits
+
+
+def test_it_learns_in_half_the_bits_and_is_validated_in_all(tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    network = Noting()
+    schedule = replace(SCHEDULE, epochs=12, patience=12, arithmetic=Arithmetic.BFLOAT16)
+    history = fit(Subject("flat", 11, network, network.body), Halves(), schedule, tmp_path, Silent())
+    assert network.seen == {(True, torch.bfloat16), (False, torch.float32)}
+    assert history[-1].val_accuracy > 0.8
+    assert {tensor.dtype for tensor in _weights(tmp_path / BEST_FILE).values()} == {torch.float32}
 
 
 class Diverging(Halves):
