@@ -14,10 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain import CellInstance, Probabilities, Rgb, Tile, TileSpec
+from pipeline.domain import CellInstance, Probabilities, Rgb, TileSpec
+from pipeline.execution import Execution
 from pipeline.geometry import EIGHTHS, Rect, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
-from pipeline.ports import Prefetch, Segmenter, SlideReader
+from pipeline.ports import Segmenter, SlideReader
 from pipeline.preprocess import read_tile
 from pipeline.spec import PipelineSpec
 from pipeline.stitch import outline_iou
@@ -28,6 +29,8 @@ LEAST_SIDE_PX = 128
 """Networks learn from squares of 160 px: much smaller ones show them little."""
 MOST_SIDE_PX = 512
 """97 µm: what is wider is a clump, and stays as the tiles saw it"""
+VIEWS = 4
+"""of each window: as it is, mirrored left to right, top to bottom, and both"""
 LEAST_LIKENESS = 0.5
 """Intersection over union with the old outline; less alike, it is a lobe of the cell, or a clump around it.
 Measured: docs/adr/outlines.md"""
@@ -45,31 +48,30 @@ class Draughtsman:
     frame: SlideFrame
     """finer than that of the tiles"""
     spec: PipelineSpec
-    prefetch: Prefetch
+    execution: Execution
 
     def redrawn(self, cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
         """Return the same cells in the same order; each has its new outline, or its old one where the new
         view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
-        views = self.prefetch(self._views(cells))
-        return tuple(
-            cell if view is None else self._better(cell, self._whole(view), centres_px0)
-            for cell, view in zip(cells, views, strict=True)
-        )
+        outlined = list(cells)
+        for view, maps in self._views(_windows(cells, self.frame, self.segmenter.stride_px)):
+            cell = cells[view.index]
+            outlined[view.index] = self._better(cell, self._whole(view, maps), centres_px0)
+        return tuple(outlined)
 
-    def _views(self, cells: Iterable[CellInstance]) -> Iterator[Tile | None]:
-        for cell in cells:
-            window_px = window_around(cell.bbox_px0, self.frame, self.segmenter.stride_px)
-            if window_px is None:
-                yield None
-            else:
-                yield read_tile(self.reader, self.frame.working, TileSpec(0, window_px, window_px))
+    def _views(self, windows: Sequence[TileSpec]) -> Iterator[tuple[TileSpec, Probabilities]]:
+        """Yield each window with its maps, float32 (3, H, W)."""
+        read = self.execution.prefetch(read_tile(self.reader, self.frame.working, one) for one in windows)
+        for batch in self.execution.batches(read):
+            views = self.segmenter.segment(np.concatenate([mirrored(view.pixels) for view in batch]))
+            for view, maps in zip(batch, views.reshape(len(batch), VIEWS, *views.shape[1:]), strict=True):
+                yield view.spec, unmirrored_mean(maps)
 
-    def _whole(self, view: Tile) -> Iterator[CellInstance]:
+    def _whole(self, view: TileSpec, maps: Probabilities) -> Iterator[CellInstance]:
         """Yield the cells that the view shows whole, or as whole as the scan does."""
-        mean = unmirrored_mean(self.segmenter.segment(mirrored(view.pixels)))
-        shown_px0 = self.frame.working.rect_to_px0(view.spec.halo_px)
-        for cell in find_instances(mean, view.spec, self.frame, self.spec):
+        shown_px0 = self.frame.working.rect_to_px0(view.halo_px)
+        for cell in find_instances(maps, view, self.frame, self.spec):
             if not _leaves(cell.bbox_px0, shown_px0, self.frame):
                 yield cell
 
@@ -89,6 +91,13 @@ def outline_frame(frame: SlideFrame, spec: PipelineSpec) -> SlideFrame:
     """Return the frame in which the outlines of a scan are drawn."""
     working = WorkingFrame.for_scan(frame.size_px0, frame.mpp, spec.outline_mpp_um)
     return SlideFrame(frame.size_px0, frame.mpp, working)
+
+
+def _windows(cells: Sequence[CellInstance], frame: SlideFrame, stride_px: int) -> list[TileSpec]:
+    """Return the window of each cell that has one, numbered by its cell, those of one shape together."""
+    around = (window_around(cell.bbox_px0, frame, stride_px) for cell in cells)
+    windows = [TileSpec(index, window, window) for index, window in enumerate(around) if window is not None]
+    return sorted(windows, key=lambda window: (window.halo_px.width, window.index))
 
 
 def window_around(bbox_px0: Rect, frame: SlideFrame, stride_px: int) -> Rect | None:

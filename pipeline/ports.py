@@ -66,9 +66,10 @@ class Stage(StrEnum):
 
     THUMBNAIL = "thumbnail"
     SCALE = "scale"
+    CANDIDATES = "candidates"
+    """a coarse look at a large scan; small ones do without"""
     TILES = "tiles"
-    """read and segment and find, tile by tile"""
-    STITCH = "stitch"
+    """read and segment and find, tile by tile, or window by window around candidates"""
     OUTLINE = "outline"
     """the outline of each cell, finer"""
     CLASSIFY = "classify"

@@ -19,25 +19,23 @@ from pipeline.domain import (
     Rgb,
     Scale,
     SlideAnalysis,
-    Tile,
-    TileCounts,
-    TileSpec,
 )
 from pipeline.ensemble import call_cell
+from pipeline.execution import Execution
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
-from pipeline.instances import SlideFrame, find_instances
+from pipeline.instances import SlideFrame
 from pipeline.light import LitSegmenter, light_of
 from pipeline.outlines import Draughtsman, outline_frame
 from pipeline.platelets import apart_from, violet_bodies
-from pipeline.ports import Classifier, Observer, Prefetch, Segmenter, SlideReader, Stage
-from pipeline.preprocess import read_crop, read_tile, resized
-from pipeline.quality import darkest_thumbnail_of, quality_of, tiles_with_tissue, tissue_mask
+from pipeline.ports import Classifier, Segmenter, SlideReader, Stage
+from pipeline.preprocess import read_crop, resized
+from pipeline.quality import darkest_thumbnail_of, quality_of, tissue_mask
 from pipeline.red_cells import free_red_cells_px0, per_mm2
 from pipeline.scale import scale_of
+from pipeline.search import Search
 from pipeline.spec import PipelineSpec
-from pipeline.stitch import Sighting, depth_px0, reading_order, stitched
+from pipeline.stitch import reading_order
 from pipeline.taxonomy import CellClass, group_of
-from pipeline.tiling import tile_grid
 
 T = TypeVar("T")
 
@@ -60,16 +58,6 @@ class Models:
     classifier: Classifier
 
 
-@dataclass(frozen=True, slots=True)
-class Execution:
-    """How an analysis is run; nothing here changes its result."""
-
-    observer: Observer
-    prefetch: Prefetch
-    tile_batch: int = 2
-    crop_batch: int = 32
-
-
 def analyse_slide(
     reader: SlideReader, models: Models, spec: PipelineSpec, execution: Execution
 ) -> SlideAnalysis:
@@ -86,15 +74,11 @@ def analyse_slide(
         scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), segmenter, spec)
         frame = _frame(reader, scale, spec)
         quality = quality_of(tissue, sample, frame.working, _monolayer(reader, tissue, scale.mpp))
-    with observer.stage(Stage.TILES):
-        tiles, counts = _planned(frame, tissue, segmenter, spec)
-        sightings = tuple(_sightings(_Search(reader, segmenter, frame, spec, execution), tiles))
-    with observer.stage(Stage.STITCH):
-        found = stitched(sightings)
+    found = Search(reader, segmenter, frame, spec, execution).found(tissue)
     with observer.stage(Stage.OUTLINE):
         finer = outline_frame(frame, spec)
-        draughtsman = Draughtsman(reader, segmenter, finer, spec, execution.prefetch)
-        instances = tuple(sorted(draughtsman.redrawn(found), key=reading_order))
+        draughtsman = Draughtsman(reader, segmenter, finer, spec, execution)
+        instances = tuple(sorted(draughtsman.redrawn(found.cells), key=reading_order))
     with observer.stage(Stage.CLASSIFY):
         called = _Calling(reader, models.classifier, scale, spec, execution)
         cells = _with_second_look(called.cells(instances), called, sample, frame)
@@ -105,24 +89,13 @@ def analyse_slide(
         scale=scale,
         frame=frame.working,
         quality=quality,
-        tiles=counts,
+        tiles=found.tiles,
         cells=cells,
         differential=conclusion.differential,
         status=conclusion.status,
         reasons=conclusion.reasons,
         flags=conclusion.flags,
     )
-
-
-@dataclass(frozen=True, slots=True)
-class _Search:
-    """What finding cells needs."""
-
-    reader: SlideReader
-    segmenter: Segmenter
-    frame: SlideFrame
-    spec: PipelineSpec
-    execution: Execution
 
 
 def _frame(reader: SlideReader, scale: Scale, spec: PipelineSpec) -> SlideFrame:
@@ -166,44 +139,6 @@ def _window(
     x = round((place[1] + 0.5) / tissue.shape[1] * size.width - width / 2)
     y = round((place[0] + 0.5) / tissue.shape[0] * size.height - height / 2)
     return Rect(min(max(0, x), size.width - width), min(max(0, y), size.height - height), width, height)
-
-
-def _planned(
-    frame: SlideFrame, tissue: NDArray[np.bool_], segmenter: Segmenter, spec: PipelineSpec
-) -> tuple[tuple[TileSpec, ...], TileCounts]:
-    grid = tile_grid(frame.working.size_px, spec.tile_core_px, spec.halo_px, segmenter.stride_px)
-    tiles = tiles_with_tissue(grid, tissue, frame.working)
-    return tiles, TileCounts(planned=len(grid), empty=len(grid) - len(tiles), analysed=len(tiles))
-
-
-def _sightings(search: _Search, tiles: Sequence[TileSpec]) -> Iterator[Sighting]:
-    execution, frame = search.execution, search.frame
-    done, found = 0, 0
-    execution.observer.advanced(0, len(tiles), 0)
-    read = execution.prefetch(read_tile(search.reader, frame.working, tile) for tile in tiles)
-    for batch in _batches(read, execution.tile_batch):
-        probabilities = search.segmenter.segment(np.stack([tile.pixels for tile in batch]))
-        for tile, maps in zip(batch, probabilities, strict=True):
-            core_px0 = frame.working.rect_to_px0(tile.spec.core_px)
-            for instance in find_instances(maps, tile.spec, frame, search.spec):
-                found += 1
-                yield Sighting(instance, depth_px0(instance, core_px0))
-        done += len(batch)
-        execution.observer.advanced(done, len(tiles), found)
-    if done != len(tiles):
-        raise AssertionError(f"{len(tiles)} tiles planned, {done} analysed")
-
-
-def _batches(tiles: Iterable[Tile], size: int) -> Iterator[list[Tile]]:
-    """Yield runs of up to `size` tiles of one shape; edge tiles are smaller."""
-    batch: list[Tile] = []
-    for tile in tiles:
-        if batch and (len(batch) == size or tile.pixels.shape != batch[0].pixels.shape):
-            yield batch
-            batch = []
-        batch.append(tile)
-    if batch:
-        yield batch
 
 
 @dataclass(frozen=True, slots=True)

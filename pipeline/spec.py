@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline import taxonomy
 
-ALGORITHM_VERSION = "7"
+ALGORITHM_VERSION = "8"
 """Raised with every change to the pure pipeline that can change a result."""
 
 
@@ -26,6 +26,15 @@ class PipelineSpec:
     halo_px: int = 128
     """32 µm at the working scale: a cell whose centre lies on the seam is seen whole, and its neighbours too
     (Source: Bain, Blood Cells, 6th ed.: the widest leukocyte, the monocyte, is 12 to 20 µm across)"""
+    whole_up_to_tiles: int = 6
+    """Scans of more tiles with tissue are looked at coarsely first, and segmented around candidates only."""
+    candidate_mpp_um: float = 0.5
+    """µm per pixel of the coarse look. Measured, as the threshold: docs/performance.md"""
+    candidate_threshold: float = 0.2
+    """probability of a cell from which on a pixel of the coarse look is a candidate's"""
+    candidate_core_px: int = 960
+    candidate_halo_px: int = 32
+    """16 µm at the scale of the coarse look: it only has to see that something is there"""
     cell_threshold: float = 0.5
     """probability of cytoplasm or nucleus above which a pixel belongs to a cell"""
     nucleus_threshold: float = 0.5

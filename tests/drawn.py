@@ -8,8 +8,9 @@ import cv2
 import numpy as np
 
 from pipeline.domain import Level, SlideMeta
+from pipeline.execution import Execution
 from pipeline.geometry import Mpp, Rect, Size
-from pipeline.run import Execution, Models
+from pipeline.run import Models
 from pipeline.taxonomy import LEAVES, CellClass
 
 NUCLEUS, CYTOPLASM, GLASS = (80, 40, 120), (200, 180, 230), (240, 235, 240)
@@ -109,5 +110,5 @@ def models(cell_class=CellClass.LYMPHOCYTE):
     return Models(ColourSegmenter(), OneClassClassifier(cell_class))
 
 
-def execution(tile_batch=4, crop_batch=32):
-    return Execution(Silent(), iter, tile_batch, crop_batch)
+def execution(tile_batch=4, small_tile_batch=16, crop_batch=32):
+    return Execution(Silent(), iter, tile_batch, small_tile_batch, crop_batch)

@@ -10,10 +10,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 from pipeline.domain import Provenance, RunKey, SlideResult
+from pipeline.execution import Execution
 from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
-from pipeline.run import Execution, Models, analyse_slide
+from pipeline.run import Models, analyse_slide
 from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter, Urgency
 from pipeline.runtime.bundle import Bundle, load_bundle
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text

@@ -42,7 +42,7 @@ class RateCourse(StrEnum):
 
 
 class Arithmetic(StrEnum):
-    """What a network's products are computed in while it learns; weights, loss and validation stay in float32."""
+    """What products are computed in while a network learns; weights, loss and validation stay in float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.domain import SlideAnalysis
+from pipeline.execution import Execution
 from pipeline.geometry import Rect, Size
 from pipeline.ports import SlideReader
-from pipeline.run import Execution, analyse_slide
+from pipeline.run import analyse_slide
 from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid

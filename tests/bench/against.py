@@ -18,8 +18,9 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor
 
 from pipeline.domain import Cell, Probabilities, Rgb, SlideAnalysis
+from pipeline.execution import Execution
 from pipeline.geometry import Size
-from pipeline.run import Execution, Models, analyse_slide
+from pipeline.run import Models, analyse_slide
 from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid

@@ -9,8 +9,9 @@ from time import perf_counter
 import numpy as np
 
 from pipeline.domain import Rgb
+from pipeline.execution import Execution
 from pipeline.geometry import Size
-from pipeline.run import Execution, analyse_slide
+from pipeline.run import analyse_slide
 from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid

@@ -15,10 +15,11 @@ from typing import Annotated
 import typer
 
 from pipeline.errors import UsageError
+from pipeline.execution import Execution
 from pipeline.geometry import Mpp, Size
 from pipeline.manifest import FILE_NAME, BundleManifest, Profile, Thresholds, Timing
 from pipeline.ports import Stage
-from pipeline.run import Execution, analyse_slide
+from pipeline.run import analyse_slide
 from pipeline.runtime.prefetch import prefetch
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec

@@ -24,7 +24,7 @@ from pipeline.outlines import (
 )
 from pipeline.preprocess import read_tile
 from pipeline.spec import PipelineSpec
-from tests.drawn import CYTOPLASM, ColourSegmenter, DrawnSlide, drawn_cells
+from tests.drawn import CYTOPLASM, ColourSegmenter, DrawnSlide, drawn_cells, execution
 
 SPEC = PipelineSpec()
 SIZE = Size(800, 640)
@@ -54,7 +54,7 @@ def _redrawn(
     picture: np.ndarray, cells: Sequence[CellInstance], segmenter: ColourSegmenter
 ) -> tuple[CellInstance, ...]:
     frame = outline_frame(_frame(MPP_UM), SPEC)
-    return Draughtsman(DrawnSlide(picture, MPP_UM), segmenter, frame, SPEC, iter).redrawn(cells)
+    return Draughtsman(DrawnSlide(picture, MPP_UM), segmenter, frame, SPEC, execution()).redrawn(cells)
 
 
 class Blurred(ColourSegmenter):

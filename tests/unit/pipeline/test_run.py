@@ -15,6 +15,7 @@ from pipeline.scale import LEUKOCYTE_UM
 from pipeline.spec import PipelineSpec
 from tests.drawn import (
     CYTOPLASM,
+    GLASS,
     NUCLEUS,
     DrawnSlide,
     drawn_cells,
@@ -50,10 +51,12 @@ def test_the_tile_size_changes_nothing(core):
     assert [c.instance.area_px0 for c in ours.cells] == [c.instance.area_px0 for c in theirs.cells]
 
 
-@pytest.mark.parametrize(("tile_batch", "crop_batch"), [(1, 1), (3, 5), (64, 64)])
-def test_the_batch_size_changes_nothing(tile_batch, crop_batch):
+@pytest.mark.parametrize(
+    ("tile_batch", "small_tile_batch", "crop_batch"), [(1, 1, 1), (3, 2, 5), (64, 64, 64)]
+)
+def test_the_batch_size_changes_nothing(tile_batch, small_tile_batch, crop_batch):
     picture = drawn_cells(SIZE, ON_SEAMS)
-    ours = analysed(picture, tile_batch=tile_batch, crop_batch=crop_batch)
+    ours = analysed(picture, tile_batch=tile_batch, small_tile_batch=small_tile_batch, crop_batch=crop_batch)
     assert places(ours) == places(analysed(picture))
 
 
@@ -84,6 +87,44 @@ def test_areas_do_not_depend_on_the_scans_resolution(mpp):
     picture = drawn_cells(Size(round(100 / mpp), round(80 / mpp)), [(50 / mpp, 40 / mpp)], radius)
     (cell,) = analysed(picture, mpp=mpp).cells
     assert cell.instance.area_um2 == pytest.approx(113.1, rel=0.05)
+
+
+WHOLE = replace(SPEC, whole_up_to_tiles=10_000)
+
+
+PLASMA = (235, 216, 232)
+"""darker than glass, and nothing to the segmenter"""
+
+
+@pytest.mark.parametrize("radius", [16, 24, 40])
+def test_around_candidates_there_are_the_cells_of_the_whole_scan(radius):
+    """On the seams of the coarse tiles too, at the scan's edges, and in a row that no window holds."""
+    row = [(x, 560) for x in range(60, 1940, 2 * radius + 4)]
+    edges = [(0, 100), (1999, 300), (700, 0), (700, 1199), (1920, 960), (0, 0), (1999, 1199)]
+    picture = drawn_cells(Size(2000, 1200), [*row, *edges, (1900, 200), (1920, 700)], radius)
+    spec = replace(SPEC, candidate_core_px=320)
+    ours, theirs = analysed(picture, spec), analysed(picture, replace(WHOLE))
+    assert places(ours) == places(theirs)
+    assert [c.instance.area_px0 for c in ours.cells] == [c.instance.area_px0 for c in theirs.cells]
+
+
+def test_a_large_scan_with_few_cells_costs_a_third():
+    picture = drawn_cells(Size(3000, 3000), [(700 * n, 700 * n) for n in range(1, 5)])
+    picture[(picture == GLASS).all(axis=2) & (np.arange(3000) % 300 < 150)[:, None]] = PLASMA
+    around, whole = models(), models()
+    for used, spec in ((around, PipelineSpec()), (whole, PipelineSpec(whole_up_to_tiles=10_000))):
+        assert len(analyse_slide(DrawnSlide(picture), used, spec, execution()).cells) == 4
+    assert around.segmenter.pixels_seen < whole.segmenter.pixels_seen / 3
+
+
+def test_a_scan_full_of_candidates_costs_a_coarse_look_more_at_most():
+    picture = drawn_cells(
+        Size(2000, 2000), [(x, y) for x in range(40, 2000, 80) for y in range(40, 2000, 80)]
+    )
+    around, whole = models(), models()
+    for used, spec in ((around, PipelineSpec()), (whole, PipelineSpec(whole_up_to_tiles=10_000))):
+        assert len(analyse_slide(DrawnSlide(picture), used, spec, execution()).cells) == 25 * 25
+    assert around.segmenter.pixels_seen < 1.3 * whole.segmenter.pixels_seen
 
 
 def test_empty_glass_is_rejected_and_costs_no_segmentation():

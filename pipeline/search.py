@@ -1,0 +1,110 @@
+"""Finds the leukocytes of a scan: a small scan is segmented whole, a large one around its candidates."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.candidates import candidate_frame, candidates_px0, windows_around
+from pipeline.domain import CellInstance, Probabilities, TileCounts, TileSpec
+from pipeline.execution import Execution
+from pipeline.geometry import Rect
+from pipeline.instances import SlideFrame, find_instances
+from pipeline.ports import Segmenter, SlideReader, Stage
+from pipeline.preprocess import read_tile
+from pipeline.quality import tiles_with_tissue
+from pipeline.spec import PipelineSpec
+from pipeline.stitch import Sighting, depth_px0, stitched
+from pipeline.tiling import tile_grid
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The cells of a scan, each once, in reading order, and the tiles in which they were looked for."""
+
+    cells: tuple[CellInstance, ...]
+    tiles: TileCounts
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """The tiles of one frame that show tissue."""
+
+    frame: SlideFrame
+    tiles: tuple[TileSpec, ...]
+    counts: TileCounts
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What finding cells needs."""
+
+    reader: SlideReader
+    segmenter: Segmenter
+    frame: SlideFrame
+    spec: PipelineSpec
+    execution: Execution
+
+    def found(self, tissue: NDArray[np.bool_]) -> Found:
+        """Return the cells where the thumbnail, bool (H, W), shows tissue.
+
+        A scan of more than `PipelineSpec.whole_up_to_tiles` tiles is first looked at coarsely; then its
+        counts are those of the coarse tiles. So full of candidates that windows would cost more, it is
+        segmented whole all the same.
+        """
+        spec = self.spec
+        fine = self._plan(self.frame, tissue, spec.tile_core_px, spec.halo_px)
+        if len(fine.tiles) <= spec.whole_up_to_tiles:
+            return Found(self._cells(fine.tiles, 0), fine.counts)
+        frame = candidate_frame(self.frame, spec)
+        coarse = self._plan(frame, tissue, spec.candidate_core_px, spec.candidate_halo_px)
+        with self.execution.observer.stage(Stage.CANDIDATES):
+            windows = windows_around(self._candidates(coarse), self.frame, spec, self.segmenter.stride_px)
+        if _area_px(windows) >= _area_px(fine.tiles):
+            return Found(self._cells(fine.tiles, 0), fine.counts)
+        return Found(self._cells(windows, len(coarse.tiles)), coarse.counts)
+
+    def _plan(self, frame: SlideFrame, tissue: NDArray[np.bool_], core_px: int, halo_px: int) -> _Plan:
+        grid = tile_grid(frame.working.size_px, core_px, halo_px, self.segmenter.stride_px)
+        tiles = tiles_with_tissue(grid, tissue, frame.working)
+        return _Plan(frame, tiles, TileCounts(len(grid), len(grid) - len(tiles), len(tiles)))
+
+    def _candidates(self, coarse: _Plan) -> Iterator[Rect]:
+        for done, (tile, maps) in enumerate(self._segmented(coarse.frame, coarse.tiles), start=1):
+            yield from candidates_px0(maps, tile, coarse.frame, self.spec)
+            self.execution.observer.advanced(done, len(coarse.tiles), 0)
+
+    def _cells(self, tiles: Sequence[TileSpec], before: int) -> tuple[CellInstance, ...]:
+        with self.execution.observer.stage(Stage.TILES):
+            return stitched(self._sightings(tiles, before))
+
+    def _sightings(self, tiles: Sequence[TileSpec], before: int) -> Iterator[Sighting]:
+        """Yield the cells as each tile sees them; `before` tiles of a coarse look are done."""
+        found, planned = 0, before + len(tiles)
+        self.execution.observer.advanced(before, planned, found)
+        for done, (tile, maps) in enumerate(self._segmented(self.frame, tiles), start=before + 1):
+            core_px0 = self.frame.working.rect_to_px0(tile.core_px)
+            for instance in find_instances(maps, tile, self.frame, self.spec):
+                found += 1
+                yield Sighting(instance, depth_px0(instance, core_px0))
+            self.execution.observer.advanced(done, planned, found)
+
+    def _segmented(
+        self, frame: SlideFrame, tiles: Sequence[TileSpec]
+    ) -> Iterator[tuple[TileSpec, Probabilities]]:
+        """Yield each tile with its maps, in order, once: as many as were asked for, or it is an error."""
+        done = 0
+        read = self.execution.prefetch(read_tile(self.reader, frame.working, tile) for tile in tiles)
+        for batch in self.execution.batches(read):
+            maps = self.segmenter.segment(np.stack([tile.pixels for tile in batch]))
+            yield from zip((tile.spec for tile in batch), maps, strict=True)
+            done += len(batch)
+        if done != len(tiles):
+            raise AssertionError(f"{len(tiles)} tiles planned, {done} analysed")
+
+
+def _area_px(tiles: Sequence[TileSpec]) -> int:
+    return sum(tile.halo_px.area for tile in tiles)
