@@ -5,7 +5,7 @@ Everything but the networks is leukoflow's own in all three: what is compared is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import hypot
 from pathlib import Path
@@ -28,15 +28,25 @@ from pipeline.spec import PipelineSpec
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
 from tests.bench.measure import ROUNDS, Measure
-from tests.bench.torch_twins import Net, TorchSegmenter, torch_classifier, torch_segmenter
+from tests.bench.torch_twins import (
+    Net,
+    TorchClassifier,
+    TorchSegmenter,
+    torch_classifier,
+    torch_segmenter,
+)
 from worker.analyst import Analyst
 from worker.stopwatch import Stopwatch
 
-SIDE_PX0 = 2048
-LEUKOCYTES = 40
+SIDE_PX0, LEUKOCYTES = 3072, 9
+"""as full of leukocytes as blood is: `networks.LEUKOCYTES`"""
+CROWDED_PX0, CROWD = 2048, 40
 WINDOW_PX = 1024
 """as wide as leukoflow's tiles with their halo"""
 SAME_PLACE_UM = 2.0
+OURS = "leukoflow"
+MANY = 1_000_000
+"""tiles: nobody else looks for candidates first"""
 
 
 class MonaiSegmenter:
@@ -70,11 +80,32 @@ class Way:
 
 
 def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
-    """Yield how many times as long the others take, and which part of the cells they share with us."""
-    path = folder / "against.tif"
-    smear = draw_smear(SmearSpec(Size(SIDE_PX0, SIDE_PX0), seed=11, leukocytes=LEUKOCYTES))
-    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
-    ways = _ways(analyst)
+    """Yield how many times as long the others take, and which part of the cells they share with us.
+
+    On a slide as full of leukocytes as blood is, and on one many times as full.
+    """
+    networks = _Twins(*torch_segmenter(analyst.bundle), torch_classifier(analyst.bundle)[0])
+    for name, side_px0, leukocytes in (
+        ("slide", SIDE_PX0, LEUKOCYTES),
+        ("crowded_slide", CROWDED_PX0, CROWD),
+    ):
+        smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=11, leukocytes=leukocytes))
+        path = folder / f"{name}.tif"
+        write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+        for measured, measure in _compared(_ways(analyst, networks, side_px0), path):
+            yield f"{name}_{measured}", measure
+
+
+@dataclass(frozen=True, slots=True)
+class _Twins:
+    """The shipped networks on torch."""
+
+    segmenter: TorchSegmenter
+    network: Net
+    classifier: TorchClassifier
+
+
+def _compared(ways: Mapping[str, Way], path: Path) -> Iterator[tuple[str, Measure]]:
     taken: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, SlideAnalysis] = {}
     for _ in range(ROUNDS):
@@ -83,24 +114,25 @@ def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
             with open_slide(path) as reader:
                 found[name] = analyse_slide(reader, way.models, way.spec, way.ahead())
             taken[name].append(perf_counter() - start_s)
-    ours_s = median(taken.pop("leukoflow"))
+    ours_s = median(taken.pop(OURS))
     for name, seconds in taken.items():
-        yield f"slide_{name}_over_leukoflow", Measure(median(seconds) / ours_s, "×", 8)
-        yield f"slide_{name}_same_cells", Measure(same_cells(found["leukoflow"], found[name]), "share", 0.99)
+        yield f"{name}_over_leukoflow", Measure(median(seconds) / ours_s, "×", 8)
+        yield f"{name}_same_cells", Measure(same_cells(found[OURS], found[name]), "share", 0.99)
 
 
-def _ways(analyst: Analyst) -> dict[str, Way]:
-    segmenter, network = torch_segmenter(analyst.bundle)
-    classifier, _ = torch_classifier(analyst.bundle)
-    stride_px = segmenter.stride_px
-    whole_px = -(-SIDE_PX0 // stride_px) * stride_px
-    spec = analyst.spec
+def _ways(analyst: Analyst, networks: _Twins, side_px0: int) -> Mapping[str, Way]:
+    stride_px = networks.segmenter.stride_px
+    whole_px = -(-side_px0 // stride_px) * stride_px
+    everywhere = replace(analyst.spec, whole_up_to_tiles=MANY)
+    monai = MonaiSegmenter(networks.network, stride_px)
     return {
-        "leukoflow": Way(analyst.models, spec, lambda: Execution(Stopwatch(), prefetch(analyst.read_ahead))),
-        "torch_loop": Way(Models(segmenter, classifier), spec, lambda: Execution(Stopwatch(), iter)),
+        OURS: Way(analyst.models, analyst.spec, lambda: Execution(Stopwatch(), prefetch(analyst.read_ahead))),
+        "torch_loop": Way(
+            Models(networks.segmenter, networks.classifier), everywhere, lambda: Execution(Stopwatch(), iter)
+        ),
         "monai": Way(
-            Models(MonaiSegmenter(network, stride_px), classifier),
-            replace(spec, tile_core_px=whole_px),
+            Models(monai, networks.classifier),
+            replace(everywhere, tile_core_px=whole_px),
             lambda: Execution(Stopwatch(), iter),
         ),
     }

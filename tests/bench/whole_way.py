@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import ceil
 from pathlib import Path
 from time import perf_counter
 
@@ -20,7 +19,7 @@ from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import Smear, draw_smear
 from pipeline.synth.spec import SmearSpec
 from tests.bench.measure import Measure
-from tests.bench.networks import cells_per_s, seconds_a_tile
+from tests.bench.networks import cells_per_s, engine_alone_s
 from worker.analyst import Analyst
 from worker.cli.submit import Delivery
 from worker.embedded import EmbeddedSet
@@ -35,7 +34,8 @@ FINE = Mpp(0.1)
 """of single-cell pictures: a camera on oil immersion"""
 SMEAR_PX0 = 16_384
 SLIDE_PX0 = 8192
-LEUKOCYTES_A_SLIDE = 200
+LEUKOCYTES_A_SLIDE = 64
+"""as in blood: `networks.LEUKOCYTES`"""
 _ASK_S = 0.1
 
 
@@ -89,7 +89,7 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     rate = UPLOADS / uploads_s
     yield "uploads_images_per_s", Measure(rate, "images/s")
     yield "uploads_over_raw_classifier_rate", Measure(rate / cells_per_s(analyst), "share", 0.6)
-    engine_s = seconds_a_tile(analyst) * ceil(SLIDE_PX0 / analyst.spec.tile_core_px) ** 2
+    engine_s = engine_alone_s(analyst, slide)
     yield "whole_way_slide_over_engine", Measure(slide_s / engine_s, "×", 1.25)
     yield "whole_way_engine_busy", Measure(engine_s / slide_s, "share")
 

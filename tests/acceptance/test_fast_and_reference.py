@@ -1,0 +1,117 @@
+"""The fast path, bytes around candidates, says what the reference says: floats over the whole scan.
+
+Compared on real fields of four laboratories and on drawn slides. A cell in doubt may be called one way or the
+other; what is sure may not differ.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import hypot
+from pathlib import Path
+
+import pytest
+
+from pipeline.domain import Cell, SlideAnalysis
+from pipeline.geometry import Size
+from pipeline.runtime.bundle import SHIPPED
+from pipeline.runtime.engine import EngineName
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
+from pipeline.taxonomy import CellClass, group_of, leaves_of
+from pipeline.training.sources import known_source
+from pipeline.training.tables import read_table
+from worker.analyst import Analyst, open_analyst
+from worker.settings import load_local_settings
+from worker.stopwatch import Stopwatch
+
+FIELDS = {"bccd": 8, "chula_wbc": 4, "draaslan": 4, "chula_wbc_crops": 4}
+SAME_PLACE_UM = 2.0
+PROBABILITY = 0.15
+"""Largest difference of a group's probability; DESIGN §7: bytes against floats"""
+
+
+@dataclass(frozen=True)
+class Ways:
+    """The same bundle, opened twice."""
+
+    fast: Analyst
+    reference: Analyst
+
+
+@pytest.fixture(scope="module")
+def ways() -> Iterator[Ways]:
+    openvino = load_local_settings(bundle=SHIPPED, engine=EngineName.OPENVINO)
+    onnxruntime = load_local_settings(bundle=SHIPPED, engine=EngineName.ONNXRUNTIME)
+    with open_analyst(openvino) as fast, open_analyst(onnxruntime) as reference:
+        yield Ways(
+            replace(fast, spec=replace(fast.spec, whole_up_to_tiles=0)),
+            replace(reference, spec=replace(reference.spec, whole_up_to_tiles=1_000_000)),
+        )
+
+
+@pytest.fixture(scope="module")
+def drawn_slides(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
+    folder = tmp_path_factory.mktemp("drawn")
+    return tuple(
+        _written(folder / f"slide-{seed}.tif", SmearSpec(size, seed=seed, leukocytes=leukocytes))
+        for seed, size, leukocytes in ((21, Size(2400, 2000), 30), (22, Size(3000, 1600), 60))
+    )
+
+
+def _written(path: Path, spec: SmearSpec) -> Path:
+    smear = draw_smear(spec)
+    write_pyramid(path, spec.size_px0, smear.read, spec.mpp)
+    return path
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(("data_set", "number"), FIELDS.items())
+def test_real_fields(ways: Ways, shared_data: Path, data_set: str, number: int) -> None:
+    rows = read_table(shared_data, known_source(data_set))
+    pictures = [row.image for row in rows[:: len(rows) // number]][:number]
+    assert len(pictures) == number
+    assert sum(_compared(ways, picture) for picture in pictures) >= number
+
+
+def test_drawn_slides(ways: Ways, drawn_slides: tuple[Path, ...]) -> None:
+    assert [_compared(ways, path) for path in drawn_slides] == [30, 60]
+
+
+def _compared(ways: Ways, scan: Path) -> int:
+    """Return how many leukocytes both ways find on a scan; raises AssertionError where they differ."""
+    ours, theirs = (_leukocytes(_analysis(way, scan)) for way in (ways.fast, ways.reference))
+    assert len(ours) == len(theirs), scan.name
+    for one, other in zip(ours, theirs, strict=True):
+        _assert_same(one, other)
+    return len(ours)
+
+
+def _analysis(analyst: Analyst, scan: Path) -> SlideAnalysis:
+    with analyst.open(scan) as reader:
+        return analyst.analyse(reader, "0" * 64, Stopwatch()).analysis
+
+
+def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:
+    """Return what is counted; debris and platelets are found by chance where they look like cells."""
+    return [
+        cell
+        for cell in analysis.cells
+        if group_of(cell.call.cell_class) not in (CellClass.PLATELET, CellClass.ARTEFACT)
+    ]
+
+
+def _assert_same(one: Cell, other: Cell) -> None:
+    (x, y), (to_x, to_y) = one.instance.centroid_px0, other.instance.centroid_px0
+    um_per_px0 = (other.instance.area_um2 / other.instance.area_px0) ** 0.5
+    assert hypot(x - to_x, y - to_y) * um_per_px0 <= SAME_PLACE_UM
+    group = group_of(other.call.cell_class)
+    assert _probability(one, group) == pytest.approx(_probability(other, group), abs=PROBABILITY)
+    if group_of(one.call.cell_class) is not group:
+        assert _probability(other, group) < 0.5 + PROBABILITY, "a sure cell has another class"
+
+
+def _probability(cell: Cell, group: CellClass) -> float:
+    return sum(cell.call.probabilities[leaf] for leaf in leaves_of(group))

@@ -1,0 +1,65 @@
+"""What the networks were asked for one scan, to be asked again with nothing else around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+
+from pipeline.domain import Probabilities, Rgb
+from pipeline.geometry import Size
+from pipeline.ports import Classifier, Segmenter
+from pipeline.run import Models
+from tests.bench.measure import seconds
+
+Shape = tuple[int, ...]
+
+
+class _AskedSegmenter:
+    def __init__(self, segmenter: Segmenter) -> None:
+        self._segmenter = segmenter
+        self.stride_px = segmenter.stride_px
+        self.shapes: Counter[Shape] = Counter()
+
+    def segment(self, batch: Rgb) -> Probabilities:
+        self.shapes[batch.shape] += 1
+        return self._segmenter.segment(batch)
+
+
+class _AskedClassifier:
+    def __init__(self, classifier: Classifier) -> None:
+        self._classifier = classifier
+        self.crop_px: Size = classifier.crop_px
+        self.crop_mpp_um: float = classifier.crop_mpp_um
+        self.shapes: Counter[Shape] = Counter()
+
+    def classify(self, batch: Rgb) -> Probabilities:
+        self.shapes[batch.shape] += 1
+        return self._classifier.classify(batch)
+
+
+class Asked:
+    """Networks that note the batches that they are given."""
+
+    def __init__(self, models: Models) -> None:
+        self._models = models
+        self._segmenter = _AskedSegmenter(models.segmenter)
+        self._classifier = _AskedClassifier(models.classifier)
+
+    @property
+    def models(self) -> Models:
+        """The networks to analyse with."""
+        return Models(self._segmenter, self._classifier)
+
+    def seconds_alone(self) -> float:
+        """Return how long the same batches take one after the other, without reading, finding and drawing."""
+        random = np.random.default_rng(0)
+        total_s = 0.0
+        for ask, shapes in (
+            (self._models.segmenter.segment, self._segmenter.shapes),
+            (self._models.classifier.classify, self._classifier.shapes),
+        ):
+            for shape, times in shapes.items():
+                batch = random.integers(0, 256, shape, np.uint8)
+                total_s += times * seconds(lambda ask=ask, batch=batch: ask(batch))  # type: ignore[misc]
+        return total_s
