@@ -28,6 +28,7 @@ from pipeline.spec import PipelineSpec
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
 from tests.bench.measure import ROUNDS, Measure
+from tests.bench.networks import LEUKOCYTES, SIZE_PX0
 from tests.bench.torch_twins import (
     Net,
     TorchClassifier,
@@ -38,8 +39,6 @@ from tests.bench.torch_twins import (
 from worker.analyst import Analyst
 from worker.stopwatch import Stopwatch
 
-SIDE_PX0, LEUKOCYTES = 3072, 9
-"""as full of leukocytes as blood is: `networks.LEUKOCYTES`"""
 CROWDED_PX0, CROWD = 2048, 40
 WINDOW_PX = 1024
 """as wide as leukoflow's tiles with their halo"""
@@ -86,7 +85,7 @@ def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """
     networks = _Twins(*torch_segmenter(analyst.bundle), torch_classifier(analyst.bundle)[0])
     for name, side_px0, leukocytes in (
-        ("slide", SIDE_PX0, LEUKOCYTES),
+        ("slide", SIZE_PX0.width, LEUKOCYTES),
         ("crowded_slide", CROWDED_PX0, CROWD),
     ):
         smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=11, leukocytes=leukocytes))
