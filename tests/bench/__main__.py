@@ -18,6 +18,7 @@ from tests.bench.measure import Measure
 from tests.bench.memory import memory
 from tests.bench.networks import classification, slide
 from tests.bench.peak import peak
+from tests.bench.populated import populated
 from tests.bench.scaling import scaling
 from tests.bench.whole_way import whole_way
 from worker.analyst import Analyst, open_analyst
@@ -35,6 +36,7 @@ PARTS: dict[str, Callable[[Analyst, Path], Measures]] = {
     "memory": memory,
     "scaling": scaling,
     "ledger": ledger,
+    "populated": populated,
 }
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from made_results import arrival, cells, claimed, digest_of, registered, result
-from sqlalchemy import exc
+from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results
 from db.records import Artefact, Identity, ScanFilter
@@ -199,6 +199,25 @@ def test_the_same_bytes_twice_for_one_patient_count_once(database, rows):
     assert patient.pooled.n_leukocytes == 10
     assert {slide.same_content_as for slide in patient.slides} == {None}
     assert rows("SELECT DISTINCT n_leukocytes FROM patient_differential WHERE patient = 'P1'") == [(10,)]
+
+
+def test_the_view_looks_at_no_other_patient(database):
+    for number in range(30):
+        completed(database, arrival(f"P{number}", "S1"), cells(lymphocyte=2), f"content {number}")
+    with database.transaction() as connection:
+        for way in ("seqscan", "hashjoin", "mergejoin"):  # what so few rows would be worth
+            connection.execute(text(f"SET LOCAL enable_{way} = off"))
+        question = "SELECT * FROM patient_differential WHERE patient = 'P7'"
+        said = connection.execute(text("EXPLAIN (ANALYZE, FORMAT JSON) " + question)).scalar_one()
+    windows = [node for node in plan_nodes(said[0]["Plan"]) if node["Node Type"] == "WindowAgg"]
+    assert len(windows) >= 2
+    assert {node["Actual Rows"] for node in windows} == {1}
+
+
+def plan_nodes(node):
+    yield node
+    for below in node.get("Plans", []):
+        yield from plan_nodes(below)
 
 
 def test_a_rejected_slide_is_shown_and_not_pooled(database):
