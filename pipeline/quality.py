@@ -64,7 +64,7 @@ def _darkest(pixels: Rgb, size: Size) -> Rgb:
     if down < 1 or across < 1:
         return resized(pixels, size)
     parts = resized(pixels, Size(across * size.width, down * size.height))
-    # Each pixel becomes the darkest of those right of and below it: of which every down-th, across-th is asked.
+    # Each pixel becomes the darkest of the block that begins with it; every block's first one is taken.
     darkest = cv2.erode(parts, np.ones((down, across), np.uint8), anchor=(0, 0))
     return np.ascontiguousarray(darkest[::down, ::across])
 

@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -38,9 +39,34 @@ class Urgency(IntEnum):
     ROUTINE = 1
 
 
+class InFlight:
+    """How many scans are being analysed: nobody waits for company that cannot come."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._changing = threading.Lock()
+
+    @property
+    def scans(self) -> int:
+        return self._count
+
+    @contextmanager
+    def scan(self) -> Iterator[None]:
+        """Return a context that spans the analysis of one scan."""
+        with self._changing:
+            self._count += 1
+        try:
+            yield
+        finally:
+            with self._changing:
+                self._count -= 1
+
+
 @dataclass(frozen=True, slots=True)
 class _Request:
     items: Rgb
+    asker: object
+    """one for the parts of a request that was too large"""
     asked_at_s: float
     answer: Future[Probabilities] = field(default_factory=Future)
 
@@ -48,15 +74,18 @@ class _Request:
 class Batcher:
     """Joins the requests of several threads into batches of one network.
 
-    A batch is run when it is full, or when its first request has waited `max_wait_s`. Urgent requests are
-    served first, equally urgent ones in their order; one that does not fit (another picture size, too many
-    items) begins the next batch.
+    A batch is run when it is full, when every scan in flight waits for it, or when its first request has
+    waited `max_wait_s`. Urgent requests are served first, equally urgent ones in their order; one that does
+    not fit (another picture size, too many items) begins the next batch.
     """
 
-    def __init__(self, run: Run, max_batch: int, max_wait_s: float) -> None:
+    def __init__(
+        self, run: Run, max_batch: int, max_wait_s: float, in_flight: InFlight | None = None
+    ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
+        self._in_flight = in_flight or InFlight()
         self._waiting: dict[Urgency, deque[_Request]] = {urgency: deque() for urgency in Urgency}
         self._changed = threading.Condition()
         self._closed = False
@@ -71,7 +100,8 @@ class Batcher:
         if not len(items):
             return self._run(items)
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
-        answers = [self._ask(part, urgency) for part in parts]
+        asker = object()
+        answers = [self._ask(part, asker, urgency) for part in parts]
         return np.concatenate([answer.result() for answer in answers])
 
     @property
@@ -87,13 +117,13 @@ class Batcher:
             self._changed.notify_all()
         self._thread.join()
 
-    def _ask(self, items: Rgb, urgency: Urgency) -> Future[Probabilities]:
+    def _ask(self, items: Rgb, asker: object, urgency: Urgency) -> Future[Probabilities]:
         queue, room = self._waiting[urgency], _WAITING_BATCHES * self._max_batch
         with self._changed:
             self._changed.wait_for(lambda: self._closed or _items_of(queue) < room)
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            request = _Request(items, time.monotonic())
+            request = _Request(items, asker, time.monotonic())
             queue.append(request)
             self._changed.notify_all()
         return request.answer
@@ -139,7 +169,8 @@ class Batcher:
         joinable = list(self._joinable())
         if len(joinable) < sum(map(len, self._waiting.values())):
             return True
-        return _items_of(joinable) >= self._max_batch
+        everyone = 0 < self._in_flight.scans <= len({request.asker for request in joinable})
+        return everyone or _items_of(joinable) >= self._max_batch
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
@@ -191,9 +222,13 @@ class BatchedSegmenter(_Batched):
     """A segmenter shared by threads. Implements `ports.Segmenter`; a context manager that closes it."""
 
     def __init__(
-        self, segmenter: Segmenter, max_batch: int = TILES_AT_ONCE, max_wait_s: float = WAIT_S
+        self,
+        segmenter: Segmenter,
+        max_batch: int = TILES_AT_ONCE,
+        max_wait_s: float = WAIT_S,
+        in_flight: InFlight | None = None,
     ) -> None:
-        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s))
+        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s, in_flight))
         self._segmenter = segmenter
 
     @property
@@ -209,9 +244,15 @@ class BatchedClassifier(_Batched):
     """An ensemble shared by threads. Implements `ports.Classifier`; a context manager that closes it."""
 
     def __init__(
-        self, classifier: Classifier, max_batch: int = CROPS_AT_ONCE, max_wait_s: float = WAIT_S
+        self,
+        classifier: Classifier,
+        max_batch: int = CROPS_AT_ONCE,
+        max_wait_s: float = WAIT_S,
+        in_flight: InFlight | None = None,
     ) -> None:
-        super().__init__(Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s))
+        super().__init__(
+            Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s, in_flight)
+        )
         self._classifier = classifier
 
     @property

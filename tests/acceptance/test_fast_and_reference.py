@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from math import hypot
+from math import hypot, sqrt
 from pathlib import Path
 
 import pytest
@@ -84,8 +84,11 @@ def _compared(ways: Ways, scan: Path) -> int:
     """Return how many leukocytes both ways find on a scan; raises AssertionError where they differ."""
     ours, theirs = (_leukocytes(_analysis(way, scan)) for way in (ways.fast, ways.reference))
     assert len(ours) == len(theirs), scan.name
-    for one, other in zip(ours, theirs, strict=True):
-        _assert_same(one, other)
+    left = list(ours)
+    for cell in theirs:
+        near = min(left, key=lambda other: _apart_um(cell, other))
+        _assert_same(near, cell)
+        left.remove(near)
     return len(ours)
 
 
@@ -103,10 +106,13 @@ def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:
     ]
 
 
-def _assert_same(one: Cell, other: Cell) -> None:
+def _apart_um(one: Cell, other: Cell) -> float:
     (x, y), (to_x, to_y) = one.instance.centroid_px0, other.instance.centroid_px0
-    um_per_px0 = (other.instance.area_um2 / other.instance.area_px0) ** 0.5
-    assert hypot(x - to_x, y - to_y) * um_per_px0 <= SAME_PLACE_UM
+    return hypot(x - to_x, y - to_y) * sqrt(one.instance.area_um2 / one.instance.area_px0)
+
+
+def _assert_same(one: Cell, other: Cell) -> None:
+    assert _apart_um(one, other) <= SAME_PLACE_UM
     group = group_of(other.call.cell_class)
     assert _probability(one, group) == pytest.approx(_probability(other, group), abs=PROBABILITY)
     if group_of(one.call.cell_class) is not group:

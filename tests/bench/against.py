@@ -91,8 +91,9 @@ def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=11, leukocytes=leukocytes))
         path = folder / f"{name}.tif"
         write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
-        for measured, measure in _compared(_ways(analyst, networks, side_px0), path):
-            yield f"{name}_{measured}", measure
+        with analyst.in_flight.scan():
+            for measured, measure in _compared(_ways(analyst, networks, side_px0), path):
+                yield f"{name}_{measured}", measure
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from time import perf_counter
@@ -10,10 +11,8 @@ from time import perf_counter
 import numpy as np
 
 from pipeline.domain import Rgb
-from pipeline.execution import Execution
 from pipeline.geometry import Size
-from pipeline.run import Models, analyse_slide
-from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.batcher import Urgency
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import draw_smear
@@ -58,7 +57,7 @@ def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         smear = draw_smear(SmearSpec(SIZE_PX0, seed=3, leukocytes=leukocytes))
         path = folder / f"{name}.tif"
         write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
-        wall_s, watch = timed(analyst, analyst.models, path)
+        wall_s, watch = timed(analyst, path)
         engine_s = engine_alone_s(analyst, path)
         yield f"{name}_wall_over_engine", Measure(wall_s / engine_s, "×", 1.25)
         yield f"{name}_megapixels_per_s", Measure(SIZE_PX0.area / 1e6 / wall_s, "Mpx/s")
@@ -66,14 +65,14 @@ def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
             yield f"{name}_{stage}_share", Measure(stage_s / wall_s, "of the wall time")
 
 
-def timed(analyst: Analyst, models: Models, path: Path) -> tuple[float, Stopwatch]:
+def timed(analyst: Analyst, path: Path) -> tuple[float, Stopwatch]:
     """Return how long a scan takes, median of several after one to warm up, and the stages of the last."""
     taken: list[float] = []
     for _ in range(ROUNDS + 1):
         watch = Stopwatch()
         with open_slide(path) as reader:
             start_s = perf_counter()
-            analyse_slide(reader, models, analyst.spec, Execution(watch, prefetch(analyst.read_ahead)))
+            analyst.analyse(reader, "0" * 64, watch)
             taken.append(perf_counter() - start_s)
     return median(taken[1:]), watch
 
@@ -81,8 +80,8 @@ def timed(analyst: Analyst, models: Models, path: Path) -> tuple[float, Stopwatc
 def engine_alone_s(analyst: Analyst, path: Path) -> float:
     """Return how long the networks alone take for what an analysis of the scan asks of them."""
     asked = Asked(analyst.models)
+    noting = replace(analyst, models_asked={Urgency.ROUTINE: asked.models})
     with open_slide(path) as reader:
-        analyse_slide(
-            reader, asked.models, analyst.spec, Execution(Stopwatch(), prefetch(analyst.read_ahead))
-        )
-    return asked.seconds_alone()
+        noting.analyse(reader, "0" * 64, Stopwatch())
+    with analyst.in_flight.scan():
+        return asked.seconds_alone()

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.run import Models
-from pipeline.runtime.batcher import Urgency
+from pipeline.runtime.batcher import InFlight, Urgency
 from pipeline.runtime.bundle import load_bundle
 from pipeline.runtime.readers import DecodeLimits
 from tests.drawn import ColourSegmenter, OneClassClassifier
@@ -43,6 +43,7 @@ def sleeping_analyst(settings: Settings) -> Iterator[Analyst]:
         limits=DecodeLimits(max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes),
         engine="sleeping (bench)",
         read_ahead=1,
+        in_flight=InFlight(),
     )
 
 

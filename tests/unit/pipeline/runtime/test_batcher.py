@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
-from pipeline.runtime.batcher import Batcher, Urgency
+from pipeline.runtime.batcher import Batcher, InFlight, Urgency
 
 DEADLINE_S = 20
 
@@ -67,6 +67,25 @@ def test_each_gets_its_own_answers(requests: list[list[int]], max_batch: int, wa
     ]
     assert sum(run.sizes) == sum(map(len, requests))
     assert max(run.sizes, default=0) <= max_batch
+
+
+def test_who_is_alone_does_not_wait() -> None:
+    in_flight = InFlight()
+    batcher = Batcher(Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, in_flight=in_flight)
+    with ThreadPoolExecutor(1) as pool, in_flight.scan():
+        assert pool.submit(batcher.submit, _items(3)).result(DEADLINE_S).tolist() == [[6.0]]
+    batcher.close()
+
+
+def test_two_in_flight_wait_for_each_other() -> None:
+    in_flight, run = InFlight(), Doubling()
+    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, in_flight=in_flight)
+    with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
+        answers = list(pool.map(lambda value: batcher.submit(_items(value, value)), (1, 2)))
+    batcher.close()
+    assert [answer.tolist() for answer in answers] == [[[2.0], [2.0]], [[4.0], [4.0]]]
+    assert run.sizes == [4]
+    assert in_flight.scans == 0
 
 
 def test_requests_that_wait_together_run_together() -> None:
