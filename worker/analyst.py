@@ -15,7 +15,7 @@ from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter, InFlight, Urgency
+from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter, InFlight, Sharing, Urgency
 from pipeline.runtime.bundle import Bundle, load_bundle
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
 from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
@@ -94,12 +94,12 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
     means = means_of(settings)
     choice = choose_engine(settings.engine, means)
     bundle = replace(load_bundle(settings.bundle, settings.profile), precision=choice.precision)
-    in_flight = InFlight()
+    sharing = Sharing(means.parallelism.streams, InFlight())
     with (
         GraphSegmenter(bundle, choice.opener) as segmenter,
         GraphClassifier(bundle, choice.opener) as classifier,
-        BatchedSegmenter(segmenter, in_flight=in_flight) as batched_segmenter,
-        BatchedClassifier(classifier, in_flight=in_flight) as batched_classifier,
+        BatchedSegmenter(segmenter, sharing=sharing) as batched_segmenter,
+        BatchedClassifier(classifier, sharing=sharing) as batched_classifier,
     ):
         yield Analyst(
             models_asked={
@@ -113,7 +113,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
             ),
             engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
             read_ahead=means.parallelism.read_ahead,
-            in_flight=in_flight,
+            in_flight=sharing.in_flight,
         )
 
 

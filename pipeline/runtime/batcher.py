@@ -63,6 +63,18 @@ class InFlight:
 
 
 @dataclass(frozen=True, slots=True)
+class Sharing:
+    """Who shares a network: how many batches run at once, and the scans that may ask."""
+
+    servers: int
+    in_flight: InFlight
+
+
+ALONE = Sharing(1, InFlight())
+"""One batch at a time, of askers that nobody counts."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     items: Rgb
     asker: object
@@ -74,23 +86,26 @@ class _Request:
 class Batcher:
     """Joins the requests of several threads into batches of one network.
 
-    A batch is run when it is full, when every scan in flight waits for it, or when its first request has
-    waited `max_wait_s`. Urgent requests are served first, equally urgent ones in their order; one that does
-    not fit (another picture size, too many items) begins the next batch.
+    A batch is run when it is full, when every scan in flight waits or is served, or when its first request
+    has waited `max_wait_s`; as many at once as there are `Sharing.servers`. Urgent
+    requests are served first, equally urgent ones in their order; one that does not fit (another picture
+    size, too many items) begins the next batch.
     """
 
-    def __init__(
-        self, run: Run, max_batch: int, max_wait_s: float, in_flight: InFlight | None = None
-    ) -> None:
+    def __init__(self, run: Run, max_batch: int, max_wait_s: float, sharing: Sharing = ALONE) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
-        self._in_flight = in_flight or InFlight()
+        self._in_flight = sharing.in_flight
+        self._served: list[_Request] = []
         self._waiting: dict[Urgency, deque[_Request]] = {urgency: deque() for urgency in Urgency}
         self._changed = threading.Condition()
         self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="batcher", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._serve, name="batcher", daemon=True) for _ in range(sharing.servers)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, items: Rgb, urgency: Urgency = Urgency.ROUTINE) -> Probabilities:
         """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
@@ -111,11 +126,12 @@ class Batcher:
             return _items_of(self._in_order())
 
     def close(self) -> None:
-        """Answer what was asked, accept nothing more, end the thread."""
+        """Answer what was asked, accept nothing more, end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def _ask(self, items: Rgb, asker: object, urgency: Urgency) -> Future[Probabilities]:
         queue, room = self._waiting[urgency], _WAITING_BATCHES * self._max_batch
@@ -131,23 +147,36 @@ class Batcher:
     def _serve(self) -> None:
         while batch := self._next_batch():
             self._answer(batch)
+            with self._changed:
+                for request in batch:
+                    self._served.remove(request)
+                self._changed.notify_all()
 
     def _next_batch(self) -> list[_Request]:
         """Return the requests of the next batch; none when closed and all is answered."""
         with self._changed:
-            self._changed.wait_for(lambda: self._first() is not None or self._closed)
-            first = self._first()
-            if first is None:
-                return []
-            deadline_s = first.asked_at_s + self._max_wait_s
-            self._changed.wait_for(
-                lambda: self._closed or self._is_full(), max(0.0, deadline_s - time.monotonic())
-            )
-            batch = list(self._joinable())
-            for request in batch:
-                next(queue for queue in self._waiting.values() if queue and queue[0] is request).popleft()
-            self._changed.notify_all()
-            return batch
+            while (first := self._awaited_first()) is not None:
+                left_s = first.asked_at_s + self._max_wait_s - time.monotonic()
+                self._changed.wait_for(
+                    lambda first=first: self._closed or self._first() is not first or self._is_full(),  # type: ignore[misc]
+                    max(0.0, left_s),
+                )
+                if self._first() is first:
+                    return self._taken()
+            return []
+
+    def _awaited_first(self) -> _Request | None:
+        self._changed.wait_for(lambda: self._first() is not None or self._closed)
+        return self._first()
+
+    def _taken(self) -> list[_Request]:
+        """Return the requests that fit into one batch; they wait no more."""
+        batch = list(self._joinable())
+        for request in batch:
+            next(queue for queue in self._waiting.values() if queue and queue[0] is request).popleft()
+        self._served += batch
+        self._changed.notify_all()
+        return batch
 
     def _in_order(self) -> Iterator[_Request]:
         return chain.from_iterable(self._waiting[urgency] for urgency in Urgency)
@@ -169,8 +198,11 @@ class Batcher:
         joinable = list(self._joinable())
         if len(joinable) < sum(map(len, self._waiting.values())):
             return True
-        everyone = 0 < self._in_flight.scans <= len({request.asker for request in joinable})
-        return everyone or _items_of(joinable) >= self._max_batch
+        return self._nobody_else_comes() or _items_of(joinable) >= self._max_batch
+
+    def _nobody_else_comes(self) -> bool:
+        askers = {request.asker for request in chain(self._in_order(), self._served)}
+        return 0 < self._in_flight.scans <= len(askers)
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
@@ -226,9 +258,9 @@ class BatchedSegmenter(_Batched):
         segmenter: Segmenter,
         max_batch: int = TILES_AT_ONCE,
         max_wait_s: float = WAIT_S,
-        in_flight: InFlight | None = None,
+        sharing: Sharing = ALONE,
     ) -> None:
-        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s, in_flight))
+        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s, sharing))
         self._segmenter = segmenter
 
     @property
@@ -248,10 +280,10 @@ class BatchedClassifier(_Batched):
         classifier: Classifier,
         max_batch: int = CROPS_AT_ONCE,
         max_wait_s: float = WAIT_S,
-        in_flight: InFlight | None = None,
+        sharing: Sharing = ALONE,
     ) -> None:
         super().__init__(
-            Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s, in_flight)
+            Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s, sharing)
         )
         self._classifier = classifier
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
-from pipeline.runtime.batcher import Batcher, InFlight, Urgency
+from pipeline.runtime.batcher import Batcher, InFlight, Sharing, Urgency
 
 DEADLINE_S = 20
 
@@ -43,8 +43,10 @@ class Gate(Doubling):
         super().__init__()
         self.entered = threading.Event()
         self.opened = threading.Event()
+        self.inside = 0
 
     def __call__(self, items: Rgb) -> Probabilities:
+        self.inside += 1
         self.entered.set()
         assert self.opened.wait(DEADLINE_S)
         return super().__call__(items)
@@ -71,7 +73,7 @@ def test_each_gets_its_own_answers(requests: list[list[int]], max_batch: int, wa
 
 def test_who_is_alone_does_not_wait() -> None:
     in_flight = InFlight()
-    batcher = Batcher(Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, in_flight=in_flight)
+    batcher = Batcher(Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
     with ThreadPoolExecutor(1) as pool, in_flight.scan():
         assert pool.submit(batcher.submit, _items(3)).result(DEADLINE_S).tolist() == [[6.0]]
     batcher.close()
@@ -79,13 +81,37 @@ def test_who_is_alone_does_not_wait() -> None:
 
 def test_two_in_flight_wait_for_each_other() -> None:
     in_flight, run = InFlight(), Doubling()
-    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, in_flight=in_flight)
+    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
     with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
         answers = list(pool.map(lambda value: batcher.submit(_items(value, value)), (1, 2)))
     batcher.close()
     assert [answer.tolist() for answer in answers] == [[[2.0], [2.0]], [[4.0], [4.0]]]
     assert run.sizes == [4]
     assert in_flight.scans == 0
+
+
+def test_who_comes_while_all_others_are_served_does_not_wait() -> None:
+    gate, in_flight = Gate(), InFlight()
+    batcher = Batcher(gate, max_batch=1, max_wait_s=10 * DEADLINE_S, sharing=Sharing(2, in_flight))
+    with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
+        answers = [pool.submit(batcher.submit, _items(value)) for value in (1, 2)]
+        assert _eventually(lambda: gate.inside == 2)
+        gate.opened.set()
+        assert [answer.result(DEADLINE_S).item() for answer in answers] == [2, 4]
+    batcher.close()
+
+
+def test_one_server_runs_one_batch_at_a_time() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=1, max_wait_s=0.0)
+    with ThreadPoolExecutor(2) as pool:
+        answers = [pool.submit(batcher.submit, _items(value)) for value in (1, 2)]
+        assert gate.entered.wait(DEADLINE_S)
+        assert _eventually(lambda: batcher.waiting_items == 1)
+        assert gate.inside == 1
+        gate.opened.set()
+        assert [answer.result(DEADLINE_S).item() for answer in answers] == [2, 4]
+    batcher.close()
 
 
 def test_requests_that_wait_together_run_together() -> None:
