@@ -32,7 +32,7 @@ PLAUSIBLE_UM = (0.03, 1.2)
 LIKELY_UM, OTHERS_UM = (0.07, 0.11, 0.17), (0.045, 0.27)
 """Each shows the segmenter cells at a size that it knows, for scans within a factor of 1.6."""
 
-SETTLED_UM = (0.06, 0.2)
+SETTLED_UM = (0.06, 0.14)
 """A scale between these, told by the likely candidates, is not asked of the others: they see it too large or
 too small. Measured: docs/performance.md"""
 
