@@ -55,7 +55,8 @@ class Draughtsman:
         view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
         outlined = list(cells)
-        for view, maps in self._views(_windows(cells, self.frame, self.segmenter.stride_px)):
+        windows = _windows(cells, self.frame, self.segmenter.stride_px)
+        for view, maps in self.execution.prefetch(self._views(windows)):
             cell = cells[view.index]
             outlined[view.index] = self._better(cell, self._whole(view, maps), centres_px0)
         return tuple(outlined)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from math import inf
 
 import cv2
 import numpy as np
@@ -17,6 +18,9 @@ THUMBNAIL_PX = 2048
 """Longest side of the thumbnail. A leukocyte of a 100,000 px slide at 0.25 µm/px is still one pixel of it."""
 
 DARKEST_OF = 4
+MEANS_UP_TO = 4.2
+"""Level-0 pixels to a side of a mean in which a leukocyte surely stays visible: 1 µm at 40×. Pyramids round
+their factor of 4."""
 QUALITY_SIDE_PX0 = 2048
 
 BLOCK_LV = 2048
@@ -45,7 +49,8 @@ def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
     fine = Size(
         min(meta.size_px0.width, DARKEST_OF * size.width), min(meta.size_px0.height, DARKEST_OF * size.height)
     )
-    return _assembled(reader, size, _coarsest_enough(meta, fine), _darkest)
+    level = max(_coarsest_enough(meta, fine), _coarsest_enough(meta, size, MEANS_UP_TO))
+    return _assembled(reader, size, level, _darkest)
 
 
 def _assembled(reader: SlideReader, size: Size, level: int, reduced: Callable[[Rgb, Size], Rgb]) -> Rgb:
@@ -74,8 +79,12 @@ def _thumbnail_size(size_px0: Size) -> Size:
     return Size(max(1, round(size_px0.width / factor)), max(1, round(size_px0.height / factor)))
 
 
-def _coarsest_enough(meta: SlideMeta, size: Size) -> int:
-    fitting = [i for i, level in enumerate(meta.levels) if level.size_lv.width >= size.width]
+def _coarsest_enough(meta: SlideMeta, size: Size, most_reduced: float = inf) -> int:
+    fitting = [
+        i
+        for i, level in enumerate(meta.levels)
+        if level.size_lv.width >= size.width and level.downsample <= most_reduced
+    ]
     return fitting[-1] if fitting else 0
 
 

@@ -73,7 +73,7 @@ class Search:
         return _Plan(frame, tiles, TileCounts(len(grid), len(grid) - len(tiles), len(tiles)))
 
     def _candidates(self, coarse: _Plan) -> Iterator[Rect]:
-        for done, (tile, maps) in enumerate(self._segmented(coarse.frame, coarse.tiles), start=1):
+        for done, (tile, maps) in enumerate(self._ahead(coarse.frame, coarse.tiles), start=1):
             yield from candidates_px0(maps, tile, coarse.frame, self.spec)
             self.execution.observer.advanced(done, len(coarse.tiles), 0)
 
@@ -85,12 +85,18 @@ class Search:
         """Yield the cells as each tile sees them; `before` tiles of a coarse look are done."""
         found, planned = 0, before + len(tiles)
         self.execution.observer.advanced(before, planned, found)
-        for done, (tile, maps) in enumerate(self._segmented(self.frame, tiles), start=before + 1):
+        for done, (tile, maps) in enumerate(self._ahead(self.frame, tiles), start=before + 1):
             core_px0 = self.frame.working.rect_to_px0(tile.core_px)
             for instance in find_instances(maps, tile, self.frame, self.spec):
                 found += 1
                 yield Sighting(instance, depth_px0(instance, core_px0))
             self.execution.observer.advanced(done, planned, found)
+
+    def _ahead(
+        self, frame: SlideFrame, tiles: Sequence[TileSpec]
+    ) -> Iterator[tuple[TileSpec, Probabilities]]:
+        """Yield what `_segmented` does; the next tiles are segmented while cells are found in these."""
+        return self.execution.prefetch(self._segmented(frame, tiles))
 
     def _segmented(
         self, frame: SlideFrame, tiles: Sequence[TileSpec]

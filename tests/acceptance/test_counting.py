@@ -67,8 +67,15 @@ def _distance(one, other) -> float:
 
 
 @pytest.mark.parametrize("core_px", [256, 512, 2304])
-def test_the_tile_size_changes_no_cell(analyst, drawn, reference, core_px):
-    assert_same_cells(analysed(analyst, drawn[1], core_px), reference)
+def test_the_tile_size_changes_no_cell(analyst, drawn, core_px):
+    whole = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=1000))
+    assert_same_cells(analysed(whole, drawn[1], core_px), analysed(whole, drawn[1], 768))
+
+
+@pytest.mark.parametrize("coarse_px", [256, 512, 1152])
+def test_the_size_of_coarse_tiles_changes_no_cell(analyst, drawn, reference, coarse_px):
+    other = replace(analyst, spec=replace(analyst.spec, candidate_core_px=coarse_px))
+    assert_same_cells(analysed(other, drawn[1], 768), reference)
 
 
 @pytest.mark.parametrize("tile_batch", [1, 7])
