@@ -1,4 +1,5 @@
-"""How fast leukoflow is, measured in one run: `make bench`. Writes build/bench.json and prints a table.
+"""How fast leukoflow is, measured in one run: `make bench`. Writes build/bench.json and
+build/scaling.png, and prints a table.
 
 `python -m tests.bench NAME …` runs only those parts, and leaves the other lines of the table as they were.
 """
@@ -20,6 +21,7 @@ from tests.bench.networks import classification, slide
 from tests.bench.peak import peak
 from tests.bench.populated import populated
 from tests.bench.scaling import scaling
+from tests.bench.scaling_picture import draw_scaling
 from tests.bench.whole_way import whole_way
 from worker.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
@@ -57,6 +59,7 @@ def main(asked: Sequence[str]) -> None:
                     f"| {name} | {measure.value:.3g} | {measure.unit} | {measure.target or ''} |", flush=True
                 )
     TARGET.write_text(json.dumps(found, indent=1) + "\n")
+    draw_scaling({name: line["value"] for name, line in found.items()}, TARGET.with_name("scaling.png"))
 
 
 if __name__ == "__main__":
