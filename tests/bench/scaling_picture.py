@@ -13,6 +13,7 @@ def draw_scaling(values: Mapping[str, float], target: Path) -> None:
     """Write a PNG with one panel for real networks and one for sleeping ones; nothing where none ran."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     panels = {
         "real networks, one thread each": _rates(values, ""),
@@ -32,6 +33,7 @@ def draw_scaling(values: Mapping[str, float], target: Path) -> None:
                 workers, [one * count for count in workers], linestyle="--", label="if none were in the way"
             )
         axes.set_title(title)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_xlabel("workers")
         axes.set_ylabel("scans/s")
         axes.grid(alpha=0.3)
