@@ -21,6 +21,7 @@ from pipeline.errors import CapacityError
 from pipeline.geometry import Size
 from pipeline.ports import Classifier, Segmenter
 from pipeline.runtime.closing import Closing
+from pipeline.runtime.joining import joined
 
 Run = Callable[[Rgb], Probabilities]
 """(N, …) pictures → (N, …) answers, each answer depending on its own picture only"""
@@ -117,7 +118,7 @@ class Batcher:
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
         asker = object()
         answers = [self._ask(part, asker, urgency) for part in parts]
-        return np.concatenate([answer.result() for answer in answers])
+        return joined(answer.result() for answer in answers)
 
     @property
     def waiting_items(self) -> int:
@@ -206,7 +207,7 @@ class Batcher:
 
     def _answer(self, batch: list[_Request]) -> None:
         try:
-            answers = self._run_or_halve(np.concatenate([request.items for request in batch]))
+            answers = self._run_or_halve(joined(request.items for request in batch))
         except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits for it
             for request in batch:
                 request.answer.set_exception(error)

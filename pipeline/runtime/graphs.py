@@ -13,6 +13,7 @@ from pipeline.geometry import Size
 from pipeline.runtime.bundle import Bundle
 from pipeline.runtime.closing import Closing
 from pipeline.runtime.engine import BatchRefused, Engine, EngineIdentity, GraphFile, Opener, unfit
+from pipeline.runtime.joining import joined
 from pipeline.taxonomy import LEAVES
 
 TISSUES = 3
@@ -67,10 +68,12 @@ class GraphSegmenter(_Graphs):
         if not count:
             return np.zeros((0, TISSUES, height, width), np.float32)
         at_once = max(1, PIXELS_AT_ONCE // (height * width))
-        return np.concatenate([self._mean(batch[at : at + at_once]) for at in range(0, count, at_once)])
+        return joined(self._mean(batch[at : at + at_once]) for at in range(0, count, at_once))
 
     def _mean(self, batch: Rgb) -> Probabilities:
         total = self.engines[0].run(batch)
+        if len(self.engines) == 1:
+            return total
         for member in self.engines[1:]:
             total = total + member.run(batch)
         return total / np.float32(len(self.engines))

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import accumulate, repeat
 from pathlib import Path
 from queue import SimpleQueue
 
@@ -82,15 +83,17 @@ class OpenVinoEngine(Closing):
             raise RuntimeError("the engine is closed")
         require_fitting(batch, self._input)
         parts = np.array_split(np.ascontiguousarray(batch), min(self._streams, len(batch)))
-        answers = list(self._callers.map(self._answer, parts))
-        return np.concatenate(answers) if len(answers) > 1 else answers[0]
+        starts = accumulate((len(part) for part in parts[:-1]), initial=0)
+        answer = _Answer(len(batch))
+        list(self._callers.map(self._compute, parts, starts, repeat(answer)))  # raises what a part raised
+        return answer.whole()
 
-    def _answer(self, part: Rgb) -> Probabilities:
+    def _compute(self, part: Rgb, start: int, answer: _Answer) -> None:
         with self._requests.one() as request:
             try:
                 request.start_async({0: ov.Tensor(part, shared_memory=True)})
                 request.wait()
-                return np.array(request.get_output_tensor(0).data, np.float32)
+                answer.put(start, request.get_output_tensor(0).data)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
                     self._requests.renew(request)
@@ -102,6 +105,27 @@ class OpenVinoEngine(Closing):
         self._closed.set()
         self._callers.shutdown()
         self._requests.forget()
+
+
+class _Answer:
+    """The answers to a batch whose parts are computed apart: each is copied once, to its place."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._all: Probabilities | None = None
+        self._making = threading.Lock()
+
+    def put(self, start: int, part: Probabilities) -> None:
+        """Copy the answers to the pictures from `start` on; parts do not overlap."""
+        with self._making:
+            if self._all is None:
+                self._all = np.empty((self._count, *part.shape[1:]), np.float32)
+        self._all[start : start + len(part)] = part
+
+    def whole(self) -> Probabilities:
+        """Return the answers in the order of the batch."""
+        assert self._all is not None, "nothing was computed"
+        return self._all
 
 
 class _Requests:

@@ -1,0 +1,17 @@
+"""Parts of a batch in one array."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+T = TypeVar("T", bound="np.generic[Any]")
+
+
+def joined(parts: Iterable[NDArray[T]]) -> NDArray[T]:
+    """Return the parts, at least one, along axis 0; one alone as it is: maps of a tile are large."""
+    first, *others = parts
+    return np.concatenate([first, *others]) if others else first
