@@ -85,7 +85,7 @@ def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """
     networks = _Twins(*torch_segmenter(analyst.bundle), torch_classifier(analyst.bundle)[0])
     for name, side_px0, leukocytes in (
-        ("slide", SIZE_PX0.width, LEUKOCYTES),
+        ("end_to_end_slide", SIZE_PX0.width, LEUKOCYTES),
         ("crowded_slide", CROWDED_PX0, CROWD),
     ):
         smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=11, leukocytes=leukocytes))
@@ -116,8 +116,8 @@ def _compared(ways: Mapping[str, Way], path: Path) -> Iterator[tuple[str, Measur
             taken[name].append(perf_counter() - start_s)
     ours_s = median(taken.pop(OURS))
     for name, seconds in taken.items():
-        yield f"{name}_over_leukoflow", Measure(median(seconds) / ours_s, "×", 8)
-        yield f"{name}_same_cells", Measure(same_cells(found[OURS], found[name]), "share", 0.99)
+        yield f"over_{name}", Measure(median(seconds) / ours_s, "×", 8)
+        yield f"same_cells_as_{name}", Measure(same_cells(found[OURS], found[name]), "share", 0.99)
 
 
 def _ways(analyst: Analyst, networks: _Twins, side_px0: int) -> Mapping[str, Way]:

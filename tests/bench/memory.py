@@ -41,7 +41,7 @@ def memory(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         path.unlink()
         yield f"peak_rss_{side_px0}", Measure(peaks_mib[side_px0], "MiB")
     growth = peaks_mib[SIDES_PX0[-1]] / peaks_mib[SIDES_PX0[0]]
-    yield "peak_rss_largest_over_smallest", Measure(growth, "×", GROWTH_TARGET)
+    yield f"peak_rss_{SIDES_PX0[-1]}_over_{SIDES_PX0[0]}", Measure(growth, "×", GROWTH_TARGET)
 
 
 def _peak_mib(scan: Path) -> float:

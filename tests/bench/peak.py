@@ -42,7 +42,7 @@ def peak(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     tiles, crops = _noise(TILES, TILE_PX, TILE_PX), _noise(CROPS, side.height, side.width)
     for precision, gops in peaks.items():
         told = replace(analyst.bundle, precision=precision)
-        asked = [("segmenter", told.segmenter_graphs[0], segmenter, tiles)]
+        asked = [("segmentation_engine", told.segmenter_graphs[0], segmenter, tiles)]
         asked += [
             (f"classifier_{number}", graph, network, crops)
             for number, (graph, network) in enumerate(
@@ -52,8 +52,10 @@ def peak(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         for name, graph, network, pictures in asked:
             if graph.precision is precision:
                 share = _gops(graph, network, pictures) / gops
-                target = SHARE_TARGET if (name, precision) == ("segmenter", Precision.INT8) else None
-                yield f"{name}_{precision}_share_of_peak", Measure(share, "of the peak", target)
+                target = (
+                    SHARE_TARGET if (name, precision) == ("segmentation_engine", Precision.INT8) else None
+                )
+                yield f"{name}_share_of_the_{precision}_gemm_peak", Measure(share, "of the peak", target)
 
 
 def _gops(graph: GraphFile, network: nn.Module, pictures: Rgb) -> float:
