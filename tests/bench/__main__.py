@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.bench.against import against
+from tests.bench.candidates import candidates
 from tests.bench.ledger import ledger
 from tests.bench.measure import Measure
 from tests.bench.memory import memory
@@ -32,6 +33,7 @@ Measures = Iterator[tuple[str, Measure]]
 PARTS: dict[str, Callable[[Analyst, Path], Measures]] = {
     "classification": classification,
     "slide": slide,
+    "candidates": candidates,
     "against": against,
     "peak": peak,
     "whole_way": whole_way,

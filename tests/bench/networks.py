@@ -54,15 +54,20 @@ def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     One as full of leukocytes as blood is, one ten times as full.
     """
     for name, leukocytes in (("slide", LEUKOCYTES), ("crowded_slide", 10 * LEUKOCYTES)):
-        smear = draw_smear(SmearSpec(SIZE_PX0, seed=3, leukocytes=leukocytes))
-        path = folder / f"{name}.tif"
-        write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+        path = drawn_slide(folder / f"{name}.tif", leukocytes)
         wall_s, watch = timed(analyst, path)
         engine_s = engine_alone_s(analyst, path)
         yield f"{name}_wall_over_engine", Measure(wall_s / engine_s, "×", 1.25)
         yield f"{name}_megapixels_per_s", Measure(SIZE_PX0.area / 1e6 / wall_s, "Mpx/s")
         for stage, stage_s in watch.timings_s:
             yield f"{name}_{stage}_share", Measure(stage_s / wall_s, "of the wall time")
+
+
+def drawn_slide(path: Path, leukocytes: int) -> Path:
+    """Return the file of a drawn slide of `SIZE_PX0`."""
+    smear = draw_smear(SmearSpec(SIZE_PX0, seed=3, leukocytes=leukocytes))
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    return path
 
 
 def timed(analyst: Analyst, path: Path) -> tuple[float, Stopwatch]:

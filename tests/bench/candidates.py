@@ -1,0 +1,60 @@
+"""What the coarse look at large scans costs and saves: fields and a slide, around candidates and whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from math import hypot, sqrt
+from pathlib import Path
+
+from pipeline.domain import Cell, SlideAnalysis
+from pipeline.taxonomy import CellClass, group_of
+from pipeline.training.sources import known_source
+from pipeline.training.tables import read_table
+from tests.bench.measure import Measure
+from tests.bench.networks import LEUKOCYTES, drawn_slide, timed
+from worker.analyst import Analyst
+from worker.stopwatch import Stopwatch
+
+DATA = Path(__file__).parents[3] / "shared" / "data"
+SETS = ("bccd", "chula_wbc", "draaslan", "chula_wbc_crops")
+ONE_IN = 3
+SAME_PLACE_UM = 2.0
+MANY = 1_000_000
+
+
+def candidates(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+    """Yield the leukocytes that are found around candidates too, and how much faster a slide is so.
+
+    Without the data pack only the slide is measured.
+    """
+    around = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=0))
+    whole = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=MANY))
+    if DATA.is_dir():
+        pairs = [
+            (_leukocytes(_analysed(around, picture)), _leukocytes(_analysed(whole, picture)))
+            for name in SETS
+            for picture in [row.image for row in read_table(DATA, known_source(name))][::ONE_IN]
+        ]
+        found = sum(len(theirs) for _, theirs in pairs)
+        kept = sum(_is_among(cell, ours) for ours, theirs in pairs for cell in theirs)
+        yield "candidates_leukocytes_of_the_whole", Measure(kept / found, "share", 0.99)
+    path = drawn_slide(folder / "candidates.tif", LEUKOCYTES)
+    yield "whole_slide_over_candidates", Measure(timed(whole, path)[0] / timed(around, path)[0], "×")
+
+
+def _analysed(analyst: Analyst, picture: Path) -> SlideAnalysis:
+    with analyst.open(picture) as reader:
+        return analyst.analyse(reader, "0" * 64, Stopwatch()).analysis
+
+
+def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:
+    others = (CellClass.PLATELET, CellClass.ARTEFACT)
+    return [cell for cell in analysis.cells if group_of(cell.call.cell_class) not in others]
+
+
+def _is_among(cell: Cell, others: list[Cell]) -> bool:
+    x, y = cell.instance.centroid_px0
+    near_px0 = SAME_PLACE_UM / sqrt(cell.instance.area_um2 / cell.instance.area_px0)
+    places = (other.instance.centroid_px0 for other in others)
+    return any(hypot(to_x - x, to_y - y) <= near_px0 for to_x, to_y in places)
