@@ -25,11 +25,16 @@ def prepare_services(settings: Settings) -> None:
         open_object_store(settings, bucket).ensure_bucket()
 
 
-def start_process(command: str, environment: Mapping[str, str], folder: Path, log_path: Path) -> Child:
-    """Return `leukoflow <command>` running as a child that ends with us. Main thread only."""
+def start_process(
+    command: str, environment: Mapping[str, str], folder: Path, log_path: Path, module: str = "worker"
+) -> Child:
+    """Return `leukoflow <command>` running as a child that ends with us. Main thread only.
+
+    `module` is what answers to the command line.
+    """
     launch = Launch(
         name=command,
-        command=(sys.executable, "-m", "worker", command),
+        command=(sys.executable, "-m", module, command),
         folder=folder,
         log_path=log_path,
         stop_signal=signal.SIGTERM,
@@ -49,11 +54,18 @@ def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> I
     prepare_services(servers.settings())
     logs = servers.state / "logs"
     environment = servers.environment() if profile is None else servers.environment(profile=profile)
-    children: list[Child] = []
-    try:
+    with stopped_at_the_end() as children:
         children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
         children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
         yield children[0], children[1]
+
+
+@contextmanager
+def stopped_at_the_end() -> Iterator[list[Child]]:
+    """Return a list; what is put into it is asked to stop at the end, all at once, and waited for."""
+    children: list[Child] = []
+    try:
+        yield children
     finally:
         for child in children:
             child.ask_to_stop()

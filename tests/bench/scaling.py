@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import signal
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,8 +20,8 @@ from tests.drawn import drawn_cells
 from worker.analyst import Analyst
 from worker.cli.synth import write_field
 from worker.embedded import EmbeddedSet
-from worker.embedded.process import Child, Launch
-from worker.processes import GRACE_S, prepare_services, start_process
+from worker.embedded.process import Child
+from worker.processes import prepare_services, start_process, stopped_at_the_end
 
 REAL = (1, 2)
 REAL_FIELDS = 48
@@ -31,6 +29,7 @@ SLEEPING = (1, 4, 16, 64)
 SCANS_A_SLEEPER = 8
 DRAWN_PX0 = 96
 WORKER, SLEEPER = "worker", "tests.bench.sleeping_worker"
+"""modules"""
 
 
 def scaling(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
@@ -65,31 +64,12 @@ def _working(servers: EmbeddedSet, module: str, count: int) -> Iterator[Sequence
     environment = servers.environment(
         threads="1", streams="1", worker_slots="1", poll_s="0.5", settle_s="0", log_level="warning"
     )
-    children = [start_process("watch", environment, servers.state, logs / "watch.log")]
-    try:
+    with stopped_at_the_end() as children:
+        children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
         for number in range(count):
-            command = (sys.executable, "-m", module, *((WORKER,) if module == WORKER else ()))
-            children.append(
-                Child(
-                    Launch(
-                        name=f"{WORKER}-{number}",
-                        command=command,
-                        folder=Path.cwd(),
-                        log_path=logs / f"worker-{number}.log",
-                        stop_signal=signal.SIGTERM,
-                        death_signal=signal.SIGTERM,
-                        account=None,
-                        environment=environment,
-                    ),
-                    lock=None,
-                )
-            )
+            log_path = logs / f"worker-{number}.log"
+            children.append(start_process("worker", environment, Path.cwd(), log_path, module))
         yield children
-    finally:
-        for child in children:
-            child.ask_to_stop()
-        for child in children:
-            child.wait(GRACE_S)
 
 
 def _fields(folder: Path, count: int) -> Sequence[Path]:
