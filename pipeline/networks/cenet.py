@@ -120,6 +120,24 @@ class DenseAtrousConvolution(nn.Module):
         return maps + torch.stack(self.branches(maps)).sum(dim=0)
 
 
+class _WholeWindows(nn.Module):
+    """Maxima of windows of `side`; maps are filled with zeros to the right and below until windows are whole.
+
+    Maps that are never negative have the maxima of cut windows so. OpenVINO cuts no window that is larger
+    than its map.
+    """
+
+    def __init__(self, side: int) -> None:
+        super().__init__()
+        self._side = side
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Return (N, C, ⌈H / side⌉, ⌈W / side⌉)."""
+        below, right = -maps.shape[2] % self._side, -maps.shape[3] % self._side
+        filled = functional.pad(maps, (0, right, 0, below))
+        return functional.max_pool2d(filled, self._side, self._side)
+
+
 class ResidualMultiKernelPooling(nn.Module):
     """RMP: (N, C, H, W) to (N, 4 + C, H, W): a channel from each pool, then the input itself.
 
@@ -128,7 +146,7 @@ class ResidualMultiKernelPooling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.pools = nn.ModuleList(nn.MaxPool2d(side, stride=side, ceil_mode=True) for side in POOLS)
+        self.pools = nn.ModuleList(_WholeWindows(side) for side in POOLS)
         self.point = nn.Conv2d(channels, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:

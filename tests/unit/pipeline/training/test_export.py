@@ -16,6 +16,7 @@ from pipeline.errors import DeploymentError  # noqa: E402
 from pipeline.networks.cenet import CENet  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
 from pipeline.runtime.onnx_engine import OnnxRuntimeEngine  # noqa: E402
+from pipeline.runtime.openvino_engine import Lanes, OpenVinoEngine  # noqa: E402
 from pipeline.training.bundle import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export import (  # noqa: E402
     OPSET,
@@ -116,6 +117,22 @@ def test_weights_stored_as_float16_give_the_same_tissues(
     agreement = _dice(given.argmax(axis=1) == 2, expected.argmax(axis=1) == 2)
     assert (given.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.998
     assert agreement > 0.998
+
+
+@pytest.mark.parametrize(("build", "step_px"), [(lambda: UNet(8), 16), (lambda: CENet(8), 32)])
+def test_small_pictures_have_the_same_tissues_on_every_engine(
+    build: Callable[[], torch.nn.Module], step_px: int, tmp_path: Path
+) -> None:
+    torch.manual_seed(5)
+    network, file = build().eval(), tmp_path / "small.onnx"
+    export_onnx(network, ExportShape(128, step_px), 1.0, file)
+    with OnnxRuntimeEngine(file, 1) as reference, OpenVinoEngine(file, Lanes(1, 1)) as engine:
+        for height, width in ((32, 32), (64, 96), (160, 32), (192, 224)):
+            pictures = np.random.default_rng(6).integers(0, 256, (1, height, width, 3), np.uint8)
+            with torch.inference_mode():
+                expected = network(torch.from_numpy(pictures)).softmax(dim=1).numpy()
+            assert np.allclose(reference.run(pictures), expected, atol=PARITY)
+            assert np.allclose(engine.run(pictures), expected, atol=PARITY)
 
 
 def _two_tone(count: int) -> np.ndarray:
