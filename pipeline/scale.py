@@ -7,7 +7,7 @@ the spread that its kind has, and cameras on oil immersion lenses are taken to b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import exp, hypot, log, pi, sqrt
 
@@ -29,12 +29,8 @@ train splits of the data pack at the scales their red cells give."""
 PLAUSIBLE_UM = (0.03, 1.2)
 """From 150× oil immersion with a small camera pixel to a 10× objective."""
 
-LIKELY_UM, OTHERS_UM = (0.07, 0.11, 0.17), (0.045, 0.27)
+CANDIDATES_UM = (0.045, 0.07, 0.11, 0.17, 0.27)
 """Each shows the segmenter cells at a size that it knows, for scans within a factor of 1.6."""
-
-SETTLED_UM = (0.06, 0.14)
-"""A scale between these, told by the likely candidates, is not asked of the others: they see it too large or
-too small. Measured: docs/performance.md"""
 
 PRIOR_SPREAD = 0.35
 """Of the natural logarithm of µm per pixel, around `PipelineSpec.assumed_mpp_um`: laboratories' cameras on
@@ -93,11 +89,7 @@ def scale_of(
     if diameter_px0 is not None and _plausible(RED_CELL_UM / diameter_px0):
         return Scale(Mpp(RED_CELL_UM / diameter_px0), ScaleSource.RED_CELLS)
     red_cells_um = [um for d in red_cells_px0 if _plausible(um := RED_CELL_UM / d)]
-    votes = tuple(leukocyte_votes(sample, segmenter, spec, LIKELY_UM))
-    scale = agreed(red_cells_um, votes, spec.assumed_mpp_um)
-    if scale.source is not ScaleSource.ASSUMED and SETTLED_UM[0] <= scale.mpp.um_per_px0 <= SETTLED_UM[1]:
-        return scale
-    votes += tuple(leukocyte_votes(sample, segmenter, spec, OTHERS_UM))
+    votes = tuple(leukocyte_votes(sample, segmenter, spec))
     return agreed(red_cells_um, votes, spec.assumed_mpp_um)
 
 
@@ -151,16 +143,14 @@ def _support(votes: Sequence[Vote]) -> NDArray[np.float64]:
     return support
 
 
-def leukocyte_votes(
-    sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, candidates_um: Iterable[float]
-) -> Iterator[Vote]:
+def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> Iterator[Vote]:
     """Yield the votes of the leukocytes that the segmenter sees in the middle of the sample.
 
     It sees the sample as if it had each candidate scale. Candidates near the truth outline the same cells and
     imply the same scale; one far off outlines lobes, platelets or clumps, each of another size. The cells of
     one candidate share one vote by their areas: platelets are many, and small.
     """
-    for candidate_um in candidates_um:
+    for candidate_um in CANDIDATES_UM:
         factor = candidate_um / spec.working_mpp_um
         width, height = round(sample.shape[1] * factor), round(sample.shape[0] * factor)
         picture = _centred(resized(sample, Size(max(1, width), max(1, height))))
