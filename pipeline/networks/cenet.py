@@ -121,7 +121,7 @@ class DenseAtrousConvolution(nn.Module):
 
 
 class _WholeWindows(nn.Module):
-    """Maxima of windows of `side`; maps are filled with zeros to the right and below until windows are whole.
+    """Maxima of windows of `side`; maps are filled with zeros to the right and below, so that none is cut.
 
     Maps that are never negative have the maxima of cut windows so. OpenVINO cuts no window that is larger
     than its map.
@@ -133,8 +133,7 @@ class _WholeWindows(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Return (N, C, ⌈H / side⌉, ⌈W / side⌉)."""
-        below, right = -maps.shape[2] % self._side, -maps.shape[3] % self._side
-        filled = functional.pad(maps, (0, right, 0, below))
+        filled = functional.pad(maps, (0, self._side - 1, 0, self._side - 1))
         return functional.max_pool2d(filled, self._side, self._side)
 
 
@@ -216,3 +215,35 @@ class CENet(nn.Module):
         maps = self.up4(maps) + at4
         logits: Tensor = self.head(self.up2(maps))
         return logits
+
+
+CONTEXT_SCALE = 256.0
+"""a power of two: floats divided by it lose nothing"""
+
+
+@torch.no_grad()
+def fit_float16(network: CENet) -> None:
+    """Divide what the deepest maps hold by `CONTEXT_SCALE`, without a change of what the network says.
+
+    Nothing normalises the sums of the cascades: a trained network's reach 10⁶, where float16 ends at 65,504.
+    The last stage's maps are divided by its norms, biases follow, and the norm behind undoes it.
+    """
+    for number, block in enumerate(network.encoder.layer4.children()):
+        assert isinstance(block, _BasicBlock)
+        _divide(block.bn2.weight, block.bn2.bias)
+        if number == 0:
+            _divide(*block.downsample.get_submodule("1").parameters())
+        else:
+            block.conv1.weight.mul_(CONTEXT_SCALE)
+    for module in (network.atrous, network.pooling):
+        _divide(*(tensor for name, tensor in module.named_parameters() if name.endswith("bias")))
+    norm = network.up16.layers[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    _divide(norm.running_mean, norm.running_var, norm.running_var)
+
+
+def _divide(*tensors: Tensor) -> None:
+    for tensor in tensors:
+        tensor.div_(CONTEXT_SCALE)

@@ -14,7 +14,7 @@ from pipeline.runtime.engine import GraphFile
 from pipeline.runtime.opset import opset_of
 from pipeline.taxonomy import LEAVES
 
-SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-5"
+SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-6"
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from pipeline.manifest import (
     SegmenterEntry,
     SegmenterMember,
 )
+from pipeline.networks.cenet import CENet, fit_float16
 from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.taxonomy import LEAVES
 from pipeline.training.architectures import LightUNetPlan
@@ -237,6 +238,8 @@ def _write_segmenters(
         network = trained_segmenter(run, recipe)
         light = isinstance(recipe.network, LightUNetPlan)
         entry = _entry(recipe.name, f"segmenter_{_plain(recipe.name)}.onnx", recipe, network)
+        if isinstance(network, CENet):
+            fit_float16(network)
         if light:
             require_light("segmenter of the profile 'fast'", [entry], FAST_SEGMENTER_PARAMETERS)
         shape = ExportShape(recipe.input.side_px, recipe.network.stride_px)
