@@ -7,6 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pipeline.networks.backbones import BackboneName, Encoder, FeatureExtractor, lay_in  # noqa: E402
+from pipeline.networks.cenet import CONTEXT_SCALE, CENet, fit_float16  # noqa: E402
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.networks.light_unet import CLASSES, LightUNet  # noqa: E402
 from pipeline.taxonomy import LEAVES  # noqa: E402
@@ -82,3 +83,25 @@ def test_white_and_black_are_normalised_inside() -> None:
     white = torch.full((1, 32, 32, 3), 255, dtype=torch.uint8)
     assert torch.allclose(network.input(white), torch.ones(1, 3, 32, 32))
     assert torch.allclose(network.input(torch.zeros_like(white)), -torch.ones(1, 3, 32, 32))
+
+
+def test_a_cenet_that_float16_holds_says_the_same() -> None:
+    torch.manual_seed(8)
+    network = CENet(8)
+    with torch.no_grad():
+        for name, tensor in network.named_parameters():
+            if name.startswith(("atrous", "pooling")):
+                tensor.copy_(torch.randn_like(tensor))
+        pictures = torch.randint(0, 256, (2, 96, 96, 3), dtype=torch.uint8)
+        network.train()(pictures)  # so that norms know what they see
+        network.eval()
+        expected, before = network(pictures), _context_of(network, pictures)
+        fit_float16(network)
+        given, after = network(pictures), _context_of(network, pictures)
+    assert torch.allclose(given, expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(after * CONTEXT_SCALE, before)
+    assert expected.std() > 0.01
+
+
+def _context_of(network: CENet, pictures: torch.Tensor) -> torch.Tensor:
+    return network.pooling(network.atrous(network.encoder(pictures)[3]))
