@@ -7,6 +7,7 @@ misses was measured: docs/performance.md.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from math import ceil, floor
 
 import cv2
@@ -57,12 +58,20 @@ def windows_around(
     Windows are squares unless the scan is narrower. What is wider than a tile has several.
     """
     seen = _seen(frame, stride_px)
-    cores = [core for box in boxes_px0 for core in _cores(box, frame, seen, spec)]
+    cores = {core for box in boxes_px0 for core in _cores(box, frame, seen, spec)}
     tiles = [
-        TileSpec(index, core, _window(core, seen, stride_px))
-        for index, core in enumerate(sorted(set(cores), key=_corner))
+        TileSpec(index, core.rect, _window(core, seen, stride_px))
+        for index, core in enumerate(sorted(cores, key=lambda core: _corner(core.rect)))
     ]
     return tuple(sorted(tiles, key=lambda tile: (tile.halo_px.height, tile.halo_px.width, tile.index)))
+
+
+@dataclass(frozen=True, slots=True)
+class _Core:
+    """What one window answers for, and how much it shows around it, in pixels of the working frame."""
+
+    rect: Rect
+    around_px: int
 
 
 def _corner(rect: Rect) -> tuple[int, int, int, int]:
@@ -80,24 +89,29 @@ def _seen(frame: SlideFrame, stride_px: int) -> Rect:
     return Rect(0, 0, _multiple(size.width, stride_px), _multiple(size.height, stride_px)).grown(stride_px)
 
 
-def _cores(box_px0: Rect, frame: SlideFrame, seen: Rect, spec: PipelineSpec) -> Iterator[Rect]:
-    """Yield the box in the working frame, on corners of `geometry.EIGHTHS`, in parts of a tile's size."""
+def _cores(box_px0: Rect, frame: SlideFrame, seen: Rect, spec: PipelineSpec) -> Iterator[_Core]:
+    """Yield the box in the working frame, on corners of `geometry.EIGHTHS`, in parts of a tile's size.
+
+    Parts show as much around them as tiles do: a cell may lie on the seam between two.
+    """
     scale = frame.working.scale
     x, y = floor(box_px0.x / scale / EIGHTHS) * EIGHTHS, floor(box_px0.y / scale / EIGHTHS) * EIGHTHS
     right = ceil(box_px0.right / scale / EIGHTHS) * EIGHTHS
     bottom = ceil(box_px0.bottom / scale / EIGHTHS) * EIGHTHS
     box = Rect(x, y, right - x, bottom - y).intersection(seen)
     step = spec.tile_core_px
+    around_px = AROUND_PX if max(box.width, box.height) <= step else spec.halo_px
     for top in range(box.y, box.bottom, step):
         for left in range(box.x, box.right, step):
-            yield Rect(left, top, step, step).intersection(box)
+            yield _Core(Rect(left, top, step, step).intersection(box), around_px)
 
 
-def _window(core: Rect, seen: Rect, stride_px: int) -> Rect:
+def _window(core: _Core, seen: Rect, stride_px: int) -> Rect:
     """Return the square around a core, moved into what may be seen, and cut where that is smaller."""
-    side = _multiple(max(core.width, core.height, LEAST_SIDE_PX - 2 * AROUND_PX) + 2 * AROUND_PX, stride_px)
-    x = round((core.x + core.width / 2 - side / 2) / EIGHTHS) * EIGHTHS
-    y = round((core.y + core.height / 2 - side / 2) / EIGHTHS) * EIGHTHS
+    rect = core.rect
+    side = _multiple(max(max(rect.width, rect.height) + 2 * core.around_px, LEAST_SIDE_PX), stride_px)
+    x = round((rect.x + rect.width / 2 - side / 2) / EIGHTHS) * EIGHTHS
+    y = round((rect.y + rect.height / 2 - side / 2) / EIGHTHS) * EIGHTHS
     x, y = max(seen.x, min(x, seen.right - side)), max(seen.y, min(y, seen.bottom - side))
     return Rect(x, y, side, side).intersection(seen)
 

@@ -111,9 +111,12 @@ def test_a_window_shows_ground_around_its_core_and_no_more_glass_than_a_tile_doe
 
 @pytest.mark.parametrize("width_px0", [769, 2000])
 def test_what_is_wider_than_a_tile_is_seen_in_parts(width_px0: int) -> None:
-    windows = windows_around([Rect(100, 100, width_px0, 50)], _frame(Size(5000, 3000)), SPEC, STRIDE_PX)
-    assert len(windows) == -(-(width_px0 + 4) // SPEC.tile_core_px)
-    assert max(window.halo_px.width for window in windows) <= SPEC.tile_core_px + 2 * AROUND_PX + STRIDE_PX
+    windows = windows_around([Rect(1000, 1000, width_px0, 50)], _frame(Size(5000, 3000)), SPEC, STRIDE_PX)
+    assert len(windows) == -(-width_px0 // SPEC.tile_core_px)
+    for window in windows:
+        shown = window.core_px.grown(SPEC.halo_px)
+        assert shown.intersection(window.halo_px) == shown, "a cell on the seam of two parts is seen whole"
+    assert max(window.halo_px.width for window in windows) <= SPEC.tile_core_px + 2 * SPEC.halo_px + STRIDE_PX
 
 
 def test_the_same_box_twice_is_one_window() -> None:
