@@ -31,15 +31,7 @@ JOIN patient ON patient.id = specimen.patient_id
 JOIN run ON run.id = scan.current_run_id
 """
 
-_PATIENT_DIFFERENTIAL = """
-CREATE OR REPLACE VIEW patient_differential AS
-WITH pooled AS (
-    SELECT patient, run_id,
-           sum(n_leukocytes) OVER (PARTITION BY patient) AS n_leukocytes,
-           count(*) OVER (PARTITION BY patient) AS n_slides
-    FROM patient_run
-    WHERE pooled
-)
+_POOLED_LINES = """
 SELECT pooled.patient,
        differential.cell_class,
        sum(differential.count)::bigint AS count,
@@ -54,6 +46,20 @@ JOIN differential ON differential.run_id = pooled.run_id
 GROUP BY pooled.patient, differential.cell_class, differential.denominator,
          pooled.n_leukocytes, pooled.n_slides
 """
+
+_PATIENT_DIFFERENTIAL = (
+    """
+CREATE OR REPLACE VIEW patient_differential AS
+WITH pooled AS (
+    SELECT patient, run_id,
+           sum(n_leukocytes) OVER (PARTITION BY patient) AS n_leukocytes,
+           count(*) OVER (PARTITION BY patient) AS n_slides
+    FROM patient_run
+    WHERE pooled
+)
+"""
+    + _POOLED_LINES
+)
 
 _PATIENT_RUN_BEFORE = """
 CREATE VIEW patient_run AS
@@ -68,7 +74,8 @@ JOIN specimen ON specimen.id = scan.specimen_id
 JOIN run ON run.id = scan.current_run_id
 """
 
-_PATIENT_DIFFERENTIAL_BEFORE = """
+_PATIENT_DIFFERENTIAL_BEFORE = (
+    """
 CREATE VIEW patient_differential AS
 WITH pooled AS (
     SELECT patient.external_id AS patient, run.id AS run_id,
@@ -79,20 +86,9 @@ WITH pooled AS (
     JOIN run ON run.id = patient_run.run_id
     WHERE patient_run.pooled
 )
-SELECT pooled.patient,
-       differential.cell_class,
-       sum(differential.count)::bigint AS count,
-       pooled.n_leukocytes::bigint AS n_leukocytes,
-       CASE WHEN differential.denominator <> 'none' AND pooled.n_leukocytes > 0
-            THEN 100.0 * sum(differential.count)::double precision / pooled.n_leukocytes::double precision
-       END AS percent,
-       differential.denominator,
-       pooled.n_slides
-FROM pooled
-JOIN differential ON differential.run_id = pooled.run_id
-GROUP BY pooled.patient, differential.cell_class, differential.denominator,
-         pooled.n_leukocytes, pooled.n_slides
 """
+    + _POOLED_LINES
+)
 
 
 def upgrade() -> None:
