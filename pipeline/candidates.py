@@ -17,6 +17,7 @@ from pipeline.domain import Probabilities, TileSpec
 from pipeline.geometry import EIGHTHS, Rect, WorkingFrame
 from pipeline.instances import SlideFrame
 from pipeline.spec import PipelineSpec
+from pipeline.tiling import seen_px
 
 MARGIN_UM = 3.0
 """added around what the coarse look shows: it is blurred, and a cell's pale border may be missing"""
@@ -57,7 +58,7 @@ def windows_around(
 
     Windows are squares unless the scan is narrower. What is wider than a tile has several.
     """
-    seen = _seen(frame, stride_px)
+    seen = seen_px(frame.working.size_px, stride_px)
     cores = {core for box in boxes_px0 for core in _cores(box, frame, seen, spec)}
     tiles = [
         TileSpec(index, core.rect, _window(core, seen, stride_px))
@@ -81,12 +82,6 @@ def _corner(rect: Rect) -> tuple[int, int, int, int]:
 def _to_px0(box_px: Rect, working: WorkingFrame) -> Rect:
     x, y = floor(working.to_px0(box_px.x)), floor(working.to_px0(box_px.y))
     return Rect(x, y, ceil(working.to_px0(box_px.right)) - x, ceil(working.to_px0(box_px.bottom)) - y)
-
-
-def _seen(frame: SlideFrame, stride_px: int) -> Rect:
-    """Return what windows may show: the scan, and white glass beyond it up to whole strides and one more."""
-    size = frame.working.size_px
-    return Rect(0, 0, _multiple(size.width, stride_px), _multiple(size.height, stride_px)).grown(stride_px)
 
 
 def _cores(box_px0: Rect, frame: SlideFrame, seen: Rect, spec: PipelineSpec) -> Iterator[_Core]:

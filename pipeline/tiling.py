@@ -22,7 +22,7 @@ def tile_grid(size_px: Size, core_px: int, halo_px: int, stride_px: int) -> tupl
             f"core {core_px} px and halo {halo_px} px must be multiples of {stride_px}, and it of 8"
         )
     step = stride_px
-    seen = Rect(0, 0, -(-size_px.width // step) * step, -(-size_px.height // step) * step).grown(step)
+    seen = seen_px(size_px, step)
     cores = [
         Rect(x, y, width, height)
         for y, height in _edges(size_px.height, core_px, step)
@@ -31,6 +31,12 @@ def tile_grid(size_px: Size, core_px: int, halo_px: int, stride_px: int) -> tupl
     return tuple(
         TileSpec(index, core, core.grown(halo_px).intersection(seen)) for index, core in enumerate(cores)
     )
+
+
+def seen_px(size_px: Size, stride_px: int) -> Rect:
+    """Return what tiles may show: the frame up to whole strides, and one stride of white glass around it."""
+    width, height = (-(-length // stride_px) * stride_px for length in (size_px.width, size_px.height))
+    return Rect(0, 0, width, height).grown(stride_px)
 
 
 def _edges(length_px: int, core_px: int, step_px: int) -> Iterator[tuple[int, int]]:
