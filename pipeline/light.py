@@ -35,6 +35,9 @@ class Light:
     gains: tuple[float, float, float]
 
 
+USUAL = Light((1.0, 1.0, 1.0))
+
+
 def light_of(sample: Rgb) -> Light:
     """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`; 1 where it is usual."""
     height, width = sample.shape[:2]
@@ -44,9 +47,14 @@ def light_of(sample: Rgb) -> Light:
     glass = np.partition(coarse, len(coarse) - count, axis=0)[-count:].mean(axis=0)
     full = GLASS / np.maximum(glass, DARKEST_GLASS)
     if USUAL_GAINS[0] <= full.min() and full.max() <= USUAL_GAINS[1]:
-        return Light((1.0, 1.0, 1.0))
+        return USUAL
     red, green, blue = (float(gain) for gain in np.sqrt(full * full.mean()))
     return Light((red, green, blue))
+
+
+def lit(segmenter: Segmenter, light: Light) -> Segmenter:
+    """Return the segmenter as it sees the pictures of a scan in that light."""
+    return segmenter if light == USUAL else LitSegmenter(segmenter, light)
 
 
 class LitSegmenter:

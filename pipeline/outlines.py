@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from math import ceil
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain import CellInstance, Probabilities, Rgb, TileSpec
+from pipeline.domain import CellInstance, Probabilities, Rgb, Tile, TileSpec
 from pipeline.execution import Execution
 from pipeline.geometry import EIGHTHS, Rect, WorkingFrame
 from pipeline.instances import SlideFrame, find_instances
@@ -55,19 +57,24 @@ class Draughtsman:
         view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
         outlined = list(cells)
-        windows = _windows(cells, self.frame, self.segmenter.stride_px)
-        for view, maps in self.execution.prefetch(self._views(windows)):
-            cell = cells[view.index]
-            outlined[view.index] = self._better(cell, self._whole(view, maps), centres_px0)
+
+        def drawn(batch: Sequence[Tile]) -> list[tuple[int, CellInstance]]:
+            return [
+                (view.index, self._better(cells[view.index], self._whole(view, maps), centres_px0))
+                for view, maps in self._seen(batch)
+            ]
+
+        crew, windows = self.execution.crew, _windows(cells, self.frame, self.segmenter.stride_px)
+        read = crew.map(partial(read_tile, self.reader, self.frame.working), windows)
+        for index, outline in chain.from_iterable(crew.map(drawn, self.execution.batches(read))):
+            outlined[index] = outline
         return tuple(outlined)
 
-    def _views(self, windows: Sequence[TileSpec]) -> Iterator[tuple[TileSpec, Probabilities]]:
+    def _seen(self, batch: Sequence[Tile]) -> Iterator[tuple[TileSpec, Probabilities]]:
         """Yield each window with its maps, float32 (3, H, W)."""
-        read = self.execution.prefetch(read_tile(self.reader, self.frame.working, one) for one in windows)
-        for batch in self.execution.batches(read):
-            views = self.segmenter.segment(np.concatenate([mirrored(view.pixels) for view in batch]))
-            for view, maps in zip(batch, views.reshape(len(batch), VIEWS, *views.shape[1:]), strict=True):
-                yield view.spec, unmirrored_mean(maps)
+        views = self.segmenter.segment(np.concatenate([mirrored(view.pixels) for view in batch]))
+        for view, maps in zip(batch, views.reshape(len(batch), VIEWS, *views.shape[1:]), strict=True):
+            yield view.spec, unmirrored_mean(maps)
 
     def _whole(self, view: TileSpec, maps: Probabilities) -> Iterator[CellInstance]:
         """Yield the cells that the view shows whole, or as whole as the scan does."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol, TypeVar
@@ -11,6 +11,7 @@ from pipeline.domain import Probabilities, Rgb, SlideMeta
 from pipeline.geometry import Rect, Size
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class SlideReader(Protocol):
@@ -86,7 +87,17 @@ class Observer(Protocol):
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None: ...
 
 
-class Prefetch(Protocol):
-    """Runs an iterable ahead of its reader, by a bounded number of items, in the same order."""
+class Crew(Protocol):
+    """Does several things of one analysis at once. What is asked of it does not ask it in turn."""
 
-    def __call__(self, items: Iterable[T]) -> Iterator[T]: ...
+    def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Yield what the function answers to each item, in their order.
+
+        Items are taken ahead of their answers, by a bounded number. What an item, or their source, raises
+        comes after the answers to those before it.
+        """
+        ...
+
+    def begin(self, function: Callable[[], T]) -> Callable[[], T]:
+        """Return what gives the function's answer, or raises what it raised; it may be at work at once."""
+        ...

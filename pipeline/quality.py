@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.domain import Quality, Rgb, SlideMeta, TileSpec
 from pipeline.geometry import Rect, Size, WorkingFrame
+from pipeline.percentiles import percentile
 from pipeline.ports import SlideReader
 from pipeline.preprocess import resized
 
@@ -109,7 +110,7 @@ def _blocks(size: Size, level_size: Size) -> Iterator[tuple[Rect, Rect]]:
 
 def tissue_mask(thumbnail: Rgb) -> NDArray[np.bool_]:
     """Return bool (H, W): where something is stained. All True where the picture is no bright field."""
-    background = float(np.percentile(thumbnail[..., 1], 95))
+    background = percentile(thumbnail[..., 1], 95)
     if background < BRIGHT:
         return np.ones(thumbnail.shape[:2], bool)
     return np.asarray(thumbnail[..., 1] < background - STAIN_DEPTH)
@@ -144,8 +145,8 @@ def quality_of(
     height, width = sample.shape[:2]
     size_px = Size(max(1, round(width / frame.scale)), max(1, round(height / frame.scale)))
     sample = resized(sample, size_px)
-    grey = cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY)
-    contrast = float(np.percentile(grey, 95)) - float(np.percentile(grey, 1))
+    grey = np.asarray(cv2.cvtColor(sample, cv2.COLOR_RGB2GRAY), np.uint8)
+    contrast = percentile(grey, 95) - percentile(grey, 1)
     laplacian = cv2.Laplacian(cv2.GaussianBlur(grey, (3, 3), 0), cv2.CV_32F)
     return Quality(
         tissue_fraction=float(tissue.mean()),

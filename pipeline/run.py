@@ -24,7 +24,7 @@ from pipeline.ensemble import call_cell
 from pipeline.execution import Execution
 from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.instances import SlideFrame
-from pipeline.light import LitSegmenter, light_of
+from pipeline.light import light_of, lit
 from pipeline.outlines import Draughtsman, outline_frame
 from pipeline.platelets import apart_from, violet_bodies
 from pipeline.ports import Classifier, Segmenter, SlideReader, Stage
@@ -35,6 +35,7 @@ from pipeline.scale import scale_of
 from pipeline.search import Search
 from pipeline.spec import PipelineSpec
 from pipeline.stitch import reading_order
+from pipeline.strips import StripReader
 from pipeline.taxonomy import CellClass, group_of
 
 T = TypeVar("T")
@@ -67,13 +68,16 @@ def analyse_slide(
     """
     observer = execution.observer
     with observer.stage(Stage.THUMBNAIL):
-        tissue = tissue_mask(darkest_thumbnail_of(reader))
-        sample = _sample(reader, tissue)
-        segmenter = LitSegmenter(models.segmenter, light_of(sample))
+        strips = StripReader(reader, execution.crew)
+        tissue = tissue_mask(darkest_thumbnail_of(strips))
+        sample = _sample(strips, tissue)
+        segmenter = lit(models.segmenter, light_of(sample))
     with observer.stage(Stage.SCALE):
-        scale = scale_of(reader.meta.mpp, sample, free_red_cells_px0(sample), segmenter, spec)
+        scale = scale_of(reader.meta.mpp, sample, segmenter, spec, execution.crew)
         frame = _frame(reader, scale, spec)
-        quality = quality_of(tissue, sample, frame.working, _monolayer(reader, tissue, scale.mpp))
+    quality_measured = execution.crew.begin(
+        lambda: quality_of(tissue, sample, frame.working, _monolayer(reader, tissue, scale.mpp))
+    )
     found = Search(reader, segmenter, frame, spec, execution).found(tissue)
     with observer.stage(Stage.OUTLINE):
         finer = outline_frame(frame, spec)
@@ -83,6 +87,7 @@ def analyse_slide(
         called = _Calling(reader, models.classifier, scale, spec, execution)
         cells = _with_second_look(called.cells(instances), called, sample, frame)
     with observer.stage(Stage.CONCLUDE):
+        quality = quality_measured()
         conclusion = conclude(cells, quality, scale.source, spec)
     return SlideAnalysis(
         meta=reader.meta,
@@ -157,13 +162,14 @@ class _Calling:
 
     def _calls(self, instances: Sequence[CellInstance]) -> Iterator[CellCall]:
         size_px, mpp_um = self.classifier.crop_px, self.classifier.crop_mpp_um
-        crops = self.execution.prefetch(
-            read_crop(self.reader, _centre_px0(i.bbox_px0), self.scale.mpp, size_px, mpp_um)
-            for i in instances
-        )
+
+        def crop_of(instance: CellInstance) -> Rgb:
+            return read_crop(self.reader, _centre_px0(instance.bbox_px0), self.scale.mpp, size_px, mpp_um)
+
+        crew = self.execution.crew
+        batches = _chunks(crew.map(crop_of, instances), self.execution.crop_batch)
         nuclei_um2 = (instance.nucleus_area_um2 for instance in instances)
-        for batch in _chunks(crops, self.execution.crop_batch):
-            members = self.classifier.classify(np.stack(batch))
+        for members in crew.map(lambda batch: self.classifier.classify(np.stack(batch)), batches):
             for said in np.swapaxes(members, 0, 1):
                 yield call_cell(said, next(nuclei_um2), self.spec)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from math import exp, hypot, log, pi, sqrt
 
 import numpy as np
@@ -17,9 +18,9 @@ from numpy.typing import NDArray
 from pipeline.domain import Rgb, Scale, ScaleSource
 from pipeline.geometry import Mpp, Rect, Size
 from pipeline.instances import labelled_cells
-from pipeline.ports import Segmenter
+from pipeline.ports import Crew, Segmenter
 from pipeline.preprocess import resized
-from pipeline.red_cells import RED_CELL_UM, mode_px0
+from pipeline.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0
 from pipeline.spec import PipelineSpec
 
 LEUKOCYTE_UM = 14.0
@@ -79,17 +80,16 @@ class Vote:
     weight: float
 
 
-def scale_of(
-    stated: Mpp | None, sample: Rgb, red_cells_px0: Sequence[float], segmenter: Segmenter, spec: PipelineSpec
-) -> Scale:
+def scale_of(stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, crew: Crew) -> Scale:
     """Return the scale: what the file says, else a measurement on `sample` (level 0), else the default."""
     if stated is not None:
         return Scale(stated, ScaleSource.FILE)
+    red_cells_px0 = free_red_cells_px0(sample)
     diameter_px0 = mode_px0(red_cells_px0)
     if diameter_px0 is not None and _plausible(RED_CELL_UM / diameter_px0):
         return Scale(Mpp(RED_CELL_UM / diameter_px0), ScaleSource.RED_CELLS)
     red_cells_um = [um for d in red_cells_px0 if _plausible(um := RED_CELL_UM / d)]
-    votes = tuple(leukocyte_votes(sample, segmenter, spec))
+    votes = tuple(leukocyte_votes(sample, segmenter, spec, crew))
     return agreed(red_cells_um, votes, spec.assumed_mpp_um)
 
 
@@ -143,21 +143,24 @@ def _support(votes: Sequence[Vote]) -> NDArray[np.float64]:
     return support
 
 
-def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec) -> Iterator[Vote]:
-    """Yield the votes of the leukocytes that the segmenter sees in the middle of the sample.
+def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, crew: Crew) -> Iterator[Vote]:
+    """Return the votes of the leukocytes that the segmenter sees in the middle of the sample.
 
     It sees the sample as if it had each candidate scale. Candidates near the truth outline the same cells and
     imply the same scale; one far off outlines lobes, platelets or clumps, each of another size. The cells of
     one candidate share one vote by their areas: platelets are many, and small.
     """
-    for candidate_um in CANDIDATES_UM:
+    counted = _centrality if max(sample.shape[:2]) < CROP_SIDE_PX0 else _wherever
+
+    def votes(candidate_um: float) -> tuple[Vote, ...]:
         factor = candidate_um / spec.working_mpp_um
         width, height = round(sample.shape[1] * factor), round(sample.shape[0] * factor)
         picture = _centred(resized(sample, Size(max(1, width), max(1, height))))
         probabilities = segmenter.segment(_padded(picture, segmenter.stride_px)[None])[0]
         probabilities = probabilities[:, : picture.shape[0], : picture.shape[1]]
-        counted = _centrality if max(sample.shape[:2]) < CROP_SIDE_PX0 else _wherever
-        yield from _votes(probabilities, candidate_um, spec, counted)
+        return tuple(_votes(probabilities, candidate_um, spec, counted))
+
+    return chain.from_iterable(crew.map(votes, CANDIDATES_UM))
 
 
 def _votes(

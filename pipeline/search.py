@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.candidates import candidate_frame, candidates_px0, windows_around
-from pipeline.domain import CellInstance, Probabilities, TileCounts, TileSpec
+from pipeline.domain import CellInstance, Probabilities, Tile, TileCounts, TileSpec
 from pipeline.execution import Execution
 from pipeline.geometry import Rect
 from pipeline.instances import SlideFrame, find_instances
@@ -19,6 +21,8 @@ from pipeline.quality import tiles_with_tissue
 from pipeline.spec import PipelineSpec
 from pipeline.stitch import Sighting, depth_px0, stitched
 from pipeline.tiling import tile_grid
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +77,11 @@ class Search:
         return _Plan(frame, tiles, TileCounts(len(grid), len(grid) - len(tiles), len(tiles)))
 
     def _candidates(self, coarse: _Plan) -> Iterator[Rect]:
-        for done, (tile, maps) in enumerate(self._ahead(coarse.frame, coarse.tiles), start=1):
-            yield from candidates_px0(maps, tile, coarse.frame, self.spec)
+        def suspects(tile: TileSpec, maps: Probabilities) -> tuple[Rect, ...]:
+            return tuple(candidates_px0(maps, tile, coarse.frame, self.spec))
+
+        for done, boxes_px0 in enumerate(self._over(coarse.frame, coarse.tiles, suspects), start=1):
+            yield from boxes_px0
             self.execution.observer.advanced(done, len(coarse.tiles), 0)
 
     def _cells(self, tiles: Sequence[TileSpec], before: int) -> tuple[CellInstance, ...]:
@@ -85,29 +92,33 @@ class Search:
         """Yield the cells as each tile sees them; `before` tiles of a coarse look are done."""
         found, planned = 0, before + len(tiles)
         self.execution.observer.advanced(before, planned, found)
-        for done, (tile, maps) in enumerate(self._ahead(self.frame, tiles), start=before + 1):
-            core_px0 = self.frame.working.rect_to_px0(tile.core_px)
-            for instance in find_instances(maps, tile, self.frame, self.spec):
-                found += 1
-                yield Sighting(instance, depth_px0(instance, core_px0))
+        for done, seen in enumerate(self._over(self.frame, tiles, self._seen), start=before + 1):
+            found += len(seen)
+            yield from seen
             self.execution.observer.advanced(done, planned, found)
 
-    def _ahead(
-        self, frame: SlideFrame, tiles: Sequence[TileSpec]
-    ) -> Iterator[tuple[TileSpec, Probabilities]]:
-        """Yield what `_segmented` does; the next tiles are segmented while cells are found in these."""
-        return self.execution.prefetch(self._segmented(frame, tiles))
+    def _seen(self, tile: TileSpec, maps: Probabilities) -> tuple[Sighting, ...]:
+        core_px0 = self.frame.working.rect_to_px0(tile.core_px)
+        instances = find_instances(maps, tile, self.frame, self.spec)
+        return tuple(Sighting(instance, depth_px0(instance, core_px0)) for instance in instances)
 
-    def _segmented(
-        self, frame: SlideFrame, tiles: Sequence[TileSpec]
-    ) -> Iterator[tuple[TileSpec, Probabilities]]:
-        """Yield each tile with its maps, in order, once: as many as were asked for, or it is an error."""
-        done = 0
-        read = self.execution.prefetch(read_tile(self.reader, frame.working, tile) for tile in tiles)
-        for batch in self.execution.batches(read):
+    def _over(
+        self, frame: SlideFrame, tiles: Sequence[TileSpec], look: Callable[[TileSpec, Probabilities], T]
+    ) -> Iterator[T]:
+        """Yield what `look` sees in each tile, in order, once: as many as were asked for, or it is an error.
+
+        The next tiles are read and segmented while these are looked at.
+        """
+
+        def looked(batch: Sequence[Tile]) -> list[T]:
             maps = self.segmenter.segment(np.stack([tile.pixels for tile in batch]))
-            yield from zip((tile.spec for tile in batch), maps, strict=True)
-            done += len(batch)
+            return [look(tile.spec, own) for tile, own in zip(batch, maps, strict=True)]
+
+        done, crew = 0, self.execution.crew
+        read = crew.map(partial(read_tile, self.reader, frame.working), tiles)
+        for seen in crew.map(looked, self.execution.batches(read)):
+            yield from seen
+            done += len(seen)
         if done != len(tiles):
             raise AssertionError(f"{len(tiles)} tiles planned, {done} analysed")
 

@@ -11,6 +11,7 @@ from pipeline.domain import Level, SlideMeta
 from pipeline.execution import Execution
 from pipeline.geometry import Mpp, Rect, Size
 from pipeline.run import Models
+from pipeline.runtime.crew import Alone
 from pipeline.taxonomy import LEAVES, CellClass
 
 NUCLEUS, CYTOPLASM, GLASS = (80, 40, 120), (200, 180, 230), (240, 235, 240)
@@ -111,4 +112,4 @@ def models(cell_class=CellClass.LYMPHOCYTE):
 
 
 def execution(tile_batch=4, small_tile_batch=16, crop_batch=32):
-    return Execution(Silent(), iter, tile_batch, small_tile_batch, crop_batch)
+    return Execution(Silent(), Alone(), tile_batch, small_tile_batch, crop_batch)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -15,12 +15,12 @@ from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter, InFlight, Sharing, Urgency
+from pipeline.runtime.batcher import Asker, BatchedClassifier, BatchedSegmenter, InFlight, Sharing, Urgency
 from pipeline.runtime.bundle import Bundle, load_bundle
+from pipeline.runtime.crew import ThreadCrew
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
 from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
 from pipeline.runtime.machine import Asked, available_cores, multiplies_bytes, parallelism
-from pipeline.runtime.prefetch import prefetch
 from pipeline.runtime.readers import DecodeLimits, open_slide
 from pipeline.spec import PipelineSpec
 from worker.settings import LocalSettings
@@ -42,7 +42,8 @@ class Picture:
 class Analyst:
     """Analyses scans with one bundle. Several threads may ask at once; the models batch across them."""
 
-    models_asked: Mapping[Urgency, Models]
+    models_for: Callable[[Asker], Models]
+    """the networks as one scan asks them"""
     bundle: Bundle
     spec: PipelineSpec
     limits: DecodeLimits
@@ -53,8 +54,8 @@ class Analyst:
 
     @property
     def models(self) -> Models:
-        """The networks as routine scans ask them."""
-        return self.models_asked[Urgency.ROUTINE]
+        """The networks as a routine scan asks them."""
+        return self.models_for(Asker())
 
     @contextmanager
     def open(self, path: Path) -> Iterator[SlideReader]:
@@ -70,9 +71,9 @@ class Analyst:
         self, reader: SlideReader, scan_digest: str, watch: Stopwatch, urgency: Urgency = Urgency.ROUTINE
     ) -> SlideResult:
         """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
-        execution = Execution(watch, prefetch(self.read_ahead))
-        with self.in_flight.scan():
-            analysis = analyse_slide(reader, self.models_asked[urgency], self.spec, execution)
+        models = self.models_for(Asker(urgency))
+        with self.in_flight.scan(), ThreadCrew(self.read_ahead) as crew:
+            analysis = analyse_slide(reader, models, self.spec, Execution(watch, crew))
         return SlideResult(
             analysis,
             Provenance(
@@ -102,10 +103,9 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
         BatchedClassifier(classifier, sharing=sharing) as batched_classifier,
     ):
         yield Analyst(
-            models_asked={
-                urgency: Models(batched_segmenter.asked(urgency), batched_classifier.asked(urgency))
-                for urgency in Urgency
-            },
+            models_for=lambda asker: Models(
+                batched_segmenter.asked_by(asker), batched_classifier.asked_by(asker)
+            ),
             bundle=bundle,
             spec=bundle.manifest.spec,
             limits=DecodeLimits(

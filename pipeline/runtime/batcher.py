@@ -40,6 +40,13 @@ class Urgency(IntEnum):
     ROUTINE = 1
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Asker:
+    """One that asks, several things at once if it likes: a scan."""
+
+    urgency: Urgency = Urgency.ROUTINE
+
+
 class InFlight:
     """How many scans are being analysed: nobody waits for company that cannot come."""
 
@@ -78,8 +85,7 @@ ALONE = Sharing(1, InFlight())
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     items: Rgb
-    asker: object
-    """one for the parts of a request that was too large"""
+    asker: Asker
     asked_at_s: float
     answer: Future[Probabilities] = field(default_factory=Future)
 
@@ -108,16 +114,18 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, items: Rgb, urgency: Urgency = Urgency.ROUTINE) -> Probabilities:
+    def submit(self, items: Rgb, asker: Asker | None = None) -> Probabilities:
         """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
+
+        Without an `asker` it is one that asks nothing else.
 
         Raises: what the network raised for a batch with these items; RuntimeError, where closed.
         """
         if not len(items):
             return self._run(items)
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
-        asker = object()
-        answers = [self._ask(part, asker, urgency) for part in parts]
+        asker = asker or Asker()
+        answers = [self._ask(part, asker) for part in parts]
         return joined(answer.result() for answer in answers)
 
     @property
@@ -134,8 +142,8 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, items: Rgb, asker: object, urgency: Urgency) -> Future[Probabilities]:
-        queue, room = self._waiting[urgency], _WAITING_BATCHES * self._max_batch
+    def _ask(self, items: Rgb, asker: Asker) -> Future[Probabilities]:
+        queue, room = self._waiting[asker.urgency], _WAITING_BATCHES * self._max_batch
         with self._changed:
             self._changed.wait_for(lambda: self._closed or _items_of(queue) < room)
             if self._closed:
@@ -235,16 +243,16 @@ def _items_of(requests: Iterable[_Request]) -> int:
 
 
 class _Batched(Closing):
-    """What threads share: a batcher, and how urgently it is asked."""
+    """What threads share: a batcher, and who asks it."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self._urgency = Urgency.ROUTINE
+        self._asker: Asker | None = None
 
-    def asked(self, urgency: Urgency) -> Self:
-        """Return the same, asked so urgently; closing either closes both."""
+    def asked_by(self, asker: Asker) -> Self:
+        """Return the same, asked by a scan; closing either closes both."""
         other = copy(self)
-        other._urgency = urgency
+        other._asker = asker
         return other
 
     def close(self) -> None:
@@ -270,7 +278,7 @@ class BatchedSegmenter(_Batched):
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W): see `ports.Segmenter`."""
-        return self._batcher.submit(batch, self._urgency)
+        return self._batcher.submit(batch, self._asker)
 
 
 class BatchedClassifier(_Batched):
@@ -298,7 +306,7 @@ class BatchedClassifier(_Batched):
 
     def classify(self, batch: Rgb) -> Probabilities:
         """Return float32 (M, N, L): see `ports.Classifier`."""
-        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch, self._urgency), 0, 1))
+        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch, self._asker), 0, 1))
 
 
 def _crops_first(classifier: Classifier, batch: Rgb) -> Probabilities:

@@ -14,7 +14,7 @@ from pipeline.execution import Execution
 from pipeline.geometry import Rect, Size
 from pipeline.ports import SlideReader
 from pipeline.run import analyse_slide
-from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.crew import ThreadCrew
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import Smear, draw_smear
@@ -44,7 +44,8 @@ def drawn(tmp_path_factory) -> Iterator[tuple[Smear, SlideReader]]:
 
 def analysed(analyst: Analyst, reader: SlideReader, core_px: int, tile_batch: int = 2) -> SlideAnalysis:
     spec = replace(analyst.spec, tile_core_px=core_px)
-    return analyse_slide(reader, analyst.models, spec, Execution(Stopwatch(), prefetch(2), tile_batch))
+    with ThreadCrew(2) as crew:
+        return analyse_slide(reader, analyst.models, spec, Execution(Stopwatch(), crew, tile_batch))
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ from pipeline.domain import Cell, Probabilities, Rgb, SlideAnalysis
 from pipeline.execution import Execution
 from pipeline.geometry import Size
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.crew import Alone, ThreadCrew
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.spec import PipelineSpec
@@ -75,7 +75,7 @@ class Way:
 
     models: Models
     spec: PipelineSpec
-    ahead: Callable[[], Execution]
+    crew: Callable[[], Alone | ThreadCrew]
 
 
 def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
@@ -111,8 +111,8 @@ def _compared(ways: Mapping[str, Way], path: Path) -> Iterator[tuple[str, Measur
     for _ in range(ROUNDS):
         for name, way in ways.items():
             start_s = perf_counter()
-            with open_slide(path) as reader:
-                found[name] = analyse_slide(reader, way.models, way.spec, way.ahead())
+            with open_slide(path) as reader, way.crew() as crew:
+                found[name] = analyse_slide(reader, way.models, way.spec, Execution(Stopwatch(), crew))
             taken[name].append(perf_counter() - start_s)
     ours_s = median(taken.pop(OURS))
     for name, seconds in taken.items():
@@ -126,14 +126,12 @@ def _ways(analyst: Analyst, networks: _Twins, side_px0: int) -> Mapping[str, Way
     everywhere = replace(analyst.spec, whole_up_to_tiles=MANY)
     monai = MonaiSegmenter(networks.network, stride_px)
     return {
-        OURS: Way(analyst.models, analyst.spec, lambda: Execution(Stopwatch(), prefetch(analyst.read_ahead))),
-        "torch_loop": Way(
-            Models(networks.segmenter, networks.classifier), everywhere, lambda: Execution(Stopwatch(), iter)
-        ),
+        OURS: Way(analyst.models, analyst.spec, lambda: ThreadCrew(analyst.read_ahead)),
+        "torch_loop": Way(Models(networks.segmenter, networks.classifier), everywhere, Alone),
         "monai": Way(
             Models(monai, networks.classifier),
             replace(everywhere, tile_core_px=whole_px),
-            lambda: Execution(Stopwatch(), iter),
+            Alone,
         ),
     }
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Callable
 
 import numpy as np
 
@@ -10,6 +11,7 @@ from pipeline.domain import Probabilities, Rgb
 from pipeline.geometry import Size
 from pipeline.ports import Classifier, Segmenter
 from pipeline.run import Models
+from pipeline.runtime.crew import ThreadCrew
 from tests.bench.measure import seconds
 
 Shape = tuple[int, ...]
@@ -51,15 +53,15 @@ class Asked:
         """The networks to analyse with."""
         return Models(self._segmenter, self._classifier)
 
-    def seconds_alone(self) -> float:
-        """Return how long the same batches take one after the other, without reading, finding and drawing."""
-        random = np.random.default_rng(0)
-        total_s = 0.0
-        for ask, shapes in (
-            (self._models.segmenter.segment, self._segmenter.shapes),
-            (self._models.classifier.classify, self._classifier.shapes),
-        ):
-            for shape, times in shapes.items():
-                batch = random.integers(0, 256, shape, np.uint8)
-                total_s += times * seconds(lambda ask=ask, batch=batch: ask(batch))  # type: ignore[misc]
-        return total_s
+    def seconds_alone(self, ahead: int) -> float:
+        """Return how long the same batches take without reading, finding and drawing, `ahead` at once."""
+        return _seconds(self._models.segmenter.segment, self._segmenter.shapes, ahead) + _seconds(
+            self._models.classifier.classify, self._classifier.shapes, ahead
+        )
+
+
+def _seconds(ask: Callable[[Rgb], Probabilities], shapes: Counter[Shape], ahead: int) -> float:
+    random = np.random.default_rng(0)
+    batches = [random.integers(0, 256, shape, np.uint8) for shape in shapes.elements()]
+    with ThreadCrew(ahead) as crew:
+        return seconds(lambda: deque(crew.map(ask, batches), maxlen=0))

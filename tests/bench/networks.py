@@ -12,7 +12,6 @@ import numpy as np
 
 from pipeline.domain import Rgb
 from pipeline.geometry import Size
-from pipeline.runtime.batcher import Urgency
 from pipeline.runtime.readers import open_slide
 from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import draw_smear
@@ -85,8 +84,8 @@ def timed(analyst: Analyst, path: Path) -> tuple[float, Stopwatch]:
 def engine_alone_s(analyst: Analyst, path: Path) -> float:
     """Return how long the networks alone take for what an analysis of the scan asks of them."""
     asked = Asked(analyst.models)
-    noting = replace(analyst, models_asked={Urgency.ROUTINE: asked.models})
+    noting = replace(analyst, models_for=lambda _asker: asked.models)
     with open_slide(path) as reader:
         noting.analyse(reader, "0" * 64, Stopwatch())
     with analyst.in_flight.scan():
-        return asked.seconds_alone()
+        return asked.seconds_alone(analyst.read_ahead)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.run import Models
-from pipeline.runtime.batcher import InFlight, Urgency
+from pipeline.runtime.batcher import InFlight
 from pipeline.runtime.bundle import load_bundle
 from pipeline.runtime.readers import DecodeLimits
 from tests.drawn import ColourSegmenter, OneClassClassifier
@@ -37,7 +37,7 @@ def sleeping_analyst(settings: Settings) -> Iterator[Analyst]:
     bundle = load_bundle(settings.bundle, settings.profile)
     models = Models(ColourSegmenter(), SleepingClassifier())
     yield Analyst(
-        models_asked=dict.fromkeys(Urgency, models),
+        models_for=lambda _asker: models,
         bundle=bundle,
         spec=bundle.manifest.spec,
         limits=DecodeLimits(max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes),

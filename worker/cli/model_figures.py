@@ -20,7 +20,7 @@ from pipeline.geometry import Mpp, Size
 from pipeline.manifest import FILE_NAME, BundleManifest, Profile, Thresholds, Timing
 from pipeline.ports import Stage
 from pipeline.run import analyse_slide
-from pipeline.runtime.prefetch import prefetch
+from pipeline.runtime.crew import ThreadCrew
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
 from pipeline.training.calibration import ScoredCells, choose_with_disagreement
@@ -122,9 +122,8 @@ def _timed(bundle: Path, profile: Profile, slide: Path) -> list[Timing]:
 def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
     """CPU seconds a cell and a megapixel of one analysis."""
     watch = CpuWatch()
-    with analyst.open(slide) as reader:
-        execution = Execution(watch, prefetch(analyst.read_ahead))
-        analysis = analyse_slide(reader, analyst.models, analyst.spec, execution)
+    with analyst.open(slide) as reader, ThreadCrew(analyst.read_ahead) as crew:
+        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, crew))
     if not analysis.cells:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"

@@ -9,6 +9,7 @@ import pytest
 from pipeline.domain import ScaleSource
 from pipeline.geometry import Mpp, Size
 from pipeline.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0, per_mm2
+from pipeline.runtime.crew import Alone
 from pipeline.scale import LEUKOCYTE_UM, Vote, agreed, leukocyte_votes, scale_of
 from pipeline.spec import PipelineSpec
 from tests.drawn import CYTOPLASM, GLASS, NUCLEUS, ColourSegmenter
@@ -28,7 +29,7 @@ def red_cells(count, diameter, platelets=0):
 
 
 def scaled(picture, stated=None):
-    return scale_of(stated, picture, free_red_cells_px0(picture), ColourSegmenter(), SPEC)
+    return scale_of(stated, picture, ColourSegmenter(), SPEC, Alone())
 
 
 def test_platelets_are_not_counted_as_red_cells():
@@ -102,7 +103,7 @@ def test_a_cell_cut_by_the_edge_says_less_than_a_whole_one():
     for x, radius in ((200, 60), (0, 60), (400, 60)):
         cv2.circle(picture, (x, 200), radius, CYTOPLASM, -1)
         cv2.circle(picture, (x, 200), radius * 3 // 5, NUCLEUS, -1)
-    votes = list(leukocyte_votes(picture, ColourSegmenter(), SPEC))
+    votes = list(leukocyte_votes(picture, ColourSegmenter(), SPEC, Alone()))
     whole = max(votes, key=lambda vote: vote.weight)
     assert whole.um == pytest.approx(LEUKOCYTE_UM / 120, rel=0.1)
     cut = [vote.weight for vote in votes if vote.um > 1.25 * whole.um]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
-from pipeline.runtime.batcher import Batcher, InFlight, Sharing, Urgency
+from pipeline.runtime.batcher import Asker, Batcher, InFlight, Sharing, Urgency
 
 DEADLINE_S = 20
 
@@ -88,6 +88,19 @@ def test_two_in_flight_wait_for_each_other() -> None:
     assert [answer.tolist() for answer in answers] == [[[2.0], [2.0]], [[4.0], [4.0]]]
     assert run.sizes == [4]
     assert in_flight.scans == 0
+
+
+def test_a_scan_that_asks_twice_is_no_company_of_its_own() -> None:
+    in_flight, run, one, other = InFlight(), Doubling(), Asker(), Asker()
+    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
+    with ThreadPoolExecutor(3) as pool, in_flight.scan(), in_flight.scan():
+        twice = [pool.submit(batcher.submit, _items(value), one) for value in (1, 2)]
+        assert _eventually(lambda: batcher.waiting_items == 2)
+        assert run.sizes == []
+        answers = [*twice, pool.submit(batcher.submit, _items(3), other)]
+        assert [answer.result(DEADLINE_S).item() for answer in answers] == [2, 4, 6]
+    batcher.close()
+    assert run.sizes == [3]
 
 
 def test_who_comes_while_all_others_are_served_does_not_wait() -> None:
@@ -218,7 +231,7 @@ def _asked_in_turn(batcher: Batcher, pool: ThreadPoolExecutor, *asked: tuple[int
     """Return the answers to requests that were made one after the other while the network is held."""
     answers = []
     for value, urgency in asked:
-        answers.append(pool.submit(batcher.submit, _items(value), urgency))
+        answers.append(pool.submit(batcher.submit, _items(value), Asker(urgency)))
         assert _eventually(lambda: batcher.waiting_items == len(answers))
     return answers
 
@@ -254,7 +267,7 @@ def test_an_urgent_request_does_not_wait_for_room_that_others_took() -> None:
         assert gate.entered.wait(DEADLINE_S)
         crowd = [pool.submit(batcher.submit, _items(value)) for value in range(1, 10)]
         assert _eventually(lambda: batcher.waiting_items == 4)  # the others wait for room
-        stat = pool.submit(batcher.submit, _items(200), Urgency.STAT)
+        stat = pool.submit(batcher.submit, _items(200), Asker(Urgency.STAT))
         assert _eventually(lambda: batcher.waiting_items == 5)
         gate.opened.set()
         assert stat.result(DEADLINE_S).item() == 400
