@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db.schema import upgrade
-from pipeline.manifest import Profile
 from worker.embedded import EmbeddedSet
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
@@ -46,14 +45,14 @@ def start_process(
 
 
 @contextmanager
-def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> Iterator[tuple[Child, Child]]:
+def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Child, Child]]:
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
-    The profile of the models is the environment's where none is given.
+    `values` are settings by field name; the others are the environment's.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
-    environment = servers.environment() if profile is None else servers.environment(profile=profile)
+    environment = servers.environment(**values)
     with stopped_at_the_end() as children:
         children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
         children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
