@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -80,7 +81,7 @@ class Analyst:
                 run_key=self.run_key(scan_digest),
                 bundle_name=self.bundle.name,
                 engine=self.engine,
-                software_version=version("leukoflow"),
+                software_version=_software_version(),
                 timings_s=watch.timings_s,
             ),
         )
@@ -115,6 +116,11 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
             read_ahead=means.parallelism.read_ahead,
             in_flight=sharing.in_flight,
         )
+
+
+@cache
+def _software_version() -> str:
+    return version("leukoflow")  # reads a file each time it is asked
 
 
 def means_of(settings: LocalSettings) -> Means:
