@@ -8,7 +8,7 @@ BENCH  := $(VENV)/.bench.stamp
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench train evaluate clean
+.PHONY: help demo test check bench chaos train evaluate clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,6 +51,9 @@ $(BENCH): $(DEV) requirements-bench.lock
 
 bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak memory" for some of it
 	@$(PY) -m tests.bench $(PARTS)
+
+chaos: $(DEV)  ## kill everything while scans come, and count; writes build/chaos.json
+	@$(PY) -m tests.chaos $(ARGS)
 
 clean:  ## remove what the targets made
 	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache

@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, case, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Update,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import now
 
 from db.errors import LeaseLost
@@ -242,30 +256,49 @@ def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:
     append(connection, EventKind.QUARANTINED, claim.scan_id, {"code": failure.code})
 
 
+def is_suspect(connection: Connection, scan_id: UUID) -> bool:
+    """Return whether the scan's last attempt was lost: it may be what killed its worker, and goes alone."""
+    last = select(Attempt.outcome).where(Attempt.scan_id == scan_id).order_by(Attempt.number.desc()).limit(1)
+    return connection.execute(last).scalar_one_or_none() is AttemptOutcome.LOST
+
+
+def _in_company() -> ColumnElement[bool]:
+    """Return the condition that the worker of a silent scan was lost with another scan at work."""
+    other = aliased(Attempt)
+    return exists().where(
+        other.worker == Scan.claimed_by,
+        other.scan_id != Scan.id,
+        (other.outcome == AttemptOutcome.LOST) | other.outcome.is_(None),
+    )
+
+
 def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000) -> list[Expired]:
     """Return the scans whose worker went silent: retryable again, or quarantined after their last attempt.
 
-    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S.
+    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S. An attempt that was lost
+    in company does not count: nobody knows which of the scans was the cause. See `is_suspect`.
     """
+    company = _in_company()
     silent = (
-        select(Scan.id, Scan.claims, Scan.attempts, Scan.max_attempts)
+        select(Scan.id, Scan.claims, Scan.attempts - cast(company, Integer), Scan.max_attempts)
         .where(Scan.state == ScanState.RUNNING, Scan.lease_expires_at <= now())
         .order_by(Scan.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=Scan)
     )
     expired = []
     for scan_id, number, attempts, max_attempts in connection.execute(silent).all():
         exhausted = attempts >= max_attempts
         target = ScanState.QUARANTINED if exhausted else ScanState.RETRYABLE
         failure = WORKER_LOST if exhausted else LEASE_EXPIRED
-        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(attempts - 1, 16))
+        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(max(attempts - 1, 0), 16))
         statement = without_claim(move(target)).where(Scan.id == scan_id)
         connection.execute(
             statement.values(
                 error_code=failure.code,
                 reason=failure.reason,
                 not_before=None if exhausted else now() + timedelta(seconds=wait_s),
+                attempts=attempts,
             )
         )
         connection.execute(

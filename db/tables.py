@@ -172,6 +172,7 @@ class Attempt(Base):
     __table_args__ = (
         _one_of("outcome", AttemptOutcome),
         CheckConstraint("(finished_at IS NULL) = (outcome IS NULL)", name="finished_has_outcome"),
+        Index(None, "worker", postgresql_where=text("outcome = 'lost' OR outcome IS NULL")),
     )
 
     scan_id: Mapped[UUID] = mapped_column(ForeignKey("scan.id"), primary_key=True)

@@ -7,7 +7,7 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from uuid import UUID
@@ -16,7 +16,15 @@ import structlog
 
 from db.database import Database
 from db.errors import LeaseLost
-from db.ledger import claim, hand_back, heartbeat, quarantine, record_digest, release_for_retry
+from db.ledger import (
+    claim,
+    hand_back,
+    heartbeat,
+    is_suspect,
+    quarantine,
+    record_digest,
+    release_for_retry,
+)
 from db.records import Artefact, Claim, Failure
 from db.results import save_result
 from db.states import Priority
@@ -25,6 +33,7 @@ from pipeline.errors import CapacityError, DeploymentError, InputError, Transien
 from pipeline.runtime.batcher import Urgency
 from worker.analyst import Analyst, Picture, pictures_of
 from worker.object_store import ObjectStore, StoredObject
+from worker.room import Room
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
 
@@ -60,13 +69,22 @@ class Desk:
     results: ObjectStore
     analyst: Analyst
     worker: str
+    room: Room = field(default_factory=Room)
 
     @contextmanager
     def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
         """Return the claim, or None where there is nothing to do. What goes wrong inside ends in the ledger.
 
+        A scan that was lost with its worker is alone in this one: if it is lost again, it is the cause.
         Raises: DeploymentError, after the scan was handed back: this worker cannot go on.
         """
+        with self.database.transaction() as connection:
+            suspect = is_suspect(connection, scan_id)
+        with self.room.alone() if suspect else self.room.together(), self._claimed(scan_id) as held:
+            yield held
+
+    @contextmanager
+    def _claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
         with self.database.transaction() as connection:
             held = claim(connection, scan_id, worker=self.worker, lease_s=self.settings.lease_s)
         log = structlog.get_logger().bind(scan_id=str(scan_id))

@@ -54,8 +54,8 @@ def judged(lab: Laboratory, dropped: Sequence[DroppedScan]) -> Verdict:
         runs = _runs(connection)
         completions = _completions(connection)
         artefacts = {
-            name: digest
-            for name, digest in connection.execute(select(ArtefactRow.object_name, ArtefactRow.sha256))
+            row.object_name: row.sha256
+            for row in connection.execute(select(ArtefactRow.object_name, ArtefactRow.sha256))
         }
     known = dict(rows)
     double = [key for key, times in Counter(key for key, _ in rows).items() if times > 1]
