@@ -79,7 +79,7 @@ def laboratory_of(servers: EmbeddedSet, children: Sequence[Child]) -> Iterator[L
 def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield what of the networks' speed is left at the end of the whole way."""
     cells = list(single_cells(folder / "cells"))
-    with _working(folder / "uploads", poll_s="0.5") as laboratory:
+    with at_work(folder / "uploads", poll_s="0.5") as laboratory:
         laboratory.seconds_for(cells[:WARM_UP])
         uploads_s = laboratory.seconds_for(cells[WARM_UP:])
     rate = UPLOADS / uploads_s
@@ -89,7 +89,7 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         Measure(rate / cells_per_s(analyst), "share", 0.6),
     )
     slides = [a_slide(folder / f"slide-{seed}.tif", seed) for seed in range(ROUNDS + 1)]
-    with _working(folder / "slides", poll_s="0.1") as laboratory:
+    with at_work(folder / "slides", poll_s="0.1") as laboratory:
         slide_s = median([laboratory.seconds_for([slide]) for slide in slides][1:])
     engine_s = engine_alone_s(analyst, slides[-1])
     yield "end_to_end_wall_over_pure_engine_time", Measure(slide_s / engine_s, "×", 1.25)
@@ -97,7 +97,7 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
 
 
 @contextmanager
-def _working(folder: Path, poll_s: str) -> Iterator[Laboratory]:
+def at_work(folder: Path, poll_s: str) -> Iterator[Laboratory]:
     """Return a laboratory whose watcher looks so often, and takes an upload as soon as it sees it: how long
     one lets it settle is no matter of speed."""
     with (
