@@ -1,4 +1,4 @@
-"""How long a STAT scan takes from its upload to its result, with nobody else there and while hundreds wait."""
+"""How long a STAT scan takes from upload to result, with nobody else there and while hundreds wait."""
 
 from __future__ import annotations
 
