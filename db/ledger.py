@@ -38,6 +38,7 @@ RESEND_DOUBLINGS = 5
 """The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
 MAX_BACKOFF_S = 300.0
 LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
+HANDED_BACK = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
 WORKER_LOST = Failure(
     "worker_lost", "analysis stopped each time without an error; the file may be too large or damaged"
 )
@@ -226,14 +227,15 @@ def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *,
     return ScanState.RETRYABLE
 
 
-def hand_back(connection: Connection, claim: Claim, *, delay_s: float = 0.0) -> None:
-    """Give the scan back untouched, for a worker that cannot go on; the attempt does not count against it.
+def hand_back(
+    connection: Connection, claim: Claim, failure: Failure = HANDED_BACK, *, delay_s: float = 0.0
+) -> None:
+    """Give the scan back untouched, for a failure that is none of its own; the attempt does not count.
 
     Nobody takes it up before `delay_s`.
 
     Raises: LeaseLost
     """
-    failure = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
     statement = move(ScanState.RETRYABLE).values(
         error_code=failure.code,
         reason=failure.reason,
@@ -242,7 +244,8 @@ def hand_back(connection: Connection, claim: Claim, *, delay_s: float = 0.0) -> 
     )
     _end(connection, claim, statement)
     finish_attempt(connection, claim, AttemptOutcome.HANDED_BACK, failure)
-    append(connection, EventKind.HANDED_BACK, claim.scan_id, {"attempt": claim.attempt_number})
+    detail = {"attempt": claim.attempt_number, "code": failure.code}
+    append(connection, EventKind.HANDED_BACK, claim.scan_id, detail)
 
 
 def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:

@@ -39,7 +39,6 @@ from worker.stopwatch import Stopwatch
 
 BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
-SPOOL_DELAY_S = 20.0
 _URGENCIES = {Priority.STAT: Urgency.STAT, Priority.ROUTINE: Urgency.ROUTINE}
 BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
 
@@ -102,11 +101,11 @@ class Desk:
         except InputError as error:
             log.warning("quarantined", code=error.code)
             self._put_aside(held, error)
-        except SpoolUnusable as error:
-            log.error("spool_unusable", code=error.code)
-            with suppress(LeaseLost), self.database.transaction() as connection:
-                hand_back(connection, held, delay_s=SPOOL_DELAY_S)
-        except (TransientError, CapacityError) as error:
+        except TransientError as error:
+            # An outage may outlast every attempt of every scan that is claimed in it.
+            log.warning("handed_back", code=error.code)
+            self._hand_back(held, Failure(error.code, error.sentence))
+        except CapacityError as error:
             log.warning("retry_later", code=error.code)
             self._try_again(held, Failure(error.code, error.sentence))
         except DeploymentError as error:
@@ -202,9 +201,17 @@ class Desk:
             quarantine(connection, held, Failure(error.code, error.sentence))
 
     def _try_again(self, held: Claim, failure: Failure) -> None:
-        delay_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (held.attempts - 1)) * random.uniform(0.5, 1.0)
         with suppress(LeaseLost), self.database.transaction() as connection:
-            release_for_retry(connection, held, failure, delay_s=delay_s)
+            release_for_retry(connection, held, failure, delay_s=_delay_s(held.attempts))
+
+    def _hand_back(self, held: Claim, failure: Failure) -> None:
+        with suppress(LeaseLost), self.database.transaction() as connection:
+            hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
+
+
+def _delay_s(attempt: int) -> float:
+    """Return the wait after an attempt, longer with each; scans that failed together come back apart."""
+    return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 def _run_digest(key: RunKey) -> str:
