@@ -87,6 +87,14 @@ def test_the_command_line_needs_none_of_the_embedded_servers():
     assert answer.returncode == 0, answer.stderr
 
 
+@pytest.mark.parametrize("path", [CPU, GPU], ids=lambda path: path.name)
+def test_onnx_runtime_keeps_nothing_to_tell_its_maker(path: Path, tmp_path: Path):
+    (name, value), *_ = re.findall(r"ENV (ORT_\w+)=(\S+)", _instructions(path))
+    environment = {"HOME": str(tmp_path), name: value}
+    subprocess.run([sys.executable, "-c", "import onnxruntime"], env=environment, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def _instructions(path: Path) -> str:
     """Return the file without comments, an instruction a line."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
