@@ -121,6 +121,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
             Scan.etag,
             Scan.slide_name,
             Scan.priority,
+            func.extract("epoch", func.clock_timestamp() - Scan.waiting_since).label("waited_s"),
         )
     )
     row = connection.execute(statement).one_or_none()
@@ -139,6 +140,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
         ref=ScanRef(row.bucket, row.object_key, row.version, row.size_bytes, row.etag),
         slide_name=row.slide_name,
         priority=row.priority,
+        waited_s=float(row.waited_s),
     )
 
 
