@@ -1,4 +1,4 @@
-"""How things stand: what waits and since when, who worked, and what failed lately. No patient is asked for."""
+"""How things stand: what waits and since when, who worked, what failed lately. No patient is asked for."""
 
 from __future__ import annotations
 
