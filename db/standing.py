@@ -14,7 +14,7 @@ from db.tables import Attempt, Scan
 
 WAITING = (ScanState.RECEIVED, ScanState.QUEUED, ScanState.RETRYABLE)
 """The states of a scan that a worker will still take."""
-UNFINISHED = tuple(state for state in ScanState if state is not ScanState.COMPLETED)
+UNFINISHED: tuple[ScanState, ...] = tuple(state for state in ScanState if state is not ScanState.COMPLETED)
 
 # The condition stands there word for word as in its index, which holds all that is asked.
 _BY_STATE_AND_PRIORITY = text("""
@@ -68,10 +68,16 @@ class FailureCount:
     """since the latest of them ended"""
 
 
+def answers(connection: Connection) -> bool:
+    """Return that the database answers."""
+    answer: int = connection.execute(select(1)).scalar_one()
+    return answer == 1
+
+
 def standing(connection: Connection) -> Standing:
     """Return what is not completed. One statement, over an index that holds no completed scan."""
-    scans = dict.fromkeys(UNFINISHED, 0)
-    waiting = dict.fromkeys(Priority, Waiting(0, 0.0))
+    scans: dict[ScanState, int] = dict.fromkeys(UNFINISHED, 0)
+    waiting: dict[Priority, Waiting] = dict.fromkeys(Priority, Waiting(0, 0.0))
     for row in connection.execute(_BY_STATE_AND_PRIORITY):
         state, priority = ScanState(row.state), Priority(row.priority)
         scans[state] += row.scans
