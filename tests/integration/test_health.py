@@ -11,6 +11,10 @@ import pytest
 from redis import Redis
 
 from db.states import ScanState
+from pipeline.geometry import Size
+from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.synth.smear import draw_smear
+from pipeline.synth.spec import SmearSpec
 from tests.acceptance.pictures import field_jpeg
 from tests.house import House, house_on
 from tests.served import Served, serving
@@ -40,11 +44,20 @@ def own_servers(tmp_path_factory) -> Iterator[EmbeddedSet]:
         servers.delete_outside()
 
 
-def queued(house: House, number: int) -> None:
-    """Let so many messages lie in the queue, which nobody takes yet."""
+@pytest.fixture(scope="module")
+def slide(tmp_path_factory) -> bytes:
+    """Return a slide that takes much longer than a field."""
+    path = tmp_path_factory.mktemp("slide") / "slide.tif"
+    smear = draw_smear(SmearSpec(Size(4096, 4096), seed=21, leukocytes=150))
+    write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
+    return path.read_bytes()
+
+
+def queued(house: House, number: int, of: int | None = None) -> None:
+    """Let so many messages lie in the queue, besides those that are there, which nobody takes yet."""
     for place in range(number):
         house.drop(f"P-1/S-1/{place}.jpg", field_jpeg(40 + place))
-    house.until(lambda: house.counts()[ScanState.QUEUED] == number)
+    house.until(lambda: house.counts()[ScanState.QUEUED] == (of or number))
 
 
 def test_a_worker_is_ready_once_its_models_are_loaded_and_its_services_answered(house: House):
@@ -166,15 +179,19 @@ def test_a_paused_queue_is_no_stall(house: House):
     house.until_ended(1)
 
 
-def test_a_worker_that_was_told_to_end_is_not_taken_for_a_stalled_one(house: House):
-    """It leaves what waits for as long as it finishes what it holds."""
-    house.start("watch")
-    queued(house, 6)
-    worker = serving(house, "worker", stalled_after_s="0.5")
-    house.until(lambda: house.counts()[ScanState.RUNNING] == 1)
-    worker.child.ask_to_stop()
-    assert worker.child.wait(60) == 0
-    assert house.counts()[ScanState.RUNNING] == 0
+def test_a_worker_that_was_told_to_end_is_not_taken_for_a_stalled_one(embedded, tmp_path, slide):
+    """It leaves a slot empty and work lying for as long as it finishes what it holds."""
+    with house_on(embedded, tmp_path, settle_s="0", worker_slots="2") as house:
+        house.start("watch")
+        house.drop("P-1/S-1/slide.tif", slide, {"priority": "stat"})
+        queued(house, 6, of=7)
+        worker = serving(house, "worker", stalled_after_s="0.5")
+        house.until(lambda: house.counts()[ScanState.RUNNING] == 2)
+        worker.child.ask_to_stop()
+        assert worker.child.wait(120) == 0
+        assert house.counts()[ScanState.RUNNING] == 0
+        assert house.counts()[ScanState.QUEUED] > 0
+        assert "worker_stalled" not in worker.log.read_text()
 
 
 def looked(house: House, worker: Served, looks: int) -> None:
