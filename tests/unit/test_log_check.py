@@ -48,11 +48,21 @@ def test_a_part_of_another_word_is_no_name(tmp_path: Path, line: str) -> None:
     assert named_lines(tmp_path, {"P-77"}) == []
 
 
-def test_the_store_may_name_what_was_deleted_and_nothing_else(tmp_path: Path) -> None:
-    deleted, put = "I1125 DeleteObjectHandler scans P-77/S-1/a.jpg", "I1125 PutObject scans P-77/S-1/a.jpg"
-    (tmp_path / "seaweedfs.log").write_text(f"{deleted}\n{put}\n")
-    (tmp_path / "worker.log").write_text(deleted)
-    assert named_lines(tmp_path, {"P-77"}) == ["seaweedfs.log:2: P-77", "worker.log:1: P-77"]
+def test_the_store_may_name_an_object_by_its_key_and_nothing_else(tmp_path: Path) -> None:
+    lines = "DeleteObjectHandler scans P-77/S-1/a.jpg\nfound the patient P-77\n"
+    for name in ("seaweedfs.log", "worker.log"):
+        (tmp_path / name).write_text(lines)
+    assert named_lines(tmp_path, {"P-77", "P-77/S-1/a.jpg"}) == [
+        "seaweedfs.log:2: P-77",
+        "worker.log:1: P-77/S-1/a.jpg",
+        "worker.log:2: P-77",
+    ]
+
+
+def test_what_the_store_holds_is_no_log(tmp_path: Path) -> None:
+    (tmp_path / "seaweedfs" / "contents" / "ldb").mkdir(parents=True)
+    (tmp_path / "seaweedfs" / "contents" / "ldb" / "000001.log").write_text("P-77")
+    assert named_lines(tmp_path, {"P-77"}) == []
 
 
 def test_without_names_nothing_is_found(tmp_path: Path) -> None:
