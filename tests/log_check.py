@@ -24,7 +24,7 @@ LISTED = ("patients", "specimens", "keys")
 STORED = "contents"
 """SeaweedFS' folder of what it stores; LevelDB calls its journal there a log."""
 STORE_LOG = "seaweedfs.log"
-"""The object store names an object by its key where a client deletes it or a read fails, and no flag of its turns
+"""The object store names an object by its key where a client deletes it or a read fails, and no flag turns
 that off. Whole keys are let pass there, and nothing else: a log of ours has no such excuse."""
 MIN_CHARS = 3
 """What is shorter is found in every log: "P", "S1"."""
