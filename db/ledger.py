@@ -136,6 +136,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
             Scan.etag,
             Scan.slide_name,
             Scan.priority,
+            func.extract("epoch", func.clock_timestamp() - Scan.waiting_since).label("waited_s"),
         )
     )
     row = connection.execute(statement).one_or_none()
@@ -154,6 +155,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
         ref=ScanRef(row.bucket, row.object_key, row.version, row.size_bytes, row.etag),
         slide_name=row.slide_name,
         priority=row.priority,
+        waited_s=float(row.waited_s),
     )
 
 
@@ -244,8 +246,12 @@ def hand_back(
     )
     _end(connection, claim, statement)
     finish_attempt(connection, claim, AttemptOutcome.HANDED_BACK, failure)
-    detail = {"attempt": claim.attempt_number, "code": failure.code}
-    append(connection, EventKind.HANDED_BACK, claim.scan_id, detail)
+    append(
+        connection,
+        EventKind.HANDED_BACK,
+        claim.scan_id,
+        {"attempt": claim.attempt_number, "code": failure.code},
+    )
 
 
 def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:

@@ -129,6 +129,9 @@ class Scan(Base):
             name="completed_has_run",
         ),
         Index(None, "state", "received_at"),
+        Index(
+            None, "state", "priority", "waiting_since", postgresql_where=text("state <> 'completed'")
+        ),  # what waits, counted without the rows that are done
         Index(None, "specimen_id"),
         Index(None, "content_digest", postgresql_where=text("content_digest IS NOT NULL")),
         {"postgresql_with": {"fillfactor": "80"}},  # heartbeats update in place
@@ -165,6 +168,7 @@ class Scan(Base):
     received_at: Mapped[Moment]
     completed_at: Mapped[datetime | None]
     updated_at: Mapped[Moment]
+    waiting_since: Mapped[Moment]
 
 
 class Attempt(Base):
@@ -173,6 +177,7 @@ class Attempt(Base):
         _one_of("outcome", AttemptOutcome),
         CheckConstraint("(finished_at IS NULL) = (outcome IS NULL)", name="finished_has_outcome"),
         Index(None, "worker", postgresql_where=text("outcome = 'lost' OR outcome IS NULL")),
+        Index(None, "started_at"),
     )
 
     scan_id: Mapped[UUID] = mapped_column(ForeignKey("scan.id"), primary_key=True)

@@ -10,9 +10,12 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from time import monotonic
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
 
 from db.database import Database
 from db.errors import LeaseLost
@@ -36,6 +39,7 @@ from worker.object_store import ObjectStore, StoredObject
 from worker.room import Room
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
+from worker.worker_metrics import Ending, WorkerMetrics
 
 BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
@@ -68,6 +72,7 @@ class Desk:
     results: ObjectStore
     analyst: Analyst
     worker: str
+    metrics: WorkerMetrics
     room: Room = field(default_factory=Room)
 
     @contextmanager
@@ -77,40 +82,53 @@ class Desk:
         A scan that was lost with its worker is alone in this one: if it is lost again, it is the cause.
         Raises: DeploymentError, after the scan was handed back: this worker cannot go on.
         """
-        with self.database.transaction() as connection:
-            suspect = is_suspect(connection, scan_id)
-        with self.room.alone() if suspect else self.room.together(), self._claimed(scan_id) as held:
-            yield held
+        with bound_contextvars(scan_id=str(scan_id), worker=self.worker):
+            with self.database.transaction() as connection:
+                suspect = is_suspect(connection, scan_id)
+            with self.room.alone() if suspect else self.room.together(), self._claimed(scan_id) as held:
+                yield held
 
     @contextmanager
     def _claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
         with self.database.transaction() as connection:
             held = claim(connection, scan_id, worker=self.worker, lease_s=self.settings.lease_s)
-        log = structlog.get_logger().bind(scan_id=str(scan_id))
         if held is None:
-            log.info("nothing_to_claim")
+            structlog.get_logger().info("nothing_to_claim")
             yield None
             return
-        log = log.bind(attempt=held.attempt_number)
-        log.info("claimed")
-        try:
+        with bound_contextvars(attempt=held.attempt_number), self._answering_for(held):
             yield held
+
+    @contextmanager
+    def _answering_for(self, held: Claim) -> Iterator[None]:
+        """Return a context that spans the work on a claim: how it went ends in ledger, log and metrics."""
+        log, claimed_s = structlog.get_logger(), monotonic()
+        log.info("claimed")
+        if held.attempt_number == 1:
+            self.metrics.claimed(held.priority, held.waited_s)
+        try:
+            yield
             log.info("completed")
-        except LeaseLost:
+            self.metrics.completed(held.priority, held.waited_s + monotonic() - claimed_s)
+        except LeaseLost as error:
             log.warning("lease_lost")
+            self.metrics.failed(Ending.LEASE_LOST, error.code)
         except InputError as error:
             log.warning("quarantined", code=error.code)
-            self._put_aside(held, error)
+            with self._ending(Ending.QUARANTINED, error.code) as connection:
+                quarantine(connection, held, Failure(error.code, error.sentence))
         except TransientError as error:
             # An outage may outlast every attempt of every scan that is claimed in it.
             log.warning("handed_back", code=error.code)
-            self._hand_back(held, Failure(error.code, error.sentence))
+            with self._ending(Ending.HANDED_BACK, error.code) as connection:
+                failure = Failure(error.code, error.sentence)
+                hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
         except CapacityError as error:
             log.warning("retry_later", code=error.code)
             self._try_again(held, Failure(error.code, error.sentence))
         except DeploymentError as error:
             log.critical("handed_back", code=error.code, sentence=error.sentence)
-            with suppress(LeaseLost), self.database.transaction() as connection:
+            with self._ending(Ending.HANDED_BACK, error.code) as connection:
                 hand_back(connection, held)
             raise
         except Exception:
@@ -157,7 +175,8 @@ class Desk:
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
         try:
-            yield watch
+            with self.metrics.observing(watch):
+                yield watch
         finally:
             done.set()
             thread.join()
@@ -183,6 +202,7 @@ class Desk:
                 file.flush()
             except OSError as error:
                 raise SpoolUnusable from error
+            self.metrics.read(listed.size_bytes)
             yield Path(file.name), digest
 
     def _stored(self, key: RunKey, picture: Picture) -> Artefact:
@@ -196,17 +216,20 @@ class Desk:
             size_bytes=len(picture.body),
         )
 
-    def _put_aside(self, held: Claim, error: InputError) -> None:
-        with suppress(LeaseLost), self.database.transaction() as connection:
-            quarantine(connection, held, Failure(error.code, error.sentence))
+    @contextmanager
+    def _ending(self, ending: Ending, code: str) -> Iterator[Connection]:
+        """Return a transaction that ends a claim; counted when committed, as lost where the claim was."""
+        try:
+            with self.database.transaction() as connection:
+                yield connection
+        except LeaseLost:
+            ending = Ending.LEASE_LOST
+        self.metrics.failed(ending, code)
 
     def _try_again(self, held: Claim, failure: Failure) -> None:
-        with suppress(LeaseLost), self.database.transaction() as connection:
+        is_last = held.attempts >= held.max_attempts
+        with self._ending(Ending.QUARANTINED if is_last else Ending.RETRYABLE, failure.code) as connection:
             release_for_retry(connection, held, failure, delay_s=_delay_s(held.attempts))
-
-    def _hand_back(self, held: Claim, failure: Failure) -> None:
-        with suppress(LeaseLost), self.database.transaction() as connection:
-            hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
 
 
 def _delay_s(attempt: int) -> float:

@@ -120,7 +120,24 @@ class DatabaseSettings(LocalSettings):
         return url
 
 
-class Settings(DatabaseSettings):
+class ServedSettings(LocalSettings):
+    """Where watcher and worker say how they are."""
+
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="port of `/live`, `/ready` and `/metrics`, one for each process; 0: any, its log says "
+        "which; empty: not served",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9A-Za-z.:-]+$",
+        description="address that they are served on; `0.0.0.0` where others than this machine ask",
+    )
+
+
+class Settings(DatabaseSettings, ServedSettings):
     """What watcher and worker need: everything."""
 
     broker_url: SecretStr = Field(description="Celery's broker, as `redis://:password@host:6379/0`")
@@ -166,6 +183,13 @@ class Settings(DatabaseSettings):
     max_attempts: int = Field(default=3, ge=1, le=100, description="attempts before a scan is quarantined")
     worker_slots: int = Field(
         default=2, ge=1, le=256, description="scans that a worker analyses at once, in threads"
+    )
+    stalled_after_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=86_400,
+        description="seconds for which work may wait before a worker that takes none, though a slot is free, "
+        "ends with exit code 70; 0: never. The way back to a broker that was away takes up to 30",
     )
 
     @field_validator("broker_url")
@@ -240,6 +264,11 @@ def load_settings(**overrides: Value) -> Settings:
 def load_database_settings(**overrides: Value) -> DatabaseSettings:
     """Return what reading results needs. Raises: UsageError, as `load_settings`."""
     return _load(DatabaseSettings, overrides)
+
+
+def load_served_settings(**overrides: Value) -> ServedSettings:
+    """Return where a process says how it is. Raises: UsageError, as `load_settings`."""
+    return _load(ServedSettings, overrides)
 
 
 def load_local_settings(**overrides: Value) -> LocalSettings:

@@ -13,6 +13,7 @@ from time import monotonic, sleep
 import psutil
 
 from tests.acceptance.pictures import field_jpeg
+from tests.log_check import note
 
 LEUKOFLOW = [sys.executable, "-m", "worker"]
 
@@ -33,6 +34,7 @@ def test_the_demo_takes_ones_own_scans_and_stops_what_it_started(tmp_path: Path)
         check=False,
     )
 
+    note(["DEMO-001", "DEMO-002", "S001-1", "S002-1"])
     assert result.returncode == 0, result.stderr
     assert "5 scans registered = 4 completed + 0 unassigned + 1 quarantined" in result.stdout
     assert "Patient DEMO-001" in result.stdout
