@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from db.schema import upgrade
+from db.schema import apply_roles, upgrade
 from pipeline.manifest import Profile
-from worker.embedded import EmbeddedSet
+from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
 from worker.settings import Settings
@@ -19,8 +19,9 @@ GRACE_S = 30.0
 
 
 def prepare_services(settings: Settings) -> None:
-    """Bring the schema up to date and make both buckets. A second time changes nothing."""
+    """Bring schema and roles up to date and make both buckets. A second time changes nothing."""
     upgrade(settings.database_url.get_secret_value())
+    apply_roles(settings.database_url.get_secret_value())
     for bucket in (settings.bucket_scans, settings.bucket_results):
         open_object_store(settings, bucket).ensure_bucket()
 
@@ -49,14 +50,17 @@ def start_process(
 def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> Iterator[tuple[Child, Child]]:
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
-    The profile of the models is the environment's where none is given.
+    Each comes to the services as itself, with no more rights than it needs. The profile of the models is the
+    environment's where none is given.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
-    environment = servers.environment() if profile is None else servers.environment(profile=profile)
+    chosen = {} if profile is None else {"profile": profile.value}
+    watcher = servers.environment(Principal.WATCHER, **chosen)
+    worker = servers.environment(Principal.WORKER, **chosen)
     with stopped_at_the_end() as children:
-        children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
-        children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
+        children.append(start_process("watch", watcher, servers.state, logs / "watch.log"))
+        children.append(start_process("worker", worker, servers.state, logs / "worker.log"))
         yield children[0], children[1]
 
 
