@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from sqlalchemy import exc
 
-from pipeline.errors import LeukoflowError, TransientError
+from pipeline.errors import DeploymentError, LeukoflowError, TransientError
 
 _CODES = {
     "40001": "database_serialization",
@@ -24,6 +24,7 @@ _CODES = {
 """SQLSTATE → our code. Source: PostgreSQL 18, Appendix A."""
 
 AWAY = "database_away"
+_NOT_ALLOWED = "42501"
 
 
 class LeaseLost(LeukoflowError):
@@ -58,12 +59,17 @@ def transient_code(error: BaseException) -> str | None:
 def translated() -> Iterator[None]:
     """Return a context in which the database's passing failures leave as TransientError; others pass.
 
-    Raises: TransientError
+    Raises: TransientError; DeploymentError, where the database user may not do what was asked.
     """
     try:
         yield
     except (exc.SQLAlchemyError, psycopg.Error) as error:
         code = transient_code(error)
+        if getattr(_driver_error(error), "sqlstate", None) == _NOT_ALLOWED:
+            raise DeploymentError(
+                "this database user may not do that; it needs the role for it (leukoflow db roles)",
+                code="database_refused",
+            ) from error
         if code is None:
             raise
         raise TransientError("the database did not answer as it should", code=code) from error

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import Connection, Select, String, cast, func, select
 
 from db.cell_rows import cell_of
-from db.events import EventKind, append
 from db.records import PatientResult, Progress, RunReport, ScanFilter, ScanRow, SlideReport
 from db.runs import runs_by_id
 from db.states import Priority, ScanState
@@ -115,9 +114,11 @@ def find_scan(connection: Connection, prefix: str) -> UUID:
 def record_results_read(
     connection: Connection, patient_id: UUID | None, *, reader: str, purpose: str
 ) -> None:
-    """Write to the event log that somebody read the results of a patient (None: of one that is not there)."""
-    detail = {"patient_id": str(patient_id) if patient_id else None, "reader": reader, "purpose": purpose}
-    append(connection, EventKind.RESULTS_READ, None, detail)
+    """Write to the event log that somebody read the results of a patient (None: of one that is not there).
+
+    `reader` is who they say they are; the database adds as whom they logged in.
+    """
+    connection.execute(select(func.record_results_read(patient_id, reader, purpose)))
 
 
 def results_of_patient(connection: Connection, patient: str) -> PatientResult | None:

@@ -14,6 +14,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from db.errors import translated
+from db.granting import create_roles, grant, hand_over, make_login, missing_roles, work_as_owner
+from db.roles import Role
 from pipeline.errors import DeploymentError
 
 _UPGRADE_LOCK = 0x6C65756B6F  # "leuko": one upgrade at a time in one database
@@ -63,8 +65,43 @@ def upgrade(url: str) -> str:
         # Waits for another upgrade; the version is read after it, so the second finds nothing to do.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         config.attributes["connection"] = connection
+        work_as_owner(connection)
         command.upgrade(config, "head")
+        if not missing_roles(connection):
+            grant(connection)
     return head_revision()
+
+
+def apply_roles(url: str) -> list[Role]:
+    """Return the roles that had to be made. Each has its grants then, and the migrator owns the schema.
+
+    Raises: DeploymentError, where this user may not do so; TransientError, as `upgrade`.
+    """
+    with _connected(url) as connection:
+        connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
+        made = create_roles(connection)
+        hand_over(connection)
+        work_as_owner(connection)
+        grant(connection)
+    return made
+
+
+def prepare_cluster(url: str) -> list[Role]:
+    """Return the roles that had to be made, for the cluster's databases to grant to.
+
+    Raises: as `apply_roles`.
+    """
+    with _connected(url) as connection:
+        return create_roles(connection)
+
+
+def add_login(url: str, name: str, role: Role, password: str) -> None:
+    """Let `name` log in as a member of the role; a login that is there gets the password and the role.
+
+    Raises: DeploymentError, where this user may not make logins; TransientError, as `upgrade`.
+    """
+    with _connected(url) as connection:
+        make_login(connection, name, role, password)
 
 
 def require_current(url: str) -> None:

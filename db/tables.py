@@ -327,6 +327,7 @@ class Event(Base):
     scan_id: Mapped[UUID | None]
     kind: Mapped[str]
     detail: Mapped[Json] = mapped_column(JSONB, server_default=text("'{}'::jsonb"))
+    db_user: Mapped[str | None] = mapped_column(server_default=text("SESSION_USER"))
 
 
 PATIENT_RUN = table(

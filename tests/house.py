@@ -20,15 +20,17 @@ from db.states import ScanState
 from db.tables import Patient, Scan, Specimen
 from pipeline.errors import TransientError
 from tests.log_check import note
-from worker.embedded import EmbeddedSet
+from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child
 from worker.identity import META_PRIORITY
 from worker.object_store import MinioObjectStore, open_object_store
 from worker.processes import prepare_services, start_process
-from worker.settings import Settings, child_environment, load_settings
+from worker.settings import Settings, child_environment, load_settings, variable_of
 
 ENDED = {ScanState.COMPLETED, ScanState.QUARANTINED, ScanState.UNASSIGNED}
 POLL_S = 0.1
+PRINCIPALS = {"watch": Principal.WATCHER, "worker": Principal.WORKER}
+"""Processes come to the services with the rights that they have in production, and no more."""
 
 
 @dataclass
@@ -40,13 +42,23 @@ class House:
     folder: Path
     database: Database
     store: MinioObjectStore
+    servers: EmbeddedSet
     children: list[Child] = field(default_factory=list)
 
     def start(self, command: str) -> Child:
         log = self.folder / f"{command}-{len(self.children)}.log"
-        child = start_process(command, self.environment, self.folder, log)
+        principal = PRINCIPALS[command]
+        child = start_process(command, self.environment_of(principal), self.folder, log)
         self.children.append(child)
         return child
+
+    def environment_of(self, principal: Principal) -> dict[str, str]:
+        """Return the environment of who comes to the services as the principal."""
+        secrets = self.servers.secrets_of(principal)
+        if "database_url" in secrets:
+            path = urlsplit(self.settings.database_url.get_secret_value()).path
+            secrets["database_url"] = _swapped(secrets["database_url"], path)
+        return {**self.environment, **{variable_of(name): value for name, value in secrets.items()}}
 
     def drop(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> None:
         note([key, *(value for name, value in (metadata or {}).items() if name != META_PRIORITY)])
@@ -134,6 +146,7 @@ def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[H
             folder,
             database,
             open_object_store(settings, settings.bucket_scans),
+            servers,
         )
         try:
             yield house

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from db.schema import upgrade
-from worker.embedded import EmbeddedSet
+from db.schema import apply_roles, upgrade
+from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
 from worker.settings import Settings
@@ -18,8 +18,9 @@ GRACE_S = 30.0
 
 
 def prepare_services(settings: Settings) -> None:
-    """Bring the schema up to date and make both buckets. A second time changes nothing."""
+    """Bring schema and roles up to date and make both buckets. A second time changes nothing."""
     upgrade(settings.database_url.get_secret_value())
+    apply_roles(settings.database_url.get_secret_value())
     for bucket in (settings.bucket_scans, settings.bucket_results):
         open_object_store(settings, bucket).ensure_bucket()
 
@@ -48,14 +49,16 @@ def start_process(
 def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Child, Child]]:
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
-    `values` are settings by field name; the others are the environment's.
+    Each comes to the services as itself, with no more rights than it needs. `values` are settings by field
+    name; the others are the environment's.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
-    environment = servers.environment(**values)
+    watcher = servers.environment(Principal.WATCHER, **values)
+    worker = servers.environment(Principal.WORKER, **values)
     with stopped_at_the_end() as children:
-        children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
-        children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
+        children.append(start_process("watch", watcher, servers.state, logs / "watch.log"))
+        children.append(start_process("worker", worker, servers.state, logs / "worker.log"))
         yield children[0], children[1]
 
 

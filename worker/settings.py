@@ -282,7 +282,7 @@ def child_environment(**values: str) -> dict[str, str]:
     A secrets folder takes the place of what it holds: variables for the same field are left out.
     """
     folder = values.get("secrets_dir")
-    held = {path.name for path in Path(folder).iterdir()} if folder else set()
+    held = {path.name for path in Path(folder).iterdir() if path.is_file()} if folder else set()
     replaced = {variable_of(name) for name in held | values.keys()}
     replaced |= {variable + FILE_SUFFIX for variable in replaced}
     kept = {name: value for name, value in os.environ.items() if name not in replaced}

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import csv
-import getpass
+import io
 import json
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Annotated
 
 import typer
-from rich.console import Console
+from rich.console import Console, Group
+from rich.text import Text
 from sqlalchemy import Connection
 
 from db.database import Database
 from db.reads import cells_of_run, record_results_read, results_of_patient
 from db.records import PatientResult, RunReport, SlideReport
+from db.schema import require_current
 from pipeline.conclusion import differential_flags
 from pipeline.domain import Differential
 from pipeline.errors import UsageError
@@ -29,6 +30,7 @@ from pipeline.report import (
 )
 from pipeline.spec import PipelineSpec
 from worker.cli.tables import differential_table
+from worker.cli.whoami import os_user
 from worker.identity import checked_id
 from worker.settings import load_database_settings
 
@@ -54,33 +56,28 @@ def results(
 ) -> None:
     """Print a patient's differential, pooled and slide by slide. The reading is recorded."""
     patient = checked_id(patient)
-    settings = load_database_settings()
-    with Database(settings.database_url.get_secret_value()) as database, database.transaction() as connection:
+    url = load_database_settings().database_url.get_secret_value()
+    require_current(url)
+    with Database(url) as database, database.transaction() as connection:
         found = results_of_patient(connection, patient)
         patient_id = found.patient_id if found else None
-        record_results_read(connection, patient_id, reader=_reader(), purpose="leukoflow results")
-        if found is not None:
-            _PRINTERS[as_format](connection, found)
-    if found is None:
+        record_results_read(connection, patient_id, reader=os_user(), purpose="leukoflow results")
+        answer = None if found is None else _ANSWERS[as_format](connection, found)
+    # Only after the commit: nothing is shown that is not on record.
+    if answer is None:
         raise UsageError("no scan of this patient was ever seen", code="unknown_patient")
+    if isinstance(answer, str):
+        typer.echo(answer, nl=False)
+    else:
+        Console(markup=False, highlight=False).print(answer)
 
 
-def _reader() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"
-
-
-def _print_table(_connection: Connection, found: PatientResult) -> None:
-    console = Console(markup=False)
+def _table(_connection: Connection, found: PatientResult) -> Group:
     title = f"Patient {found.patient}: {found.n_slides_pooled} of {len(found.slides)} scans pooled"
-    console.print(differential_table(title, found.pooled))
     flags = differential_flags(found.pooled, PipelineSpec())
-    if flags:
-        console.print("flags: " + ", ".join(flag.value.replace("_", " ") for flag in flags))
-    for slide in found.slides:
-        console.print(_slide_line(slide), highlight=False)
+    named = ["flags: " + ", ".join(flag.value.replace("_", " ") for flag in flags)] if flags else []
+    lines = (_slide_line(slide) for slide in found.slides)
+    return Group(differential_table(title, found.pooled), *(Text(line) for line in (*named, *lines)))
 
 
 def _slide_line(slide: SlideReport) -> str:
@@ -91,7 +88,7 @@ def _slide_line(slide: SlideReport) -> str:
     return f"  {slide.slide_name}: {slide.run.status.value}, {n} leukocytes{warning}"
 
 
-def _print_json(connection: Connection, found: PatientResult) -> None:
+def _json(connection: Connection, found: PatientResult) -> str:
     document: dict[str, Json] = {
         "patient": found.patient,
         "n_slides": len(found.slides),
@@ -100,7 +97,7 @@ def _print_json(connection: Connection, found: PatientResult) -> None:
         "flags": [flag.value for flag in differential_flags(found.pooled, PipelineSpec())],
         "slides": [_slide_document(connection, slide) for slide in found.slides],
     }
-    typer.echo(json.dumps(document))
+    return json.dumps(document) + "\n"
 
 
 def _slide_document(connection: Connection, slide: SlideReport) -> dict[str, Json]:
@@ -130,8 +127,9 @@ def _run_document(connection: Connection, run: RunReport) -> dict[str, Json]:
     }
 
 
-def _print_csv(_connection: Connection, found: PatientResult) -> None:
-    writer = csv.writer(sys.stdout)
+def _csv(_connection: Connection, found: PatientResult) -> str:
+    written = io.StringIO(newline="")
+    writer = csv.writer(written)
     writer.writerow(CSV_HEADINGS)
     for line in _lines(found.pooled):
         writer.writerow((found.patient, "pooled", "", "", "", "", *line))
@@ -142,6 +140,7 @@ def _print_csv(_connection: Connection, found: PatientResult) -> None:
             continue
         for line in _lines(slide.run.differential):
             writer.writerow((*row, slide.run.status.value, *line))
+    return written.getvalue()
 
 
 def _lines(differential: Differential) -> Iterator[tuple[str | int | float, ...]]:
@@ -159,4 +158,8 @@ def _lines(differential: Differential) -> Iterator[tuple[str | int | float, ...]
         )
 
 
-_PRINTERS = {Format.TABLE: _print_table, Format.JSON: _print_json, Format.CSV: _print_csv}
+_ANSWERS: Mapping[Format, Callable[[Connection, PatientResult], str | Group]] = {
+    Format.TABLE: _table,
+    Format.JSON: _json,
+    Format.CSV: _csv,
+}

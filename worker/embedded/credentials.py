@@ -2,45 +2,63 @@
 
 from __future__ import annotations
 
-import json
 import os
 import secrets
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipeline.errors import DeploymentError
+from worker.embedded.principals import Principal
 
 
-@dataclass(frozen=True, slots=True, repr=False)
-class Credentials:
-    """Generated once per state folder; never printed, logged or put on a command line."""
+def _random(n_bytes: int) -> Any:  # pydantic's own type for a field's default
+    return Field(default_factory=lambda: secrets.token_hex(n_bytes))
 
-    postgres_password: str
-    valkey_password: str
-    s3_access_key: str
-    s3_secret_key: str
+
+class Keys(BaseModel):
+    """What one principal shows to the servers."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    postgres_password: str = _random(16)
+    s3_access_key: str = _random(10)
+    s3_secret_key: str = _random(20)
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, object]]:
+        return iter(())
+
+
+class Credentials(Keys):
+    """Those of the set's owner, who may do everything, and of each principal.
+
+    Generated once per state folder; never printed, logged or put on a command line.
+    """
+
+    valkey_password: str = _random(16)
+    principals: Mapping[Principal, Keys] = Field(default_factory=dict)
 
 
 def load_or_create(path: Path) -> Credentials:
-    """Return the folder's credentials, made at random where there are none yet.
+    """Return the folder's credentials; what is not there yet, in it or in the file, is made at random.
 
     Raises: DeploymentError, where the file is there but unreadable.
     """
-    if not path.exists():
-        fresh = Credentials(
-            postgres_password=secrets.token_hex(16),
-            valkey_password=secrets.token_hex(16),
-            s3_access_key=secrets.token_hex(10),
-            s3_secret_key=secrets.token_hex(20),
-        )
-        write_private(path, json.dumps(asdict(fresh), indent=1))
-        return fresh
+    text = path.read_text() if path.exists() else "{}"
     try:
-        return Credentials(**json.loads(path.read_text()))
-    except (ValueError, TypeError) as error:
+        stored = Credentials.model_validate_json(text)
+    except ValidationError:
+        # The original quotes what it read.
         raise DeploymentError(
             f"{path} is damaged; remove the state folder to start afresh", code="state_damaged"
-        ) from error
+        ) from None
+    keys = {principal: stored.principals.get(principal) or Keys() for principal in Principal}
+    whole = stored.model_copy(update={"principals": keys})
+    if (dumped := whole.model_dump_json(indent=1)) != text:
+        write_private(path, dumped)
+    return whole
 
 
 def write_private(path: Path, text: str) -> None:

@@ -14,6 +14,7 @@ from pipeline.errors import DeploymentError
 from worker.embedded.credentials import Credentials, load_or_create, write_private
 from worker.embedded.ports import PortBook, PortTaken
 from worker.embedded.postgres import Postgres, delete_refuge
+from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.process import Server, require_main_thread, try_lock
 from worker.embedded.seaweedfs import REGION, SeaweedFs
 from worker.embedded.valkey import Valkey
@@ -129,34 +130,39 @@ class EmbeddedSet:
 
     def settings(self) -> Settings:
         """Return the settings of the environment, with the services being those of this set."""
-        credentials = self._credentials()
         return load_settings(
-            database_url=self.database_url,
-            broker_url=self.broker_url,
-            s3_endpoint=self.s3_endpoint,
-            s3_access_key=credentials.s3_access_key,
-            s3_secret_key=credentials.s3_secret_key,
-            s3_secure=False,
-            s3_region=REGION,
+            **self.secrets_of(None), s3_endpoint=self.s3_endpoint, s3_secure=False, s3_region=REGION
         )
 
-    def environment(self, **values: str) -> dict[str, str]:
+    def secrets_of(self, principal: Principal | None) -> dict[str, str]:
+        """Return what the principal (None: the set's owner) shows to the servers, by field of settings."""
+        credentials = self._credentials()
+        keys = credentials if principal is None else credentials.principals[principal]
+        secrets = {"s3_access_key": keys.s3_access_key, "s3_secret_key": keys.s3_secret_key}
+        if principal is None:
+            secrets["database_url"] = self.database_url
+        elif principal in ROLE_OF:
+            secrets["database_url"] = self._trio().postgres.login_url(principal)
+        if principal in (None, Principal.WATCHER, Principal.WORKER):
+            secrets["broker_url"] = self.broker_url
+        return secrets
+
+    def environment(self, principal: Principal | None = None, **values: str) -> dict[str, str]:
         """Return the whole environment for a child process whose services are those of this set.
 
-        `values` are further settings by field name. The secrets themselves are in files that only their
-        owner reads.
+        It comes to them as the principal, or as the set's owner. `values` are further settings by field name.
+        The secrets themselves are in files that only their owner reads.
         """
         return child_environment(
-            secrets_dir=str(self._secrets_folder),
+            secrets_dir=str(self._secrets_folder(principal)),
             s3_endpoint=self.s3_endpoint,
             s3_secure="false",
             s3_region=REGION,
             **values,
         )
 
-    @property
-    def _secrets_folder(self) -> Path:
-        return self.state / "secrets"
+    def _secrets_folder(self, principal: Principal | None) -> Path:
+        return self.state / "secrets" / (principal or "")
 
     def _credentials(self) -> Credentials:
         return load_or_create(self.state / "secrets.json")
@@ -196,15 +202,11 @@ class EmbeddedSet:
             _await_on_some_port(server, trio.ports)
 
     def _write_settings_files(self) -> None:
-        credentials = self._credentials()
-        self._secrets_folder.mkdir(mode=0o700, exist_ok=True)
-        for name, value in {
-            "database_url": self.database_url,
-            "broker_url": self.broker_url,
-            "s3_access_key": credentials.s3_access_key,
-            "s3_secret_key": credentials.s3_secret_key,
-        }.items():
-            write_private(self._secrets_folder / name, value)
+        for principal in (None, *Principal):
+            folder = self._secrets_folder(principal)
+            folder.mkdir(mode=0o700, exist_ok=True)
+            for name, value in self.secrets_of(principal).items():
+                write_private(folder / name, value)
 
     def _trio(self) -> _Trio:
         if self._running is None:

@@ -13,9 +13,11 @@ from pathlib import Path
 
 import psycopg
 
+from db.schema import add_login, prepare_cluster
 from pipeline.errors import DeploymentError
 from worker.embedded.credentials import Credentials, write_private
 from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.process import Account, Launch, Server, run_to_end
 
 SUPERUSER = "leukoflow"
@@ -50,10 +52,14 @@ class Postgres(Server):
     @property
     def url(self) -> str:
         """SQLAlchemy URL of the set's database, with the password."""
-        return (
-            f"postgresql+psycopg://{SUPERUSER}:{self._credentials.postgres_password}"
-            f"@{LOOPBACK}:{self._ports['postgres']}/{DATABASE}"
-        )
+        return self._url_of(SUPERUSER, self._credentials.postgres_password)
+
+    def login_url(self, principal: Principal) -> str:
+        """SQLAlchemy URL of the set's database for the principal, with its password."""
+        return self._url_of(principal, self._credentials.principals[principal].postgres_password)
+
+    def _url_of(self, login: str, password: str) -> str:
+        return f"postgresql+psycopg://{login}:{password}@{LOOPBACK}:{self._ports['postgres']}/{DATABASE}"
 
     def prepare(self) -> Launch:
         home = self._home()
@@ -78,6 +84,9 @@ class Postgres(Server):
     def await_ready(self) -> None:
         super().await_ready()
         self._create_database()
+        prepare_cluster(self.url)
+        for principal, role in ROLE_OF.items():
+            add_login(self.url, principal, role, self._credentials.principals[principal].postgres_password)
 
     def _home(self) -> Path:
         """Return the folder of cluster and binaries: in the state folder if its account can go there."""

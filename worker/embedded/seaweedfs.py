@@ -14,7 +14,8 @@ from minio import Minio
 from minio.error import MinioException
 
 from pipeline.errors import DeploymentError
-from worker.embedded.credentials import Credentials, write_private
+from worker.embedded.credentials import Credentials, Keys, write_private
+from worker.embedded.policies import POLICIES, policy_json
 from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.process import Launch, Server
 
@@ -26,7 +27,7 @@ _PARTS = ("master", "volume", "filer", "s3", "admin")
 
 
 class SeaweedFs(Server):
-    """Loopback, one identity, no buckets made by writing to them."""
+    """Loopback, an identity for each principal, no buckets made by writing to them."""
 
     name = "seaweedfs"
     port_names = tuple(f"seaweedfs.{part}" for part in _PARTS)
@@ -106,12 +107,23 @@ class SeaweedFs(Server):
         return self._ports[f"seaweedfs.{part}"] + TWIN_OFFSET
 
     def _identities(self) -> dict[str, list[dict[str, object]]]:
-        pair = {
-            "accessKey": self._credentials.s3_access_key,
-            "secretKey": self._credentials.s3_secret_key,
+        owner: dict[str, object] = {
+            "name": "leukoflow",
+            "credentials": [_pair(self._credentials)],
+            "actions": ["Admin", "Read", "Write", "List", "Tagging"],
         }
-        actions = ["Admin", "Read", "Write", "List", "Tagging"]
-        return {"identities": [{"name": "leukoflow", "credentials": [pair], "actions": actions}]}
+        others: list[dict[str, object]] = [
+            {"name": principal.value, "credentials": [_pair(keys)], "policyNames": [principal.value]}
+            for principal, keys in self._credentials.principals.items()
+        ]
+        policies: list[dict[str, object]] = [
+            {"name": principal.value, "content": policy_json(principal)} for principal in POLICIES
+        ]
+        return {"identities": [owner, *others], "policies": policies}
+
+
+def _pair(keys: Keys) -> dict[str, str]:
+    return {"accessKey": keys.s3_access_key, "secretKey": keys.s3_secret_key}
 
 
 class _Probe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -22,7 +23,8 @@ import pytest
 from redis import Redis
 
 from pipeline.errors import DeploymentError
-from worker.embedded import EmbeddedSet, FixedPorts, ServerName
+from worker.embedded import EmbeddedSet, FixedPorts, Principal, ServerName
+from worker.embedded.credentials import load_or_create
 from worker.embedded.postgres import REFUGE_NOTE
 from worker.object_store import open_object_store
 
@@ -108,6 +110,29 @@ def test_every_file_with_a_secret_in_it_is_its_owners_alone(own_set: EmbeddedSet
     assert len(telling) >= 5
     assert not [path for path in telling if not _is_private(path, own_set.state)]
     assert stat.S_IMODE((own_set.state / "secrets.json").stat().st_mode) == 0o600
+
+
+def test_the_passwords_of_a_state_folder_outlive_the_release_that_made_them(tmp_path: Path) -> None:
+    before = {
+        "postgres_password": "a",
+        "valkey_password": "b",
+        "s3_access_key": "c",
+        "s3_secret_key": "d",
+    }
+    (tmp_path / "secrets.json").write_text(json.dumps(before))
+    loaded = load_or_create(tmp_path / "secrets.json")
+    assert {name: getattr(loaded, name) for name in before} == before
+    assert load_or_create(tmp_path / "secrets.json") == loaded
+    assert set(loaded.principals) == set(Principal)
+    assert (repr(loaded), str(loaded)) == ("Credentials()", "")
+
+
+def test_damaged_passwords_are_named_and_not_quoted(tmp_path: Path) -> None:
+    (tmp_path / "secrets.json").write_text('{"postgres_password": "hidden", "unknown": 1}')
+    with pytest.raises(DeploymentError, match="is damaged") as raised:
+        load_or_create(tmp_path / "secrets.json")
+    assert raised.value.__cause__ is None
+    assert raised.value.__suppress_context__
 
 
 def test_a_set_whose_software_is_closed_to_others_comes_up_too(tmp_path: Path) -> None:
@@ -265,12 +290,12 @@ def _plain(url: str) -> str:
 
 
 def _secrets(servers: EmbeddedSet) -> list[str]:
-    settings = servers.settings()
+    """Return every secret of the set: its owner's and each principal's."""
+    known = [servers.secrets_of(principal) for principal in (None, *Principal)]
     return [
-        servers.database_url.split(":")[2].split("@")[0],
-        servers.broker_url.split(":")[2].split("@")[0],
-        settings.s3_access_key.get_secret_value(),
-        settings.s3_secret_key.get_secret_value(),
+        value.split(":")[2].split("@")[0] if name.endswith("_url") else value
+        for secrets in known
+        for name, value in secrets.items()
     ]
 
 

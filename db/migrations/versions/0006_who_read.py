@@ -1,0 +1,50 @@
+"""Who wrote an event is on record; who may read and not write adds by a function that a patient was read.
+
+Expand, then contract: the release before this one writes events as before, and its author is noted too.
+"""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision: str = "0006"
+down_revision: str | None = "0005"
+branch_labels: None = None
+depends_on: None = None
+
+# With the rights of its owner. Its body is bound to this very table when it is made, and no search path of a
+# caller can lead it to another; what a caller may say has its length.
+_RECORD_READ = """
+CREATE FUNCTION record_results_read(patient_id uuid, reader text, purpose text) RETURNS void
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    INSERT INTO event (kind, detail) VALUES (
+        'results_read',
+        jsonb_build_object(
+            'patient_id', patient_id, 'reader', left(reader, 200), 'purpose', left(purpose, 200)
+        )
+    );
+END
+"""
+_TRIGGERS = ("event_append_only", "event_no_truncate")
+
+
+def upgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    # Of events from before nobody knows who wrote them: the default comes after the column.
+    op.add_column("event", sa.Column("db_user", sa.Text(), nullable=True))
+    op.alter_column("event", "db_user", server_default=sa.text("SESSION_USER"))
+    for trigger in _TRIGGERS:
+        # Also for a session that says it is a replica, for which other triggers rest.
+        op.execute(f"ALTER TABLE event ENABLE ALWAYS TRIGGER {trigger}")
+    op.execute(_RECORD_READ)
+    op.execute("REVOKE ALL ON FUNCTION record_results_read FROM PUBLIC")
+
+
+def downgrade() -> None:
+    op.execute("SET LOCAL lock_timeout = '5s'")
+    op.execute("DROP FUNCTION record_results_read")
+    for trigger in _TRIGGERS:
+        op.execute(f"ALTER TABLE event ENABLE TRIGGER {trigger}")
+    op.drop_column("event", "db_user")
