@@ -171,7 +171,7 @@ def _delayed(lab: Laboratory, _random: Random) -> Iterator[None]:
     """Take the waiting messages away, and put them back later, the last first."""
     with _broker(lab) as broker:
         taken: list[tuple[bytes, bytes]] = []
-        for queue in broker.keys(f"{lab.environment['LEUKOFLOW_QUEUE']}*"):
+        for queue in broker.keys(f"{lab.queue}*"):
             if broker.type(queue) == b"list":
                 while (message := broker.rpop(queue)) is not None:
                     taken.append((queue, message))
@@ -246,7 +246,7 @@ def _direct(lab: Laboratory) -> dict[str, str]:
         "s3_endpoint": lab.servers.s3_endpoint,
         "s3_access_key": settings.s3_access_key.get_secret_value(),
         "s3_secret_key": settings.s3_secret_key.get_secret_value(),
-        "queue": lab.environment["LEUKOFLOW_QUEUE"],
+        "queue": lab.queue,
     }
 
 

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 from db.database import Database
 from tests.chaos.proxy import HOST, Proxy
 from tests.chaos.trapped_worker import traps_folder
-from worker.embedded import EmbeddedSet, ServerName
+from worker.embedded import EmbeddedSet, Principal, ServerName
 from worker.embedded.process import Child
 from worker.object_store import MinioObjectStore, open_object_store
 from worker.processes import prepare_services, start_process
@@ -38,7 +38,7 @@ SHORT_WAITS = {
 
 
 class Role(StrEnum):
-    """What a process of ours is there for."""
+    """What a process of ours is there for; it comes to the servers as the principal of that name."""
 
     WATCHER = "watcher"
     WORKER = "worker"
@@ -69,7 +69,8 @@ class Laboratory:
     folder: Path
     direct: Settings
     """the services without wires: for who looks, and for who uploads"""
-    environment: Mapping[str, str]
+    queue: str
+    environments: Mapping[Role, Mapping[str, str]]
     database: Database
     scans: MinioObjectStore
     results: MinioObjectStore
@@ -92,7 +93,9 @@ class Laboratory:
             if child is None or not child.is_running():
                 self.starts += 1
                 log = self.folder / f"{post.role}-{post.number}.log"
-                self.posts[post] = start_process(post.command, self.environment, Path.cwd(), log, post.module)
+                self.posts[post] = start_process(
+                    post.command, self.environments[post.role], Path.cwd(), log, post.module
+                )
 
     def dismiss(self) -> None:
         """Stop every process of ours."""
@@ -116,13 +119,20 @@ def laboratory_in(folder: Path) -> Iterator[Laboratory]:
         }
         prepare_services(direct)
         (folder / "work").mkdir()
+        queue = f"chaos-{uuid.uuid4().hex}"
         with Database(servers.database_url) as database:
             laboratory = Laboratory(
                 servers=servers,
                 wires=wires,
                 folder=folder / "work",
                 direct=direct,
-                environment=_environment(servers, wires, direct, folder / "work" / "spool"),
+                queue=queue,
+                environments={
+                    role: _environment(
+                        servers, wires, Principal(role), queue=queue, spool_dir=str(folder / "work" / "spool")
+                    )
+                    for role in Role
+                },
                 database=database,
                 scans=open_object_store(direct, direct.bucket_scans),
                 results=open_object_store(direct, direct.bucket_results),
@@ -139,19 +149,18 @@ def laboratory_in(folder: Path) -> Iterator[Laboratory]:
 
 
 def _environment(
-    servers: EmbeddedSet, wires: Mapping[ServerName, Proxy], direct: Settings, spool: Path
+    servers: EmbeddedSet, wires: Mapping[ServerName, Proxy], principal: Principal, **values: str
 ) -> Mapping[str, str]:
+    secrets = servers.secrets_of(principal)
     return child_environment(
-        database_url=_through(wires[ServerName.POSTGRES], servers.database_url),
-        broker_url=_through(wires[ServerName.VALKEY], servers.broker_url),
+        database_url=_through(wires[ServerName.POSTGRES], secrets["database_url"]),
+        broker_url=_through(wires[ServerName.VALKEY], secrets["broker_url"]),
         s3_endpoint=f"{HOST}:{wires[ServerName.SEAWEEDFS].port}",
-        s3_access_key=direct.s3_access_key.get_secret_value(),
-        s3_secret_key=direct.s3_secret_key.get_secret_value(),
+        s3_access_key=secrets["s3_access_key"],
+        s3_secret_key=secrets["s3_secret_key"],
         s3_secure="false",
-        s3_region=direct.s3_region,
-        queue=f"chaos-{uuid.uuid4().hex}",
-        spool_dir=str(spool),
         **SHORT_WAITS,
+        **values,
     )
 
 
