@@ -13,7 +13,7 @@ from pipeline.manifest import Profile
 from worker.embedded import EmbeddedSet
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
-from worker.settings import Settings
+from worker.settings import Settings, variable_of
 
 GRACE_S = 30.0
 
@@ -49,13 +49,17 @@ def start_process(
 def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> Iterator[tuple[Child, Child]]:
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
-    The profile of the models is the environment's where none is given.
+    The profile of the models is the environment's where none is given. Where the environment names a port for
+    health and metrics it is the watcher's, and the worker's is the next.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
     environment = servers.environment() if profile is None else servers.environment(profile=profile)
+    metrics_port = servers.settings().metrics_port
     with stopped_at_the_end() as children:
         children.append(start_process("watch", environment, servers.state, logs / "watch.log"))
+        if metrics_port:
+            environment[variable_of("metrics_port")] = str(metrics_port + 1)
         children.append(start_process("worker", environment, servers.state, logs / "worker.log"))
         yield children[0], children[1]
 
