@@ -16,6 +16,8 @@ class CeleryConsumer:
         self._app = app
         self._queue = queue
         self._begun = threading.Event()
+        # Made here, by the thread that starts the worker: two threads that ask first would make two of it.
+        assert queue in app.amqp.queues.consume_from
         worker_ready.connect(self._on_ready, weak=False)
 
     def _on_ready(self, **_: object) -> None:

@@ -12,7 +12,7 @@ from db.schema import apply_roles, upgrade
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
-from worker.settings import Settings
+from worker.settings import Settings, variable_of
 
 GRACE_S = 30.0
 
@@ -50,12 +50,15 @@ def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Chi
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
     Each comes to the services as itself, with no more rights than it needs. `values` are settings by field
-    name; the others are the environment's.
+    name; the others are the environment's. Where these name a port for health and metrics it is the watcher's,
+    and the worker's is the next.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
     watcher = servers.environment(Principal.WATCHER, **values)
     worker = servers.environment(Principal.WORKER, **values)
+    if (port := servers.settings().metrics_port) and "metrics_port" not in values:
+        worker[variable_of("metrics_port")] = str(port + 1)
     with stopped_at_the_end() as children:
         children.append(start_process("watch", watcher, servers.state, logs / "watch.log"))
         children.append(start_process("worker", worker, servers.state, logs / "worker.log"))

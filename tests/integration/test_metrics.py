@@ -126,6 +126,17 @@ def test_a_lost_lease_is_counted_on_both_sides(house: House, watcher: Served, wo
     house.until_ended(len(GOOD | BAD) + 1)
 
 
+def test_every_line_of_an_analysis_says_which_scan_attempt_and_worker_it_is(house: House, worker: Served):
+    spoken = [event for event in worker.events() if "scan_id" in event]
+    assert {"claimed", "completed", "quarantined", "lease_lost"} <= {event["event"] for event in spoken}
+    assert {event["scan_id"] for event in spoken} <= {str(row.scan_id) for row in house.rows()}
+    (name,) = {event["worker"] for event in worker.events() if event["event"] == "worker_ready"}
+    taken = [event for event in spoken if event["event"] != "nothing_to_claim"]
+    assert all(event["worker"] == name and event["attempt"] >= 1 for event in taken)
+    last = [event for event in taken if event["attempt"] == 2]
+    assert [event["event"] for event in last] == ["claimed", "completed"]
+
+
 @pytest.mark.parametrize("process", ["watcher", "worker"])
 def test_no_label_names_a_patient_a_scan_or_a_worker(
     process: str, request: pytest.FixtureRequest, house: House

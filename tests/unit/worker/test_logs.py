@@ -114,8 +114,8 @@ def test_other_libraries_give_their_template_and_not_their_arguments(lines: io.S
 
 def test_other_libraries_say_during_which_analysis_they_spoke(lines: io.StringIO) -> None:
     with structlog.contextvars.bound_contextvars(scan_id="s1", attempt=2, worker="w1"):
-        logging.getLogger("tifffile").warning("odd tag")
-    logging.getLogger("tifffile").warning("odd tag")
+        logging.getLogger("urllib3.connectionpool").warning("odd tag")
+    logging.getLogger("urllib3.connectionpool").warning("odd tag")
     during, after = _events(lines)
     assert (during["scan_id"], during["attempt"], during["worker"]) == ("s1", 2, "w1")
     assert "scan_id" not in after
