@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import OperationalError
@@ -46,6 +47,7 @@ def make_app(settings: Settings) -> Celery:
         worker_send_task_events=False,
         worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
         worker_consumer="worker.messages:ScanConsumer",
+        broker_use_ssl=_tls_of(settings),
         broker_transport="worker.messages:ScanTransport" if url.startswith("redis") else None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
@@ -66,6 +68,23 @@ def make_app(settings: Settings) -> Celery:
     for task in list(app.tasks):  # Celery's own, which call others by name
         app.tasks.unregister(task)
     return app
+
+
+def _tls_of(settings: Settings) -> dict[str, object] | None:
+    """Return how the broker's certificate and name are checked; None where its URL is not for TLS.
+
+    kombu by itself would speak TLS with anybody.
+    """
+    parts = urlsplit(settings.broker_url.get_secret_value())
+    ca_certificates = str(settings.ca_certificates) if settings.ca_certificates else None
+    if parts.scheme == "rediss":
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca_certificates}
+    if parts.scheme == "amqps":
+        return {
+            "context": {"check_hostname": True, "cafile": ca_certificates},
+            "server_hostname": parts.hostname,
+        }
+    return None
 
 
 class CeleryQueue:
