@@ -38,11 +38,12 @@ demo: $(RUN)  ## scans into the bucket, differentials out; SCANS=dir for your ow
 test: $(DEV)  ## every test, on its own embedded set of servers
 	@$(PY) -m pytest $(PYTEST_ARGS)
 
-check: $(DEV)  ## ruff, mypy --strict, import-linter
+check: $(DEV)  ## ruff, mypy --strict, import-linter, bandit
 	@$(VENV)/bin/ruff check .
 	@$(VENV)/bin/ruff format --check .
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
+	@$(PY) -m bandit --quiet --configfile pyproject.toml --recursive worker db pipeline
 
 # MONAI is what leukoflow is measured against; of what it needs, torch and numpy are here.
 $(BENCH): $(DEV) requirements-bench.lock

@@ -55,9 +55,12 @@ class House:
     def environment_of(self, principal: Principal) -> dict[str, str]:
         """Return the environment of who comes to the services as the principal."""
         secrets = self.servers.secrets_of(principal)
+        secrets.pop("broker_url", None)  # one password for all
         if "database_url" in secrets:
-            path = urlsplit(self.settings.database_url.get_secret_value()).path
-            secrets["database_url"] = _swapped(secrets["database_url"], path)
+            login = urlsplit(secrets["database_url"]).netloc.rpartition("@")[0]
+            parts = urlsplit(self.settings.database_url.get_secret_value())
+            address = parts.netloc.rpartition("@")[2]
+            secrets["database_url"] = urlunsplit(parts._replace(netloc=f"{login}@{address}"))
         return {**self.environment, **{variable_of(name): value for name, value in secrets.items()}}
 
     def drop(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> None:

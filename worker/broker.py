@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu.exceptions import ChannelError, OperationalError
@@ -13,6 +14,9 @@ from pipeline.errors import TransientError
 from worker.settings import Settings
 
 TASK_NAME = "leukoflow.analyse_scan"
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""A scan's id with its envelope is a thousandth of it. The embedded broker takes nothing larger."""
 
 MESSAGE_PRIORITY = {Priority.STAT: 0, Priority.ROUTINE: 9}
 """Kombu's Redis transport takes the lowest number first."""
@@ -30,7 +34,8 @@ SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "in
 
 def make_app(settings: Settings) -> Celery:
     """Return the Celery application. Connects at first use."""
-    app = Celery("leukoflow", broker=settings.broker_url.get_secret_value())
+    url = settings.broker_url.get_secret_value()
+    app = Celery("leukoflow", broker=url)
     app.conf.update(
         task_serializer="json",
         accept_content=["json"],
@@ -44,6 +49,10 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
+        worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
+        worker_consumer="worker.messages:ScanConsumer",
+        broker_use_ssl=_tls_of(settings),
+        broker_transport="worker.messages:ScanTransport" if url.startswith("redis") else None,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_transport_options={
@@ -59,7 +68,27 @@ def make_app(settings: Settings) -> Celery:
         },
         enable_utc=True,
     )
+    app.finalize()
+    for task in list(app.tasks):  # Celery's own, which call others by name
+        app.tasks.unregister(task)
     return app
+
+
+def _tls_of(settings: Settings) -> dict[str, object] | None:
+    """Return how the broker's certificate and name are checked; None where its URL is not for TLS.
+
+    kombu by itself would speak TLS with anybody.
+    """
+    parts = urlsplit(settings.broker_url.get_secret_value())
+    ca_certificates = str(settings.ca_certificates) if settings.ca_certificates else None
+    if parts.scheme == "rediss":
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca_certificates}
+    if parts.scheme == "amqps":
+        return {
+            "context": {"check_hostname": True, "cafile": ca_certificates},
+            "server_hostname": parts.hostname,
+        }
+    return None
 
 
 class CeleryQueue:

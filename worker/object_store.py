@@ -269,6 +269,8 @@ def open_object_store(settings: Settings, bucket: str) -> MinioObjectStore:
             backoff_jitter=BACKOFF_S,
             status_forcelist=[500, 502, 503, 504],
         ),
+        cert_reqs="CERT_REQUIRED",
+        ca_certs=str(settings.ca_certificates) if settings.ca_certificates else None,
     )
     client = Minio(
         endpoint=settings.s3_endpoint,
@@ -307,6 +309,11 @@ def _translating() -> Iterator[None]:
     except S3Error as error:
         raise _named(error.code or "") from error
     except (MinioException, urllib3.exceptions.HTTPError) as error:
+        if isinstance(getattr(error, "reason", error), urllib3.exceptions.SSLError):
+            raise DeploymentError(
+                "the object store shows no certificate that we trust (LEUKOFLOW_CA_CERTIFICATES)",
+                code="store_untrusted",
+            ) from error
         raise TransientError(
             "the object store did not answer as it should", code="store_unreachable"
         ) from error

@@ -7,9 +7,17 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationError, field_validator, model_validator
+from pydantic import (
+    Field,
+    SecretStr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -21,6 +29,8 @@ from worker.identity import KeyPattern
 PREFIX = "LEUKOFLOW_"
 FILE_SUFFIX = "_FILE"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"
+SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+"""Source: PostgreSQL 18, libpq, SSL support. Only the last knows with whom it speaks."""
 
 _DEFAULTS_IN_WORDS = {
     "spool_dir": "the system's folder for temporary files",
@@ -106,18 +116,44 @@ class LocalSettings(BaseSettings):
 class DatabaseSettings(LocalSettings):
     """What reading results and migrating the schema need besides."""
 
-    database_url: SecretStr = Field(
-        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`"
+    # Before the URLs, whose validators look at it.
+    ca_certificates: Path | None = Field(
+        default=None,
+        description="file of certificates whose owners may sign those of the servers, for TLS; empty: the "
+        "system's",
     )
+    database_url: SecretStr = Field(
+        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`; for TLS with "
+        "`?sslmode=verify-full`"
+    )
+
+    @field_validator("ca_certificates")
+    @classmethod
+    def _ca_certificates_are_there(cls, path: Path | None) -> Path | None:
+        if path is not None and not path.is_file():
+            raise ValueError(f"there is no file {path}")
+        return path
 
     @field_validator("database_url")
     @classmethod
-    def _database_is_postgresql(cls, url: SecretStr) -> SecretStr:
+    def _database_is_postgresql(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in ("postgresql", "postgresql+psycopg") or not parts.path.strip("/"):
             raise ValueError("it is no postgresql+psycopg:// URL with a database")
         _require_port(parts.netloc)
-        return url
+        query = dict(parse_qsl(parts.query))
+        if query.get("sslmode", "prefer") not in SSL_MODES:
+            raise ValueError(f"its sslmode is none of {', '.join(SSL_MODES)}")
+        ca_certificates = info.data.get("ca_certificates")
+        if (
+            ca_certificates is None
+            or "sslrootcert" in query
+            or not query.get("sslmode", "").startswith("verify")
+        ):
+            return url
+        return SecretStr(
+            urlunsplit(parts._replace(query=urlencode(query | {"sslrootcert": str(ca_certificates)})))
+        )
 
 
 class ServedSettings(LocalSettings):
@@ -140,7 +176,9 @@ class ServedSettings(LocalSettings):
 class Settings(DatabaseSettings, ServedSettings):
     """What watcher and worker need: everything."""
 
-    broker_url: SecretStr = Field(description="Celery's broker, as `redis://:password@host:6379/0`")
+    broker_url: SecretStr = Field(
+        description="Celery's broker, as `redis://:password@host:6379/0`; for TLS `rediss://`"
+    )
     s3_endpoint: str = Field(pattern=r"^[^/\s:]+(:\d+)?$", description="object store, as `host:port`")
     s3_access_key: SecretStr = Field(description="access key of the object store")
     s3_secret_key: SecretStr = Field(description="secret key of the object store")
@@ -199,6 +237,8 @@ class Settings(DatabaseSettings, ServedSettings):
         if parts.scheme not in ("redis", "rediss", "amqp", "amqps") or not parts.hostname:
             raise ValueError("it is no redis:// URL with a host")
         _require_port(parts.netloc)
+        if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):
+            raise ValueError("it says how to check the server; that is for LEUKOFLOW_CA_CERTIFICATES to say")
         return url
 
     @field_validator("s3_endpoint")

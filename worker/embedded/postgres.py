@@ -25,7 +25,7 @@ DATABASE = "leukoflow"
 # PostgreSQL refuses root, so root drops to this account.
 UNPRIVILEGED = "nobody"
 # For what that account could not reach below the state folder: survives a reboot, unlike /tmp.
-REFUGE_PARENT = Path("/var/tmp")
+REFUGE_PARENT = Path("/var/tmp")  # nosec B108
 REFUGE_NOTE = "postgres.folder"
 _SETTINGS = (
     "unix_socket_directories=",

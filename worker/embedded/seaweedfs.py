@@ -22,7 +22,7 @@ from worker.embedded.process import Launch, Server
 REGION = "us-east-1"
 PROBE_BUCKET = "embedded-set-probe"
 # `weed mini` writes its gRPC sockets there, whatever TMPDIR says, and leaves some behind.
-SOCKET_FOLDER = Path("/tmp")
+SOCKET_FOLDER = Path("/tmp")  # nosec B108
 _PARTS = ("master", "volume", "filer", "s3", "admin")
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
+from worker.broker import MAX_MESSAGE_BYTES
 from worker.embedded.credentials import Credentials, write_private
 from worker.embedded.ports import LOOPBACK, PortBook
 from worker.embedded.process import Launch, Server
@@ -25,6 +26,7 @@ appendfsync everysec
 save ""
 daemonize no
 maxmemory-policy noeviction
+proto-max-bulk-len {max_message_bytes}
 """
 
 
@@ -57,6 +59,7 @@ class Valkey(Server):
                 password=self._credentials.valkey_password,
                 folder=str(folder).replace("\\", "\\\\").replace('"', '\\"'),
                 databases=DATABASES,
+                max_message_bytes=MAX_MESSAGE_BYTES,
             ),
         )
         return Launch(

@@ -58,7 +58,7 @@ WITH pooled AS (
     WHERE pooled
 )
 """
-    + _POOLED_LINES
+    + _POOLED_LINES  # nosec B608
 )
 
 _PATIENT_RUN_BEFORE = """
@@ -87,7 +87,7 @@ WITH pooled AS (
     WHERE patient_run.pooled
 )
 """
-    + _POOLED_LINES
+    + _POOLED_LINES  # nosec B608
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from pydantic import ValidationError
@@ -166,6 +167,9 @@ def test_the_table_tells_of_every_setting() -> None:
         ("broker_url", "http://:hidden@host/"),
         ("broker_url", "redis://:hidden@host:abc/0"),
         ("s3_endpoint", "host:99999"),
+        ("database_url", "postgresql+psycopg://u:hidden@host/x?sslmode=perhaps"),
+        ("broker_url", "rediss://:hidden@host/0?ssl_cert_reqs=none"),
+        ("ca_certificates", "/no/such/file"),
     ],
 )
 def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
@@ -180,3 +184,21 @@ def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
         load_settings(**{**values, name: value})
     assert "LEUKOFLOW_" + name.upper() in caught.value.sentence
     assert "hidden" not in caught.value.sentence
+
+
+def test_the_database_is_checked_by_the_certificates_that_are_set(tmp_path: Path) -> None:
+    own = tmp_path / "own & others.pem"
+    own.write_text("")
+    for given, expected in {
+        "postgresql://u@h/d?sslmode=verify-full": {"sslmode": "verify-full", "sslrootcert": str(own)},
+        "postgresql://u@h/d?sslmode=verify-full&sslrootcert=system": {
+            "sslmode": "verify-full",
+            "sslrootcert": "system",
+        },
+        "postgresql://u@h/d?sslmode=disable": {"sslmode": "disable"},
+        "postgresql://u@h/d": {},
+    }.items():
+        settings = load_database_settings(database_url=given, ca_certificates=own)
+        url = settings.database_url.get_secret_value()
+        assert dict(parse_qsl(urlsplit(url).query)) == expected
+        assert url.partition("?")[0] == "postgresql://u@h/d"

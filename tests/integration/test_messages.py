@@ -1,0 +1,169 @@
+"""What may come out of the broker: the id of a scan. Anything else harms nobody and stops nobody."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery, signature
+from redis import Redis
+from redis.exceptions import AuthenticationError, RedisError
+
+from db.states import ScanState
+from tests.acceptance.pictures import field_jpeg
+from tests.house import House, house_on
+from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, make_app
+from worker.embedded.process import Child
+
+NO_ID = "00000000-0000-0000-0000-000000000000"
+UNKNOWN_TASK = "os.system"
+
+
+class Bomb:
+    """Makes a file where it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return os.mkdir, (str(self._path),)
+
+
+@pytest.fixture(scope="module")
+def house(embedded, tmp_path_factory) -> Iterator[House]:
+    with house_on(embedded, tmp_path_factory.mktemp("house"), worker_slots="1") as house:
+        yield house
+
+
+@pytest.fixture(scope="module")
+def worker(house: House) -> Child:
+    """Return a worker that has already answered to a message."""
+    house.start("watch")
+    worker = house.start("worker")
+    house.drop("P-0/S-1/first.jpg", field_jpeg(40))
+    house.until(lambda: house.counts()[ScanState.COMPLETED] == 1)
+    return worker
+
+
+@pytest.fixture
+def app(house: House) -> Iterator[Celery]:
+    app = make_app(house.settings)
+    yield app
+    app.close()
+
+
+def broker_of(house: House) -> Redis:
+    return Redis.from_url(house.settings.broker_url.get_secret_value())
+
+
+def envelope(body: bytes, content_type: str = "application/json", **headers: object) -> str:
+    """Return a message as Celery lays it on the queue."""
+    number = str(uuid.uuid4())
+    return json.dumps(
+        {
+            "body": base64.b64encode(body).decode(),
+            "content-encoding": "utf-8",
+            "content-type": content_type,
+            "headers": {"lang": "py", "task": TASK_NAME, "id": number, "root_id": number, **headers},
+            "properties": {
+                "correlation_id": number,
+                "delivery_mode": 2,
+                "delivery_info": {"exchange": "", "routing_key": "q"},
+                "priority": 0,
+                "body_encoding": "base64",
+                "delivery_tag": number,
+            },
+        }
+    )
+
+
+def raw(message: str | bytes) -> Callable[[House, Celery, Path], None]:
+    return lambda house, _app, _mark: broker_of(house).lpush(house.settings.queue, message)
+
+
+def sent(*arguments: object, name: str = TASK_NAME, **more: object) -> Callable[[House, Celery, Path], None]:
+    return lambda _house, app, _mark: app.send_task(name, args=list(arguments), **more)
+
+
+def pickled(_house: House, app: Celery, mark: Path) -> None:
+    app.send_task(TASK_NAME, args=[Bomb(mark)], serializer="pickle")
+
+
+HOSTILE = {
+    "a pickle": pickled,
+    "a pickle that says it is JSON": raw(envelope(b"\x80\x04cos\nsystem\n.")),
+    "a task of another name": sent("true", name=UNKNOWN_TASK),
+    "a task that Celery brings along": sent(
+        {"task": TASK_NAME, "args": [], "kwargs": {}, "options": {}}, [[NO_ID]], name="celery.map"
+    ),
+    "no argument": sent(),
+    "two arguments": sent(NO_ID, NO_ID),
+    "an argument by name": sent(kwargs={"scan_id": NO_ID, "command": "true"}),
+    "an argument that is no id": sent("1; DROP TABLE scan"),
+    "a number": sent(7),
+    "a tree": sent({"a": [{"b": None}]}),
+    "nothing": sent(None),
+    "a long text": sent("x" * 500_000),
+    "an errand on success": sent(NO_ID, link=signature("celery.backend_cleanup")),
+    "an errand on failure": sent(NO_ID, link_error=signature("celery.backend_cleanup")),
+    "a chain": sent(NO_ID, chain=[signature("celery.backend_cleanup")]),
+    "a deep tree": raw(envelope(b"[" * 100_000 + b"]" * 100_000)),
+    "a body that is no JSON": raw(envelope(b"not json")),
+    "a body that is no list": raw(envelope(b'{"a": 1}')),
+    "a body that is text": raw(envelope(b'"abc"')),
+    "a content type that nobody knows": raw(envelope(b"[]", "application/x-python-serialize")),
+    "compressed": raw(envelope(b"[]", compression="application/x-nothing")),
+    "a little that becomes a lot": sent("x" * (64 << 20), compression="zlib"),
+    "an envelope without headers": raw('{"body": "e30=", "properties": {"delivery_tag": "1"}}'),
+    "an envelope without properties": raw('{"body": "e30="}'),
+    "an envelope that is a list": raw("[]"),
+    "an envelope that is no JSON": raw("not json"),
+    "bytes that are no text": raw(b"\xff\xfe\x00"),
+    "a deep envelope": raw("[" * 100_000),
+}
+
+
+@pytest.mark.parametrize("kind", HOSTILE)
+def test_what_is_no_scans_id_is_ignored_and_the_worker_goes_on(house, worker, app, tmp_path, kind):
+    mark = tmp_path / "mark"
+    HOSTILE[kind](house, app, mark)
+    done = house.counts()[ScanState.COMPLETED]
+    house.drop(f"P-1/S-1/{uuid.uuid4().hex}.jpg", field_jpeg(41))
+    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
+    assert worker.is_running()
+    assert not mark.exists()
+    assert "DROP TABLE" not in house.logs()
+    broker = broker_of(house)
+    house.until(lambda: broker.llen(house.settings.queue) == 0, deadline_s=20)
+
+
+def test_the_only_task_is_ours(house):
+    assert list(make_app(house.settings).tasks) == []
+
+
+def test_a_message_beyond_the_limit_does_not_even_get_into_the_broker(house, worker):
+    with pytest.raises(RedisError):
+        broker_of(house).lpush(house.settings.queue, "x" * (MAX_MESSAGE_BYTES + 1))
+    assert broker_of(house).ping()
+    assert worker.is_running()
+
+
+def test_nobody_without_the_password_speaks_to_the_broker(house):
+    password = house.settings.broker_url.get_secret_value().split(":")[2].split("@")[0]
+    for wrong in ("", ":wrong@"):
+        url = house.settings.broker_url.get_secret_value().replace(f":{password}@", wrong)
+        with pytest.raises(AuthenticationError):
+            Redis.from_url(url).ping()
+
+
+def test_nobody_stops_a_worker_by_a_message(house, worker, app):
+    app.control.broadcast("shutdown")
+    done = house.counts()[ScanState.COMPLETED]
+    house.drop("P-1/S-1/after.jpg", field_jpeg(42))
+    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
+    assert worker.is_running()
