@@ -50,8 +50,8 @@ def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Chi
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
     Each comes to the services as itself, with no more rights than it needs. `values` are settings by field
-    name; the others are the environment's. Where these name a port for health and metrics it is the watcher's,
-    and the worker's is the next.
+    name; the others are the environment's. Of the port for health and metrics that is named there the watcher
+    has that one, the worker the next.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
