@@ -386,7 +386,7 @@ def test_what_a_migrator_adds_belongs_to_the_role_and_not_to_the_login(granted, 
         # As the release before the newest migration left it.
         connection.execute("DROP FUNCTION record_results_read")
         connection.execute("ALTER TABLE event DROP COLUMN db_user")
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+        connection.execute("UPDATE alembic_version SET version_num = '0005'")
     schema.upgrade(swapped(migrator, path=f"/{name}"))
     with psycopg.connect(plain(older)) as connection:
         owner = connection.execute(
