@@ -26,6 +26,8 @@ STORED = "contents"
 STORE_LOG = "seaweedfs.log"
 """The object store names an object by its key where a client deletes it or a read fails, and no flag turns
 that off. Whole keys are let pass there, and nothing else: a log of ours has no such excuse."""
+PROCESS = re.compile(r"^\d+:[A-Z] |^[\d-]+ [\d:.]+ UTC \[\d+\]|\bpid=\d+")
+"""How lines of Valkey and PostgreSQL begin: with the number of the process, which may be any patient's."""
 MIN_CHARS = 3
 """What is shorter is found in every log: "P", "S1"."""
 SHOWN = 20
@@ -52,7 +54,7 @@ def named_lines(folder: Path, names: Iterable[str]) -> list[str]:
         for path in sorted(folder.rglob("*.log"))
         if STORED not in path.relative_to(folder).parts
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1)
-        for found in expression.finditer(line)
+        for found in expression.finditer(PROCESS.sub("", line))
         if not (path.name == STORE_LOG and "/" in spelt[found[0]])
     ]
 

@@ -13,11 +13,10 @@ class CeleryConsumer:
     """Implements `watchdog.Consuming`. One process has one."""
 
     def __init__(self, app: Celery, queue: str) -> None:
-        self._app = app
         self._queue = queue
         self._begun = threading.Event()
-        # Made here, by the thread that starts the worker: two threads that ask first would make two of it.
-        assert queue in app.amqp.queues.consume_from
+        # Asked for here, by the thread that starts the worker: it is made where it is asked for first.
+        self._queues = app.amqp.queues
         worker_ready.connect(self._on_ready, weak=False)
 
     def _on_ready(self, **_: object) -> None:
@@ -38,7 +37,7 @@ class CeleryConsumer:
     @property
     def is_paused(self) -> bool:
         """Whether somebody had it leave our queue alone (`celery control cancel_consumer`)."""
-        return self._queue not in self._app.amqp.queues.consume_from
+        return self._queue not in self._queues.consume_from
 
     @property
     def rests(self) -> bool:
