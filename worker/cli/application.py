@@ -11,6 +11,7 @@ from worker.cli import (
     analyse,
     demo,
     evaluation,
+    housekeeping,
     ledger,
     model_figures,
     models,
@@ -39,6 +40,7 @@ app.command("scans")(ledger.scans)
 app.command("results")(results.results)
 app.command("assign")(ledger.assign)
 app.command("requeue")(ledger.requeue)
+app.command("reanalyse")(housekeeping.reanalyse)
 app.command("analyse")(analyse.analyse)
 app.command("synth")(synth.synth)
 app.command("train")(training.train)

@@ -9,6 +9,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from made_results import arrival, cells, claimed, digest_of, registered, result
+from revisions import bring_down_to
 from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results, schema
@@ -382,11 +383,7 @@ def test_what_a_migrator_adds_belongs_to_the_role_and_not_to_the_login(granted, 
     older = swapped(granted, path=f"/{name}")
     schema.upgrade(older)
     schema.apply_roles(older)
-    with psycopg.connect(plain(older)) as connection:
-        # As the release before the newest migration left it.
-        connection.execute("DROP FUNCTION record_results_read")
-        connection.execute("ALTER TABLE event DROP COLUMN db_user")
-        connection.execute("UPDATE alembic_version SET version_num = '0003'")
+    bring_down_to(older, "0003")
     schema.upgrade(swapped(migrator, path=f"/{name}"))
     with psycopg.connect(plain(older)) as connection:
         owner = connection.execute(
