@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
+from typer.testing import CliRunner
 
 from db import ledger, reads, reanalysis, registration, results
 from db.reanalysis import Wanted
 from db.states import Priority
+from worker.cli import app
 
 pytestmark = pytest.mark.services
 
@@ -154,3 +156,24 @@ def test_a_persons_request_brings_a_scan_out_of_the_background(database):
         registration.requeue(connection, second)
     assert [scan.scan_id for scan in due(database)] == [second]
     assert first != second
+
+
+def test_the_command_says_how_many_and_does_it_once(database, database_url, rows):
+    completed(database, *(arrival() for _ in range(3)))
+
+    def said(*arguments: str) -> str:
+        called = CliRunner().invoke(
+            app,
+            ["reanalyse", *arguments],
+            env={"LEUKOFLOW_DATABASE_URL": database_url},
+            catch_exceptions=False,
+        )
+        assert called.exit_code == 0, called.output
+        return called.stdout
+
+    assert said("--since", "2020-01-01", "--dry-run").startswith("3 scans would be")
+    assert rows("SELECT count(*) FROM scan WHERE background") == [(0,)]
+    assert said("--since", "2020-01-01").startswith("3 scans will be")
+    assert rows("SELECT count(*) FROM scan WHERE background AND state = 'received'") == [(3,)]
+    assert said("--since", "2020-01-01T00:00:00").startswith("0 scans")
+    assert said("--since", "2999-01-01", "--dry-run").startswith("0 scans")
