@@ -9,7 +9,6 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 import pytest
 from made_results import arrival, cells, claimed, digest_of, registered, result
-from revisions import bring_down_to
 from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results, schema
@@ -18,6 +17,7 @@ from db.records import Failure, Identity, Progress, ScanFilter
 from db.roles import GRANTS, TABLES, VIEWS, Role
 from db.states import ScanState
 from pipeline.errors import DeploymentError
+from tests.revisions import bring_down_to
 from worker.embedded import EmbeddedSet, Principal
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("database")]
