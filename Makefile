@@ -5,10 +5,11 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 RUN    := $(VENV)/.run.stamp
 DEV    := $(VENV)/.dev.stamp
 BENCH  := $(VENV)/.bench.stamp
+SBOM   := $(VENV)-sbom
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos train evaluate clean
+.PHONY: help demo test check bench chaos sbom train evaluate clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,5 +57,16 @@ bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak m
 chaos: $(DEV)  ## kill everything while scans come, and count; writes build/chaos.json
 	@$(PY) -m tests.chaos $(ARGS)
 
+# In an environment of its own: what lists the parts is no part.
+$(SBOM)/.stamp: requirements-sbom.lock
+	@$(PYTHON) -m venv $(SBOM)
+	@$(SBOM)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-sbom.lock
+	@touch $@
+
+sbom: $(SBOM)/.stamp  ## what leukoflow is made of, by CycloneDX; writes build/sbom.json
+	@mkdir -p build
+	@$(SBOM)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	  --output-file build/sbom.json requirements.lock
+
 clean:  ## remove what the targets made
-	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) $(SBOM) build .mypy_cache .ruff_cache .pytest_cache

@@ -27,6 +27,9 @@ class EventKind(StrEnum):
     ASSIGNED = "assigned"
     REASSIGNED = "reassigned"
     REQUEUED = "requeued"
+    REANALYSED = "reanalysed"
+    """put in the background to be analysed again"""
+    DELETED = "deleted"
     SAME_CONTENT = "same_content_under_another_patient"
     RESULTS_READ = "results_read"
 

@@ -37,6 +37,8 @@ from db.tables import Attempt, Scan
 RESEND_DOUBLINGS = 5
 """The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
 MAX_BACKOFF_S = 300.0
+BACKGROUND_QUEUED = 50
+"""Messages of scans in the background that may lie in the broker: what workers do between two sweeps."""
 LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
 HANDED_BACK = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
 WORKER_LOST = Failure(
@@ -72,7 +74,28 @@ def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int
     They are those received, those retryable whose time has come, and those queued for longer than
     `resend_after_s` (doubled with each sending) that nobody claimed. 0 sends every queued scan again: the
     answer to a broker that is known to be empty. Call `mark_queued` with them, commit, then send.
+
+    Those in the background are due where nothing else waits, and a few at a time: the broker gives out what
+    it has in order, and whatever comes next should not wait behind them.
     """
+    is_queued = Scan.state == ScanState.QUEUED
+    due = _due(connection, Scan.background.is_(False) | is_queued, resend_after_s, limit)
+    if due:
+        return due
+    room = min(limit, _room_in_background(connection))
+    return _due(connection, and_(Scan.background, ~is_queued), resend_after_s, room)
+
+
+def _room_in_background(connection: Connection) -> int:
+    """Return how many more scans in the background may be queued now."""
+    counts = select(
+        func.count().filter(Scan.background), func.count().filter(Scan.background.is_(False))
+    ).where(Scan.state == ScanState.QUEUED)
+    in_background, others = connection.execute(counts).one()
+    return 0 if others else max(0, BACKGROUND_QUEUED - in_background)
+
+
+def _due(connection: Connection, wanted: ColumnElement[bool], resend_after_s: float, limit: int) -> list[Due]:
     doublings = func.least(func.greatest(Scan.sends - 1, 0), RESEND_DOUBLINGS)
     patience = timedelta(seconds=resend_after_s) * func.power(2, doublings)
     waiting = (
@@ -82,7 +105,7 @@ def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int
     )
     statement = (
         select(Scan.id, Scan.priority)
-        .where(Scan.state.in_([ScanState.RECEIVED, ScanState.QUEUED, ScanState.RETRYABLE]), waiting)
+        .where(Scan.state.in_([ScanState.RECEIVED, ScanState.QUEUED, ScanState.RETRYABLE]), waiting, wanted)
         .order_by((Scan.priority == Priority.STAT).desc(), Scan.received_at, Scan.id)
         .limit(limit)
         .with_for_update(skip_locked=True)

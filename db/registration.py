@@ -234,6 +234,7 @@ def requeue(connection: Connection, scan_id: UUID) -> None:
             not_before=None,
             queued_at=None,
             completed_at=None,
+            background=False,
             updated_at=now(),
             waiting_since=now(),
         )

@@ -143,6 +143,7 @@ GRANTS: Mapping[Role, tuple[Grant, ...]] = MappingProxyType(
                     "specimen_id",
                     "same_content_as",
                     "priority",
+                    "background",
                     "attempts",
                     "sends",
                     "waiting_since",

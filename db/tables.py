@@ -134,6 +134,8 @@ class Scan(Base):
         ),  # what waits, counted without the rows that are done
         Index(None, "specimen_id"),
         Index(None, "content_digest", postgresql_where=text("content_digest IS NOT NULL")),
+        Index(None, "current_run_id"),
+        Index(None, "same_content_as", postgresql_where=text("same_content_as IS NOT NULL")),
         {"postgresql_with": {"fillfactor": "80"}},  # heartbeats update in place
     )
 
@@ -150,6 +152,8 @@ class Scan(Base):
     error_code: Mapped[str | None]
     reason: Mapped[str | None]
     priority: Mapped[Priority] = mapped_column(_words(Priority))
+    background: Mapped[bool] = mapped_column(server_default=text("false"))
+    """analysed again by request, when nothing else waits"""
     attempts: Mapped[Count]
     max_attempts: Mapped[int] = mapped_column(server_default=text(str(DEFAULT_MAX_ATTEMPTS)))
     claims: Mapped[Count]
@@ -306,7 +310,7 @@ class DifferentialLine(Base):
 
 class ArtefactRow(Base):
     __tablename__ = "artefact"
-    __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"),)
+    __table_args__ = (CheckConstraint("size_bytes >= 0", name="size_bytes"), Index(None, "object_name"))
 
     run_id: Mapped[int] = mapped_column(BigInteger, ForeignKey("run.id"), primary_key=True)
     bucket: Mapped[str] = mapped_column(primary_key=True)

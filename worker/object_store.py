@@ -17,7 +17,7 @@ from minio import Minio
 from minio.error import MinioException, S3Error
 
 from pipeline.errors import DeploymentError, InputError, LeukoflowError, TransientError
-from worker.settings import Settings
+from worker.settings import StoreSettings
 
 CHUNK_BYTES = 256 * 1024
 CONNECT_TIMEOUT_S = 5.0
@@ -114,8 +114,8 @@ class ObjectStore(Protocol):
         """Store a file; metadata values are ASCII."""
         ...
 
-    def remove(self, key: str) -> None:
-        """Remove the object; nothing happens where there is none."""
+    def remove(self, key: str, version: str | None = None) -> None:
+        """Remove the object, or one version of it; nothing happens where there is none."""
         ...
 
     def ensure_bucket(self) -> None:
@@ -240,10 +240,10 @@ class MinioObjectStore:
                 metadata=dict(metadata or {}),
             )
 
-    def remove(self, key: str) -> None:
-        """Remove the object."""
+    def remove(self, key: str, version: str | None = None) -> None:
+        """Remove the object, or one version of it."""
         with _translating():
-            self._client.remove_object(bucket_name=self._bucket, object_name=key)
+            self._client.remove_object(bucket_name=self._bucket, object_name=key, version_id=version)
 
     def ensure_bucket(self) -> None:
         """Make the bucket, where it is not there."""
@@ -258,7 +258,7 @@ class MinioObjectStore:
                     raise
 
 
-def open_object_store(settings: Settings, bucket: str) -> MinioObjectStore:
+def open_object_store(settings: StoreSettings, bucket: str) -> MinioObjectStore:
     """Return the store of one bucket. Connects at the first call, and may be used from several threads."""
     pool = urllib3.PoolManager(
         maxsize=MAX_CONNECTIONS,

@@ -173,23 +173,33 @@ class ServedSettings(LocalSettings):
     )
 
 
-class Settings(DatabaseSettings, ServedSettings):
-    """What watcher and worker need: everything."""
+class StoreSettings(DatabaseSettings):
+    """What keeping house needs besides: the object store."""
 
-    broker_url: SecretStr = Field(
-        description="Celery's broker, as `redis://:password@host:6379/0`; for TLS `rediss://`"
-    )
     s3_endpoint: str = Field(pattern=r"^[^/\s:]+(:\d+)?$", description="object store, as `host:port`")
     s3_access_key: SecretStr = Field(description="access key of the object store")
     s3_secret_key: SecretStr = Field(description="secret key of the object store")
     s3_secure: bool = Field(default=True, description="speak TLS to the object store")
     s3_region: str = Field(default="us-east-1", description="region of the object store")
+    bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
+    bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
 
+    @field_validator("s3_endpoint")
+    @classmethod
+    def _endpoint_has_a_port(cls, endpoint: str) -> str:
+        _require_port(endpoint)
+        return endpoint
+
+
+class Settings(StoreSettings, ServedSettings):
+    """What watcher and worker need: everything."""
+
+    broker_url: SecretStr = Field(
+        description="Celery's broker, as `redis://:password@host:6379/0`; for TLS `rediss://`"
+    )
     queue: str = Field(
         default="leukoflow", pattern=r"^[\w.-]{1,64}$", description="name of the queue on the broker"
     )
-    bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
-    bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
     key_pattern: str = Field(
         default="<patient>/<specimen>/<slide>.<ext>",
         description="how a key names its patient: `<patient>`, `<specimen>`, `<slide>`, `<ext>`, and `<*>` "
@@ -240,12 +250,6 @@ class Settings(DatabaseSettings, ServedSettings):
         if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):
             raise ValueError("it says how to check the server; that is for LEUKOFLOW_CA_CERTIFICATES to say")
         return url
-
-    @field_validator("s3_endpoint")
-    @classmethod
-    def _endpoint_has_a_port(cls, endpoint: str) -> str:
-        _require_port(endpoint)
-        return endpoint
 
     @field_validator("key_pattern")
     @classmethod
@@ -309,6 +313,11 @@ def load_database_settings(**overrides: Value) -> DatabaseSettings:
 def load_served_settings(**overrides: Value) -> ServedSettings:
     """Return where a process says how it is. Raises: UsageError, as `load_settings`."""
     return _load(ServedSettings, overrides)
+
+
+def load_store_settings(**overrides: Value) -> StoreSettings:
+    """Return what keeping house needs. Raises: UsageError, as `load_settings`."""
+    return _load(StoreSettings, overrides)
 
 
 def load_local_settings(**overrides: Value) -> LocalSettings:

@@ -11,6 +11,7 @@ from worker.cli import (
     analyse,
     demo,
     evaluation,
+    housekeeping,
     ledger,
     model_figures,
     models,
@@ -42,6 +43,9 @@ app.command("scans")(ledger.scans)
 app.command("results")(results.results)
 app.command("assign")(ledger.assign)
 app.command("requeue")(ledger.requeue)
+app.command("reanalyse")(housekeeping.reanalyse)
+app.command("retain")(housekeeping.retain)
+app.command("sweep")(housekeeping.sweep)
 app.command("analyse")(analyse.analyse)
 app.command("synth")(synth.synth)
 app.command("train")(training.train)

@@ -23,6 +23,7 @@ class Allowed:
 
 # Without ListBucket a missing object cannot be told from a refused one. HEAD is GetObject to S3.
 _LOOKS = ("s3:ListBucket", "s3:GetObject")
+_REMOVALS = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 _PUTS = ("s3:PutObject", "s3:AbortMultipartUpload")
 
 POLICIES: Mapping[Principal, tuple[Allowed, ...]] = MappingProxyType(
@@ -32,7 +33,7 @@ POLICIES: Mapping[Principal, tuple[Allowed, ...]] = MappingProxyType(
         Principal.WORKER: (Allowed(SCANS, _LOOKS), Allowed(RESULTS, _PUTS)),
         Principal.READER: (Allowed(RESULTS, _LOOKS),),
         Principal.CLERK: (Allowed(RESULTS, _LOOKS),),
-        Principal.KEEPER: tuple(Allowed(bucket, (*_LOOKS, "s3:DeleteObject")) for bucket in (SCANS, RESULTS)),
+        Principal.KEEPER: tuple(Allowed(bucket, (*_LOOKS, *_REMOVALS)) for bucket in (SCANS, RESULTS)),
     }
 )
 

@@ -17,6 +17,7 @@ from db.records import Failure, Identity, Progress, ScanFilter
 from db.roles import GRANTS, TABLES, VIEWS, Role
 from db.states import ScanState
 from pipeline.errors import DeploymentError
+from tests.revisions import bring_down_to
 from worker.embedded import EmbeddedSet, Principal
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("database")]
@@ -382,11 +383,7 @@ def test_what_a_migrator_adds_belongs_to_the_role_and_not_to_the_login(granted, 
     older = swapped(granted, path=f"/{name}")
     schema.upgrade(older)
     schema.apply_roles(older)
-    with psycopg.connect(plain(older)) as connection:
-        # As the release before the newest migration left it.
-        connection.execute("DROP FUNCTION record_results_read")
-        connection.execute("ALTER TABLE event DROP COLUMN db_user")
-        connection.execute("UPDATE alembic_version SET version_num = '0005'")
+    bring_down_to(older, "0005")
     schema.upgrade(swapped(migrator, path=f"/{name}"))
     with psycopg.connect(plain(older)) as connection:
         owner = connection.execute(

@@ -1,0 +1,128 @@
+"""reanalyse, retain, sweep: what is done to many scans at once, long after they came."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Annotated
+
+import typer
+
+from db.database import Database
+from db.reanalysis import Wanted, moment_of, reanalysable
+from db.reanalysis import reanalyse as reanalyse_scans
+from db.retention import ENDED, Limit, old_scans
+from db.schema import require_current
+from db.states import ScanState
+from pipeline.errors import UsageError
+from worker.keeper import Keeper
+from worker.object_store import open_object_store
+from worker.settings import StoreSettings, load_database_settings, load_store_settings
+
+DAY = "%Y-%m-%d"
+
+DeleteOption = Annotated[bool, typer.Option("--delete", help="Do it.")]
+
+
+def reanalyse(
+    since: Annotated[
+        datetime,
+        typer.Option(formats=[DAY, "%Y-%m-%dT%H:%M:%S"], help="Those that arrived since then, local time."),
+    ],
+    except_bundle: Annotated[
+        str | None,
+        typer.Option(help="Leave out those whose result is by the bundle whose digest begins so."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
+) -> None:
+    """Analyse completed scans again, behind all other work. Former results stay on record."""
+    url = load_database_settings().database_url.get_secret_value()
+    require_current(url)
+    with Database(url) as database:
+        with database.transaction() as connection:
+            wanted = Wanted(since.astimezone(), moment_of(connection), except_bundle)
+            counted = reanalysable(connection, wanted)
+        if dry_run:
+            typer.echo(f"{counted} scans would be analysed again")
+            return
+        asked = 0
+        while found := _batch(database, wanted):
+            asked += found
+    typer.echo(f"{asked} scans will be analysed again, behind all other work")
+
+
+def retain(
+    older_than: Annotated[
+        int, typer.Option(min=1, help="Days since anything happened to a scan that is deleted.")
+    ],
+    state: Annotated[
+        list[ScanState] | None,
+        typer.Option(help="Only those in this state; may be given again. Else all that have ended."),
+    ] = None,
+    really: DeleteOption = False,
+) -> None:
+    """Delete old scans: upload, results, cells, pictures. Without --delete it only says what would go."""
+    limit = Limit(timedelta(days=older_than), _ended(state))
+    settings = load_store_settings()
+    with _opened(settings) as database:
+        with database.transaction() as connection:
+            old = old_scans(connection, limit)
+        for line in old:
+            typer.echo(
+                f"{line.state.value}: {line.scans} scans, {line.upload_bytes / 1e9:.1f} GB of uploads, "
+                f"{line.results} results, {line.cells} cells"
+            )
+        if not old or not really:
+            typer.echo("nothing was deleted; --delete does it" if old else "there is nothing so old")
+            return
+        retained = _keeper(settings, database).retain(limit)
+    typer.echo(
+        f"deleted {retained.scans} scans with {retained.objects} objects, and {retained.patients} patients "
+        "of whom nothing is left"
+    )
+    if retained.kept:
+        typer.echo(f"{retained.kept} scans stay: the object store does not let us remove their uploads")
+
+
+def sweep(
+    older_than: Annotated[
+        int, typer.Option(min=1, help="Days since an object was written; longer than any analysis.")
+    ] = 7,
+    really: DeleteOption = False,
+) -> None:
+    """Delete objects in the results bucket that belong to no result. Without --delete it only counts them."""
+    settings = load_store_settings()
+    with _opened(settings) as database:
+        keeper = _keeper(settings, database)
+        swept, orphans = keeper.orphans(settings.bucket_results, timedelta(days=older_than))
+        typer.echo(
+            f"{swept.orphans} of {swept.listed} objects belong to no result; "
+            f"they are {swept.orphan_bytes / 1e6:.1f} MB"
+        )
+        if really:
+            typer.echo(f"deleted {keeper.sweep(settings.bucket_results, orphans)}")
+        elif orphans:
+            typer.echo("nothing was deleted; --delete does it")
+
+
+def _ended(states: list[ScanState] | None) -> frozenset[ScanState]:
+    """Return the states. Raises: UsageError, where scans in one of them are still on their way."""
+    under_way = sorted(frozenset(states or ()) - ENDED)
+    if under_way:
+        raise UsageError(f"scans that are {under_way[0].value} are on their way", code="scan_under_way")
+    return frozenset(states or ENDED)
+
+
+def _opened(settings: StoreSettings) -> Database:
+    url = settings.database_url.get_secret_value()
+    require_current(url)
+    return Database(url)
+
+
+def _keeper(settings: StoreSettings, database: Database) -> Keeper:
+    return Keeper(database, cache(lambda bucket: open_object_store(settings, bucket)))
+
+
+def _batch(database: Database, wanted: Wanted) -> int:
+    with database.transaction() as connection:
+        return len(reanalyse_scans(connection, wanted))
