@@ -13,7 +13,7 @@ from worker.settings import ServedSettings, load_served_settings
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 1000
-_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # nosec B104 - asked, not bound
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # asked, not bound  # nosec B104
 
 
 def asked(settings: ServedSettings, path: str) -> tuple[bool, str]:
