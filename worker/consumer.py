@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 
-from celery import Celery
 from celery.signals import worker_ready
 from celery.worker import state as worker_state
 
@@ -12,11 +11,8 @@ from celery.worker import state as worker_state
 class CeleryConsumer:
     """Implements `watchdog.Consuming`. One process has one."""
 
-    def __init__(self, app: Celery, queue: str) -> None:
-        self._queue = queue
+    def __init__(self) -> None:
         self._begun = threading.Event()
-        # Asked for here, by the thread that starts the worker: it is made where it is asked for first.
-        self._queues = app.amqp.queues
         worker_ready.connect(self._on_ready, weak=False)
 
     def _on_ready(self, **_: object) -> None:
@@ -35,13 +31,8 @@ class CeleryConsumer:
         return any(flag is not None and flag is not False for flag in flags)
 
     @property
-    def is_paused(self) -> bool:
-        """Whether somebody had it leave our queue alone (`celery control cancel_consumer`)."""
-        return self._queue not in self._queues.consume_from
-
-    @property
     def rests(self) -> bool:
-        return self.is_ending or self.is_paused
+        return self.is_ending
 
     @property
     def reserved(self) -> int:

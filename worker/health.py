@@ -164,8 +164,6 @@ class _Work:
             return Verdict(False, "the worker is ending")
         if not self._consumer.has_begun:
             return Verdict(False, "the worker has not begun to take messages")
-        if self._consumer.is_paused:
-            return Verdict(False, "somebody paused the queue for this worker")
         return _answered(self.pulses)
 
     def _look(self, messages: int | None) -> None:

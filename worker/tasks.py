@@ -142,7 +142,7 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
         )
         app = make_app(settings)
         register_task(app, desk, slots)
-        consumer = CeleryConsumer(app, settings.queue)
+        consumer = CeleryConsumer()
         watched = WorkerUnderWatch(
             Services(database, desk.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )

@@ -21,7 +21,7 @@ class Consuming(Protocol):
 
     @property
     def rests(self) -> bool:
-        """Whether it was told to take nothing: somebody paused the queue, or the process is ending."""
+        """Whether it was told to take nothing more: the process is ending."""
         ...
 
     @property

@@ -20,7 +20,6 @@ from tests.house import House, house_on
 from tests.served import Served, serving
 from worker.broker import TASK_NAME, CeleryQueue, make_app
 from worker.embedded import EmbeddedSet, ServerName
-from worker.health import LOOKS
 from worker.settings import variable_of
 from worker.tasks import EXIT_STALLED
 
@@ -162,21 +161,6 @@ def test_a_worker_whose_work_another_one_takes_is_left_alone(house: House):
     assert deaf.metric("claims_ended_total", outcome="completed") == 0.0
     looked(house, deaf, 2)
     assert deaf.metric("worker_idle_at_work_seconds") == 0.0
-
-
-def test_a_paused_queue_is_no_stall(house: House):
-    house.start("watch")
-    worker = serving(house, "worker", **IMPATIENT)
-    house.until(worker.is_ready)
-    control = make_app(house.settings).control
-    control.cancel_consumer(house.settings.queue)
-    house.until(lambda: "paused" in worker.ask("/ready")[1])
-    queued(house, 1)
-    looked(house, worker, 3 * LOOKS)
-    assert worker.child.is_running()
-    assert worker.ask("/live")[0] == 200
-    control.add_consumer(house.settings.queue)
-    house.until_ended(1)
 
 
 def test_a_worker_that_was_told_to_end_is_not_taken_for_a_stalled_one(embedded, tmp_path, slide):

@@ -165,7 +165,7 @@ def test_only_scans_that_have_ended_are_deleted_however_old(laboratory, state):
 
 def test_only_states_that_were_asked_for(laboratory):
     laboratory.completed("P-1", "done", LONG)
-    nobodys = laboratory.upload(None, "nobodys", "nobodys.jpg")
+    nobodys = laboratory.upload(None, "nobodys", "stray/nobodys.jpg")
     laboratory.age(nobodys, LONG)
     limit = Limit(MONTH.age, frozenset({ScanState.UNASSIGNED}))
     with laboratory.house.database.transaction() as connection:
