@@ -24,8 +24,8 @@ LISTED = ("patients", "specimens", "keys")
 STORED = "contents"
 """SeaweedFS' folder of what it stores; LevelDB calls its journal there a log."""
 STORE_LOG = "seaweedfs.log"
-"""The object store names an object by its key where a client deletes it or a read fails, at its quietest (-v=-1)
-too. Whole keys are let pass there, and nothing else: a log of ours has no such excuse."""
+"""The object store names an object by its key where a client deletes it or a read fails, also at its quietest
+(-v=-1). Whole keys are let pass there, and nothing else: a log of ours has no such excuse."""
 PROCESS = re.compile(r"^\d+:[A-Z] |^[\d-]+ [\d:.]+ UTC \[\d+\]|\bpid=\d+")
 """How lines of Valkey and PostgreSQL begin: with the number of the process, which may be any patient's."""
 MIN_CHARS = 3
