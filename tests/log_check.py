@@ -24,8 +24,9 @@ LISTED = ("patients", "specimens", "keys")
 STORED = "contents"
 """SeaweedFS' folder of what it stores; LevelDB calls its journal there a log."""
 STORE_LOG = "seaweedfs.log"
-"""The object store names an object by its key where a client deletes it or a read fails, also at its quietest
-(-v=-1). Whole keys are let pass there, and nothing else: a log of ours has no such excuse."""
+"""The object store names an object by its key where a client deletes it or a read fails, and then its empty
+folders, also at its quietest (-v=-1). Keys and their folders are let pass there, and nothing else: a log of
+ours has no such excuse."""
 PROCESS = re.compile(r"^\d+:[A-Z] |^[\d-]+ [\d:.]+ UTC \[\d+\]|\bpid=\d+")
 """How lines of Valkey and PostgreSQL begin: with the number of the process, which may be any patient's."""
 MIN_CHARS = 3
@@ -55,8 +56,14 @@ def named_lines(folder: Path, names: Iterable[str]) -> list[str]:
         if STORED not in path.relative_to(folder).parts
         for number, line in enumerate(path.read_text("utf-8", "replace").splitlines(), 1)
         for found in expression.finditer(PROCESS.sub("", line))
-        if not (path.name == STORE_LOG and "/" in spelt[found[0]])
+        if not (path.name == STORE_LOG and _is_of_a_key(found))
     ]
+
+
+def _is_of_a_key(found: re.Match[str]) -> bool:
+    """Return whether what was found is a key, or a folder on the way to one."""
+    before, after = found.string[: found.start()], found.string[found.end() :]
+    return "/" in found[0] or before.endswith("/") or after.startswith("/")
 
 
 def spellings_of(name: str) -> set[str]:

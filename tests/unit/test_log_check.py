@@ -58,13 +58,14 @@ def test_a_part_of_another_word_is_no_name(folder: Path, line: str) -> None:
 
 
 def test_the_store_may_name_an_object_by_its_key_and_nothing_else(folder: Path) -> None:
-    lines = "DeleteObjectHandler scans P-77/S-1/a.jpg\nfound the patient P-77\n"
+    lines = "Delete scans P-77/S-1/a.jpg\nfound the patient P-77\ndeleting empty folder /scans/P-77 now\n"
     for name in ("seaweedfs.log", "worker.log"):
         (folder / name).write_text(lines)
     assert named_lines(folder, {"P-77", "P-77/S-1/a.jpg"}) == [
         "seaweedfs.log:2: P-77",
         "worker.log:1: P-77/S-1/a.jpg",
         "worker.log:2: P-77",
+        "worker.log:3: P-77",
     ]
 
 
