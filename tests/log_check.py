@@ -61,9 +61,9 @@ def named_lines(folder: Path, names: Iterable[str]) -> list[str]:
 
 
 def _is_of_a_key(found: re.Match[str]) -> bool:
-    """Return whether what was found is a key, or a folder on the way to one."""
+    """Return whether what was found is a key, by its folders or its ending, or a folder on the way to one."""
     before, after = found.string[: found.start()], found.string[found.end() :]
-    return "/" in found[0] or before.endswith("/") or after.startswith("/")
+    return "/" in found[0] or "." in found[0] or before.endswith("/") or after.startswith("/")
 
 
 def spellings_of(name: str) -> set[str]:
