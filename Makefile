@@ -9,7 +9,7 @@ SBOM   := $(VENV)-sbom
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench sbom train evaluate clean
+.PHONY: help demo test check bench chaos sbom train evaluate clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -53,6 +53,9 @@ $(BENCH): $(DEV) requirements-bench.lock
 
 bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak memory" for some of it
 	@$(PY) -m tests.bench $(PARTS)
+
+chaos: $(DEV)  ## kill everything while scans come, and count; writes build/chaos.json
+	@$(PY) -m tests.chaos $(ARGS)
 
 # In an environment of its own: what lists the parts is no part.
 $(SBOM)/.stamp: requirements-sbom.lock

@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Connection, Update, and_, case, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Update,
+    and_,
+    case,
+    cast,
+    exists,
+    func,
+    insert,
+    select,
+    update,
+)
+from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import now
 
 from db.errors import LeaseLost
@@ -26,6 +40,7 @@ MAX_BACKOFF_S = 300.0
 BACKGROUND_QUEUED = 50
 """Messages of scans in the background that may lie in the broker: what workers do between two sweeps."""
 LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
+HANDED_BACK = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
 WORKER_LOST = Failure(
     "worker_lost", "analysis stopped each time without an error; the file may be too large or damaged"
 )
@@ -144,6 +159,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
             Scan.etag,
             Scan.slide_name,
             Scan.priority,
+            func.extract("epoch", func.clock_timestamp() - Scan.waiting_since).label("waited_s"),
         )
     )
     row = connection.execute(statement).one_or_none()
@@ -162,6 +178,7 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
         ref=ScanRef(row.bucket, row.object_key, row.version, row.size_bytes, row.etag),
         slide_name=row.slide_name,
         priority=row.priority,
+        waited_s=float(row.waited_s),
     )
 
 
@@ -235,14 +252,15 @@ def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *,
     return ScanState.RETRYABLE
 
 
-def hand_back(connection: Connection, claim: Claim, *, delay_s: float = 0.0) -> None:
-    """Give the scan back untouched, for a worker that cannot go on; the attempt does not count against it.
+def hand_back(
+    connection: Connection, claim: Claim, failure: Failure = HANDED_BACK, *, delay_s: float = 0.0
+) -> None:
+    """Give the scan back untouched, for a failure that is none of its own; the attempt does not count.
 
     Nobody takes it up before `delay_s`.
 
     Raises: LeaseLost
     """
-    failure = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
     statement = move(ScanState.RETRYABLE).values(
         error_code=failure.code,
         reason=failure.reason,
@@ -251,7 +269,12 @@ def hand_back(connection: Connection, claim: Claim, *, delay_s: float = 0.0) -> 
     )
     _end(connection, claim, statement)
     finish_attempt(connection, claim, AttemptOutcome.HANDED_BACK, failure)
-    append(connection, EventKind.HANDED_BACK, claim.scan_id, {"attempt": claim.attempt_number})
+    append(
+        connection,
+        EventKind.HANDED_BACK,
+        claim.scan_id,
+        {"attempt": claim.attempt_number, "code": failure.code},
+    )
 
 
 def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:
@@ -265,30 +288,49 @@ def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:
     append(connection, EventKind.QUARANTINED, claim.scan_id, {"code": failure.code})
 
 
+def is_suspect(connection: Connection, scan_id: UUID) -> bool:
+    """Return whether the scan's last attempt was lost: it may be what killed its worker, and goes alone."""
+    last = select(Attempt.outcome).where(Attempt.scan_id == scan_id).order_by(Attempt.number.desc()).limit(1)
+    return connection.execute(last).scalar_one_or_none() is AttemptOutcome.LOST
+
+
+def _in_company() -> ColumnElement[bool]:
+    """Return the condition that the worker of a silent scan was lost with another scan at work."""
+    other = aliased(Attempt)
+    return exists().where(
+        other.worker == Scan.claimed_by,
+        other.scan_id != Scan.id,
+        (other.outcome == AttemptOutcome.LOST) | other.outcome.is_(None),
+    )
+
+
 def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000) -> list[Expired]:
     """Return the scans whose worker went silent: retryable again, or quarantined after their last attempt.
 
-    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S.
+    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S. An attempt that was lost
+    in company does not count: nobody knows which of the scans was the cause. See `is_suspect`.
     """
+    company = _in_company()
     silent = (
-        select(Scan.id, Scan.claims, Scan.attempts, Scan.max_attempts)
+        select(Scan.id, Scan.claims, Scan.attempts - cast(company, Integer), Scan.max_attempts)
         .where(Scan.state == ScanState.RUNNING, Scan.lease_expires_at <= now())
         .order_by(Scan.id)
         .limit(limit)
-        .with_for_update(skip_locked=True)
+        .with_for_update(skip_locked=True, of=Scan)
     )
     expired = []
     for scan_id, number, attempts, max_attempts in connection.execute(silent).all():
         exhausted = attempts >= max_attempts
         target = ScanState.QUARANTINED if exhausted else ScanState.RETRYABLE
         failure = WORKER_LOST if exhausted else LEASE_EXPIRED
-        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(attempts - 1, 16))
+        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(max(attempts - 1, 0), 16))
         statement = without_claim(move(target)).where(Scan.id == scan_id)
         connection.execute(
             statement.values(
                 error_code=failure.code,
                 reason=failure.reason,
                 not_before=None if exhausted else now() + timedelta(seconds=wait_s),
+                attempts=attempts,
             )
         )
         connection.execute(

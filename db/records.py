@@ -83,6 +83,8 @@ class Claim:
     ref: ScanRef
     slide_name: str = field(repr=False)
     priority: Priority
+    waited_s: float
+    """from the scan's arrival, or from a person's word, to this claim"""
 
 
 @dataclass(frozen=True, slots=True)

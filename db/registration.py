@@ -183,7 +183,14 @@ def assign(connection: Connection, scan_id: UUID, identity: Identity) -> ScanSta
         connection.execute(
             update(Scan)
             .where(Scan.id == scan_id)
-            .values(specimen_id=specimen_id, state=state, error_code=None, reason=None, updated_at=now())
+            .values(
+                specimen_id=specimen_id,
+                state=state,
+                error_code=None,
+                reason=None,
+                updated_at=now(),
+                waiting_since=now(),
+            )
         )
         append(connection, EventKind.ASSIGNED, scan_id, {"specimen": str(specimen_id)})
         return state
@@ -229,6 +236,7 @@ def requeue(connection: Connection, scan_id: UUID) -> None:
             completed_at=None,
             background=False,
             updated_at=now(),
+            waiting_since=now(),
         )
     )
     append(connection, EventKind.REQUEUED, scan_id, {"from": state.value})

@@ -129,6 +129,9 @@ class Scan(Base):
             name="completed_has_run",
         ),
         Index(None, "state", "received_at"),
+        Index(
+            None, "state", "priority", "waiting_since", postgresql_where=text("state <> 'completed'")
+        ),  # what waits, counted without the rows that are done
         Index(None, "specimen_id"),
         Index(None, "content_digest", postgresql_where=text("content_digest IS NOT NULL")),
         Index(None, "current_run_id"),
@@ -169,6 +172,7 @@ class Scan(Base):
     received_at: Mapped[Moment]
     completed_at: Mapped[datetime | None]
     updated_at: Mapped[Moment]
+    waiting_since: Mapped[Moment]
 
 
 class Attempt(Base):
@@ -176,6 +180,8 @@ class Attempt(Base):
     __table_args__ = (
         _one_of("outcome", AttemptOutcome),
         CheckConstraint("(finished_at IS NULL) = (outcome IS NULL)", name="finished_has_outcome"),
+        Index(None, "worker", postgresql_where=text("outcome = 'lost' OR outcome IS NULL")),
+        Index(None, "started_at"),
     )
 
     scan_id: Mapped[UUID] = mapped_column(ForeignKey("scan.id"), primary_key=True)

@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from redis import Redis
 
+from tests.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
 from worker.embedded import EmbeddedSet
 from worker.object_store import MinioObjectStore, open_object_store
 

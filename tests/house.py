@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import monotonic, sleep
 from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
+from sqlalchemy import select
 
 from db.database import Database
 from db.reads import counts_by_state, results_of_patient, scans
 from db.records import PatientResult, ScanFilter, ScanRow
 from db.states import ScanState
+from db.tables import Patient, Scan, Specimen
+from pipeline.errors import TransientError
+from tests.log_check import note
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child
+from worker.identity import META_PRIORITY
 from worker.object_store import MinioObjectStore, open_object_store
 from worker.processes import prepare_services, start_process
 from worker.settings import Settings, child_environment, load_settings, variable_of
@@ -59,6 +64,7 @@ class House:
         return {**self.environment, **{variable_of(name): value for name, value in secrets.items()}}
 
     def drop(self, key: str, body: bytes, metadata: Mapping[str, str] | None = None) -> None:
+        note([key, *(value for name, value in (metadata or {}).items() if name != META_PRIORITY)])
         self.store.put_bytes(key, body, "application/octet-stream", metadata)
 
     def rows(self, state: ScanState | None = None) -> list[ScanRow]:
@@ -88,6 +94,13 @@ class House:
             return sum(counts.values()) == sum(counts[state] for state in ENDED) == expected
 
         self.until(ended, deadline_s)
+
+    def note_identifiers(self) -> None:
+        """Remember whom the ledger names: programs registered them as well."""
+        named = (select(Patient.external_id), select(Specimen.external_id), select(Scan.object_key))
+        with suppress(TransientError), self.database.transaction() as connection:
+            for statement in named:
+                note(connection.execute(statement).scalars())
 
     def logs(self) -> str:
         return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
@@ -142,6 +155,7 @@ def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[H
             yield house
         finally:
             house.stop()
+            house.note_identifiers()
 
 
 def _swapped(url: str, path: str) -> str:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,7 +16,15 @@ from pipeline.pictures import gallery_sheets, jpeg, overview_picture
 from pipeline.ports import SlideReader
 from pipeline.report import geojson_gz
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.batcher import Asker, BatchedClassifier, BatchedSegmenter, InFlight, Sharing, Urgency
+from pipeline.runtime.batcher import (
+    Asker,
+    BatchedClassifier,
+    BatchedSegmenter,
+    InFlight,
+    Load,
+    Sharing,
+    Urgency,
+)
 from pipeline.runtime.bundle import Bundle, load_bundle
 from pipeline.runtime.crew import ThreadCrew
 from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
@@ -51,6 +60,8 @@ class Analyst:
     """which ran, and why it was taken"""
     read_ahead: int
     in_flight: InFlight
+    loads: Callable[[], Mapping[str, Load]] = dict
+    """what each network was asked so far, by its name; empty where nobody counts"""
 
     @property
     def models(self) -> Models:
@@ -80,7 +91,7 @@ class Analyst:
                 run_key=self.run_key(scan_digest),
                 bundle_name=self.bundle.name,
                 engine=self.engine,
-                software_version=version("leukoflow"),
+                software_version=_software_version(),
                 timings_s=watch.timings_s,
             ),
         )
@@ -114,7 +125,13 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
             engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
             read_ahead=means.parallelism.read_ahead,
             in_flight=sharing.in_flight,
+            loads=lambda: {"segmenter": batched_segmenter.load, "classifier": batched_classifier.load},
         )
+
+
+@cache
+def _software_version() -> str:
+    return version("leukoflow")  # reads a file each time it is asked
 
 
 def means_of(settings: LocalSettings) -> Means:

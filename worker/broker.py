@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from celery import Celery
-from kombu.exceptions import OperationalError
+from kombu.exceptions import ChannelError, OperationalError
 
 from db.records import Due
 from db.states import Priority
@@ -24,6 +24,10 @@ MESSAGE_PRIORITY = {Priority.STAT: 0, Priority.ROUTINE: 9}
 VISIBILITY_TIMEOUT_S = 3600
 """An unacknowledged message comes back after this. The ledger answers sooner; a second copy finds its scan
 claimed or done, and ends."""
+
+ASK_TIMEOUT_S = 5.0
+NOT_FOUND = "404"
+"""AMQP's reply code, which kombu gives for every transport."""
 
 SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
@@ -88,10 +92,29 @@ def _tls_of(settings: Settings) -> dict[str, object] | None:
 
 
 class CeleryQueue:
-    """Sends a message a scan. Call it after the commit that marked them queued."""
+    """Sends a message a scan, after the commit that marked them queued; and says how many lie there."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+
+    def waiting_messages(self) -> int:
+        """Return how many messages lie in the queue, taken by nobody. Asks over a connection of its own.
+
+        Raises: TransientError, where the broker is away.
+        """
+        with self._app.connection_for_read() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=ASK_TIMEOUT_S)
+                channel = connection.default_channel
+                return int(
+                    channel.queue_declare(self._app.conf.task_default_queue, passive=True).message_count
+                )
+            except (*connection.channel_errors, ChannelError) as error:
+                if _is_missing_queue(error):
+                    return 0
+                raise _unreachable() from error
+            except (OperationalError, *connection.connection_errors) as error:
+                raise _unreachable() from error
 
     def send(self, due: Iterable[Due]) -> int:
         """Return how many messages were sent.
@@ -112,5 +135,14 @@ class CeleryQueue:
                     )
                     sent += 1
             except (OperationalError, ConnectionError, TimeoutError) as error:
-                raise TransientError("the broker does not answer", code="broker_unreachable") from error
+                raise _unreachable() from error
         return sent
+
+
+def _is_missing_queue(error: Exception) -> bool:
+    """Return whether the broker has no such queue, as the Redis transport has none without a message."""
+    return str(getattr(error, "reply_code", "")) == NOT_FOUND
+
+
+def _unreachable() -> TransientError:
+    return TransientError("the broker does not answer", code="broker_unreachable")

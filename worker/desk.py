@@ -7,16 +7,27 @@ import random
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
+from time import monotonic
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
+from structlog.contextvars import bound_contextvars
 
 from db.database import Database
 from db.errors import LeaseLost
-from db.ledger import claim, hand_back, heartbeat, quarantine, record_digest, release_for_retry
+from db.ledger import (
+    claim,
+    hand_back,
+    heartbeat,
+    is_suspect,
+    quarantine,
+    record_digest,
+    release_for_retry,
+)
 from db.records import Artefact, Claim, Failure
 from db.results import save_result
 from db.states import Priority
@@ -25,12 +36,13 @@ from pipeline.errors import CapacityError, DeploymentError, InputError, Transien
 from pipeline.runtime.batcher import Urgency
 from worker.analyst import Analyst, Picture, pictures_of
 from worker.object_store import ObjectStore, StoredObject
+from worker.room import Room
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
+from worker.worker_metrics import Ending, WorkerMetrics
 
 BACKOFF_S = 5.0
 MAX_BACKOFF_S = 300.0
-SPOOL_DELAY_S = 20.0
 _URGENCIES = {Priority.STAT: Urgency.STAT, Priority.ROUTINE: Urgency.ROUTINE}
 BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
 
@@ -60,40 +72,63 @@ class Desk:
     results: ObjectStore
     analyst: Analyst
     worker: str
+    metrics: WorkerMetrics
+    room: Room = field(default_factory=Room)
 
     @contextmanager
     def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
         """Return the claim, or None where there is nothing to do. What goes wrong inside ends in the ledger.
 
+        A scan that was lost with its worker is alone in this one: if it is lost again, it is the cause.
         Raises: DeploymentError, after the scan was handed back: this worker cannot go on.
         """
+        with bound_contextvars(scan_id=str(scan_id), worker=self.worker):
+            with self.database.transaction() as connection:
+                suspect = is_suspect(connection, scan_id)
+            with self.room.alone() if suspect else self.room.together(), self._claimed(scan_id) as held:
+                yield held
+
+    @contextmanager
+    def _claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
         with self.database.transaction() as connection:
             held = claim(connection, scan_id, worker=self.worker, lease_s=self.settings.lease_s)
-        log = structlog.get_logger().bind(scan_id=str(scan_id))
         if held is None:
-            log.info("nothing_to_claim")
+            structlog.get_logger().info("nothing_to_claim")
             yield None
             return
-        log = log.bind(attempt=held.attempt_number)
-        log.info("claimed")
-        try:
+        with bound_contextvars(attempt=held.attempt_number), self._answering_for(held):
             yield held
+
+    @contextmanager
+    def _answering_for(self, held: Claim) -> Iterator[None]:
+        """Return a context that spans the work on a claim: how it went ends in ledger, log and metrics."""
+        log, claimed_s = structlog.get_logger(), monotonic()
+        log.info("claimed")
+        if held.attempt_number == 1:
+            self.metrics.claimed(held.priority, held.waited_s)
+        try:
+            yield
             log.info("completed")
-        except LeaseLost:
+            self.metrics.completed(held.priority, held.waited_s + monotonic() - claimed_s)
+        except LeaseLost as error:
             log.warning("lease_lost")
+            self.metrics.failed(Ending.LEASE_LOST, error.code)
         except InputError as error:
             log.warning("quarantined", code=error.code)
-            self._put_aside(held, error)
-        except SpoolUnusable as error:
-            log.error("spool_unusable", code=error.code)
-            with suppress(LeaseLost), self.database.transaction() as connection:
-                hand_back(connection, held, delay_s=SPOOL_DELAY_S)
-        except (TransientError, CapacityError) as error:
+            with self._ending(Ending.QUARANTINED, error.code) as connection:
+                quarantine(connection, held, Failure(error.code, error.sentence))
+        except TransientError as error:
+            # An outage may outlast every attempt of every scan that is claimed in it.
+            log.warning("handed_back", code=error.code)
+            with self._ending(Ending.HANDED_BACK, error.code) as connection:
+                failure = Failure(error.code, error.sentence)
+                hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
+        except CapacityError as error:
             log.warning("retry_later", code=error.code)
             self._try_again(held, Failure(error.code, error.sentence))
         except DeploymentError as error:
             log.critical("handed_back", code=error.code, sentence=error.sentence)
-            with suppress(LeaseLost), self.database.transaction() as connection:
+            with self._ending(Ending.HANDED_BACK, error.code) as connection:
                 hand_back(connection, held)
             raise
         except Exception:
@@ -140,7 +175,8 @@ class Desk:
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
         try:
-            yield watch
+            with self.metrics.observing(watch):
+                yield watch
         finally:
             done.set()
             thread.join()
@@ -166,6 +202,7 @@ class Desk:
                 file.flush()
             except OSError as error:
                 raise SpoolUnusable from error
+            self.metrics.read(listed.size_bytes)
             yield Path(file.name), digest
 
     def _stored(self, key: RunKey, picture: Picture) -> Artefact:
@@ -179,14 +216,25 @@ class Desk:
             size_bytes=len(picture.body),
         )
 
-    def _put_aside(self, held: Claim, error: InputError) -> None:
-        with suppress(LeaseLost), self.database.transaction() as connection:
-            quarantine(connection, held, Failure(error.code, error.sentence))
+    @contextmanager
+    def _ending(self, ending: Ending, code: str) -> Iterator[Connection]:
+        """Return a transaction that ends a claim; counted when committed, as lost where the claim was."""
+        try:
+            with self.database.transaction() as connection:
+                yield connection
+        except LeaseLost:
+            ending = Ending.LEASE_LOST
+        self.metrics.failed(ending, code)
 
     def _try_again(self, held: Claim, failure: Failure) -> None:
-        delay_s = min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** (held.attempts - 1)) * random.uniform(0.5, 1.0)
-        with suppress(LeaseLost), self.database.transaction() as connection:
-            release_for_retry(connection, held, failure, delay_s=delay_s)
+        is_last = held.attempts >= held.max_attempts
+        with self._ending(Ending.QUARANTINED if is_last else Ending.RETRYABLE, failure.code) as connection:
+            release_for_retry(connection, held, failure, delay_s=_delay_s(held.attempts))
+
+
+def _delay_s(attempt: int) -> float:
+    """Return the wait after an attempt, longer with each; scans that failed together come back apart."""
+    return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.0)
 
 
 def _run_digest(key: RunKey) -> str:

@@ -43,7 +43,7 @@ def configure(level: str, stream: TextIO | None = None) -> None:
     target = stream or sys.stderr
     threshold = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(
-        processors=[structlog.contextvars.merge_contextvars, *_chain(), _renderer()],
+        processors=[*_chain(), _renderer()],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
         logger_factory=structlog.PrintLoggerFactory(target),
         cache_logger_on_first_use=False,
@@ -102,7 +102,7 @@ class _ForeignFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "exc_info": record.exc_info,
         }
-        for processor in _chain()[1:]:
+        for processor in _chain():
             event = _as_event(processor(None, record.levelname.lower(), event))
         rendered = _renderer()(None, record.levelname.lower(), event)
         return rendered if isinstance(rendered, str) else str(rendered)
@@ -110,6 +110,8 @@ class _ForeignFormatter(logging.Formatter):
 
 def _chain() -> list[Processor]:
     return [
+        # Which scan, which attempt, which worker: bound for as long as an analysis lasts.
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         describe_exception,

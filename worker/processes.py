@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from db.schema import apply_roles, upgrade
-from pipeline.manifest import Profile
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.process import Child, Launch
 from worker.object_store import open_object_store
-from worker.settings import Settings
+from worker.settings import Settings, variable_of
 
 GRACE_S = 30.0
 
@@ -47,17 +46,19 @@ def start_process(
 
 
 @contextmanager
-def running_leukoflow(servers: EmbeddedSet, profile: Profile | None = None) -> Iterator[tuple[Child, Child]]:
+def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Child, Child]]:
     """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
 
-    Each comes to the services as itself, with no more rights than it needs. The profile of the models is the
-    environment's where none is given.
+    Each comes to the services as itself, with no more rights than it needs. `values` are settings by field
+    name; the others are the environment's. Of the port for health and metrics that is named there the watcher
+    has that one, the worker the next.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
-    chosen = {} if profile is None else {"profile": profile.value}
-    watcher = servers.environment(Principal.WATCHER, **chosen)
-    worker = servers.environment(Principal.WORKER, **chosen)
+    watcher = servers.environment(Principal.WATCHER, **values)
+    worker = servers.environment(Principal.WORKER, **values)
+    if (port := servers.settings().metrics_port) and "metrics_port" not in values:
+        worker[variable_of("metrics_port")] = str(port + 1)
     with stopped_at_the_end() as children:
         children.append(start_process("watch", watcher, servers.state, logs / "watch.log"))
         children.append(start_process("worker", worker, servers.state, logs / "worker.log"))

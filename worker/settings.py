@@ -163,6 +163,23 @@ class DatabaseSettings(LocalSettings):
         )
 
 
+class ServedSettings(LocalSettings):
+    """Where watcher and worker say how they are."""
+
+    metrics_port: int | None = Field(
+        default=None,
+        ge=0,
+        le=65_535,
+        description="port of `/live`, `/ready` and `/metrics`, one for each process; 0: any, its log says "
+        "which; empty: not served",
+    )
+    metrics_host: str = Field(
+        default="127.0.0.1",
+        pattern=r"^[0-9A-Za-z.:-]+$",
+        description="address that they are served on; `0.0.0.0` where others than this machine ask",
+    )
+
+
 class StoreSettings(BucketSettings, DatabaseSettings):
     """What keeping house needs besides: the object store."""
 
@@ -179,7 +196,7 @@ class StoreSettings(BucketSettings, DatabaseSettings):
         return endpoint
 
 
-class Settings(StoreSettings):
+class Settings(StoreSettings, ServedSettings):
     """What watcher and worker need: everything."""
 
     broker_url: SecretStr = Field(
@@ -219,6 +236,13 @@ class Settings(StoreSettings):
     max_attempts: int = Field(default=3, ge=1, le=100, description="attempts before a scan is quarantined")
     worker_slots: int = Field(
         default=2, ge=1, le=256, description="scans that a worker analyses at once, in threads"
+    )
+    stalled_after_s: float = Field(
+        default=120.0,
+        ge=0,
+        le=86_400,
+        description="seconds for which work may wait before a worker that takes none, though a slot is free, "
+        "ends with exit code 70; 0: never. The way back to a broker that was away takes up to 30",
     )
 
     @field_validator("broker_url")
@@ -289,6 +313,11 @@ def load_settings(**overrides: Value) -> Settings:
 def load_database_settings(**overrides: Value) -> DatabaseSettings:
     """Return what reading results needs. Raises: UsageError, as `load_settings`."""
     return _load(DatabaseSettings, overrides)
+
+
+def load_served_settings(**overrides: Value) -> ServedSettings:
+    """Return where a process says how it is. Raises: UsageError, as `load_settings`."""
+    return _load(ServedSettings, overrides)
 
 
 def load_store_settings(**overrides: Value) -> StoreSettings:

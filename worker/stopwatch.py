@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from db.records import Progress
 from pipeline.ports import Stage
@@ -17,25 +17,34 @@ class Stopwatch:
         self._check = check
         self._seconds: dict[Stage, float] = {}
         self._progress = Progress(0, 0, 0)
+        self._moved_s = monotonic()
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
         """Measure the stage; raises what `check` raises before it begins."""
         self._check()
+        self._moved_s = monotonic()
         start = perf_counter()
         try:
             yield
         finally:
+            self._moved_s = monotonic()
             self._seconds[stage] = self._seconds.get(stage, 0.0) + perf_counter() - start
 
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None:
         """Note the progress; raises what `check` raises."""
         self._progress = Progress(tiles_done, tiles_planned, cells_found)
+        self._moved_s = monotonic()
         self._check()
 
     @property
     def progress(self) -> Progress:
         return self._progress
+
+    @property
+    def still_s(self) -> float:
+        """Seconds since a stage began or ended, or the progress changed."""
+        return monotonic() - self._moved_s
 
     @property
     def timings_s(self) -> tuple[tuple[str, float], ...]:

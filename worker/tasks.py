@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
+from time import monotonic, sleep
 from uuid import UUID
 
 import structlog
@@ -17,13 +20,24 @@ from db.results import register_bundle
 from db.schema import require_current
 from pipeline.errors import DeploymentError
 from worker.analyst import Analyst, open_analyst
-from worker.broker import TASK_NAME, make_app
+from worker.broker import TASK_NAME, CeleryQueue, make_app
+from worker.consumer import CeleryConsumer
 from worker.desk import Desk
+from worker.health import Services, WorkerHealth, WorkerUnderWatch
+from worker.health_server import served
 from worker.object_store import open_object_store
 from worker.settings import Settings
+from worker.slots import Slots
+from worker.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 
 EXIT_CONFIG = 78
 """sysexits.h EX_CONFIG: restarting will not help before somebody mends the deployment."""
+EXIT_STALLED = 70
+"""sysexits.h EX_SOFTWARE: the worker took nothing although work waited; restarting is what helps."""
+FINISH_S = 600.0
+"""So long may scans run on in a worker that takes no more; what is not done by then, another worker does."""
+FAREWELL_S = 15.0
+"""So long may a worker without a scan take to end in good order, before it is ended."""
 
 
 def scan_task(desk: Desk) -> Callable[[UUID], None]:
@@ -37,7 +51,7 @@ def scan_task(desk: Desk) -> Callable[[UUID], None]:
     return analyse_scan
 
 
-def answering_messages(task: Callable[[UUID], None]) -> Callable[[object], None]:
+def answering_messages(task: Callable[[UUID], None], slots: Slots) -> Callable[[object], None]:
     """Return what Celery calls. No scan's id: ignored. A wrong deployment stops the whole worker."""
 
     def guarded(scan_id: object) -> None:
@@ -47,7 +61,8 @@ def answering_messages(task: Callable[[UUID], None]) -> Callable[[object], None]
             structlog.get_logger().warning("message_ignored")
             return
         try:
-            task(known)
+            with slots.taken():
+                task(known)
         except DeploymentError:
             worker_state.should_stop = EXIT_CONFIG
             raise
@@ -55,9 +70,36 @@ def answering_messages(task: Callable[[UUID], None]) -> Callable[[object], None]
     return guarded
 
 
-def register_task(app: Celery, desk: Desk) -> None:
-    """Make the application answer scan messages with this desk."""
-    app.task(name=TASK_NAME, acks_late=True)(answering_messages(scan_task(desk)))
+def register_task(app: Celery, desk: Desk, slots: Slots) -> None:
+    """Make the application answer scan messages with this desk, in these slots."""
+    app.task(name=TASK_NAME, acks_late=True)(answering_messages(scan_task(desk), slots))
+
+
+def ending_when_stalled(consumer: CeleryConsumer, slots: Slots) -> Callable[[], None]:
+    """Return what begins to end this process: in good order if its consumer still hears, else all the same.
+
+    The scans that run are finished first, unless that takes longer than FINISH_S.
+    """
+
+    def end() -> None:
+        _until(lambda: slots.busy == 0, FINISH_S)
+        sleep(FAREWELL_S)
+        # Still here: the consumer that would have ended us is what hangs.
+        sys.stderr.flush()
+        os._exit(EXIT_STALLED)
+
+    def begin() -> None:
+        structlog.get_logger().critical("worker_stalled", exit_code=EXIT_STALLED, running=slots.busy)
+        consumer.ask_to_end(EXIT_STALLED)
+        threading.Thread(target=end, name="farewell", daemon=True).start()
+
+    return begin
+
+
+def _until(true: Callable[[], bool], deadline_s: float) -> None:
+    until_s = monotonic() + deadline_s
+    while not true() and monotonic() < until_s:
+        sleep(0.1)
 
 
 def _record_bundle(database: Database, analyst: Analyst) -> None:
@@ -76,8 +118,14 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
     Raises: DeploymentError, where the bundle, a bucket or the credentials do not fit.
     """
     name = f"{socket.gethostname()}-{os.getpid()}"
+    slots, health = Slots(settings.worker_slots), WorkerHealth()
+    metrics = WorkerMetrics(slots)
+    metrics.tell_health(lambda: health.ready().yes, lambda: health.idle_at_work_s)
+    metrics.registry.register(SpoolCollector(settings.spool_dir))
     with ExitStack() as stack:
+        stack.enter_context(served(settings, metrics.registry, health))
         analyst = stack.enter_context(opened(settings))
+        metrics.registry.register(EngineCollector(analyst.loads))
         database = stack.enter_context(
             Database(settings.database_url.get_secret_value(), pool_size=settings.worker_slots + 2)
         )
@@ -90,9 +138,15 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
             results=open_object_store(settings, settings.bucket_results),
             analyst=analyst,
             worker=name,
+            metrics=metrics,
         )
         app = make_app(settings)
-        register_task(app, desk)
+        register_task(app, desk, slots)
+        consumer = CeleryConsumer()
+        watched = WorkerUnderWatch(
+            Services(database, desk.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
+        )
+        stack.enter_context(health.asking(watched, metrics.registry, ending_when_stalled(consumer, slots)))
         structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
         worker = app.Worker(
             pool="threads",

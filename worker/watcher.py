@@ -25,6 +25,7 @@ from worker.broker import CeleryQueue
 from worker.identity import KeyPattern, Unidentified, identify, priority_of
 from worker.object_store import ObjectStore, StoredObject
 from worker.settings import Settings
+from worker.watcher_metrics import Step, WatcherMetrics
 
 T = TypeVar("T")
 
@@ -57,12 +58,18 @@ class Watcher:
     """Sweeps one bucket. Two watchers may run at once: what both see is registered once."""
 
     def __init__(
-        self, settings: Settings, database: Database, scans: ObjectStore, queue: CeleryQueue
+        self,
+        settings: Settings,
+        database: Database,
+        scans: ObjectStore,
+        queue: CeleryQueue,
+        metrics: WatcherMetrics,
     ) -> None:
         self._settings = settings
         self._database = database
         self._scans = scans
         self._queue = queue
+        self._metrics = metrics
         self._pattern = KeyPattern.parse(settings.key_pattern)
         self._unsettled: dict[str, _Seen] = {}
 
@@ -70,11 +77,11 @@ class Watcher:
         """Sweep, reconcile and dispatch until `stop` is set. A step that fails does not keep the others."""
         due_s = monotonic()
         while not stop.is_set():
-            _tried("sweep", self.sweep)
+            self._tried(Step.SWEEP, self.sweep)
             if monotonic() >= due_s:
                 due_s = monotonic() + self._settings.reconcile_s
-                _tried("reconcile", self.reconcile)
-            _tried("dispatch", self.dispatch)
+                self._tried(Step.RECONCILE, self.reconcile)
+            self._tried(Step.DISPATCH, self.dispatch)
             stop.wait(self._settings.poll_s)
 
     def sweep(self) -> Sweep:
@@ -93,6 +100,7 @@ class Watcher:
             known += len(page) - len(fresh)
             registered += len(arrivals)
             gone += sum(look is None for look in looks)
+            self._metrics.moved()
         sweep = Sweep(listed, known, registered, len(self._unsettled), gone)
         if registered:
             structlog.get_logger().info("swept", listed=listed, registered=registered)
@@ -104,14 +112,20 @@ class Watcher:
             expired = expire_leases(connection, backoff_s=LEASE_BACKOFF_S)
         for scan in expired:
             structlog.get_logger().warning("lease_expired", scan_id=str(scan.scan_id), state=scan.state.value)
+            self._metrics.expired(scan.state)
         return len(expired)
 
     def dispatch(self) -> int:
         """Return how many messages were sent, each after the commit that marked its scan queued."""
         sent = 0
         while due := self._marked():
-            sent += self._queue.send(due)
+            sent += self._sent(due)
         return sent
+
+    def _sent(self, due: list[Due]) -> int:
+        count = self._queue.send(due)
+        self._metrics.sent(count)
+        return count
 
     def _marked(self) -> list[Due]:
         with self._database.transaction() as connection:
@@ -182,19 +196,24 @@ class Watcher:
         if not arrivals:
             return
         with self._database.transaction() as connection:
-            register_many(connection, arrivals, max_attempts=self._settings.max_attempts)
+            fresh = register_many(connection, arrivals, max_attempts=self._settings.max_attempts)
+        self._metrics.registered(len(fresh))
+
+    def _tried(self, step: Step, work: Callable[[], object]) -> None:
+        """Do one step of the round; what is away fails this step alone, and is asked again in the next."""
+        try:
+            work()
+        except TransientError as error:
+            structlog.get_logger().warning(
+                "step_failed", step=step.value, code=error.code, sentence=error.sentence
+            )
+            self._metrics.failed(step, error.code)
+        else:
+            self._metrics.succeeded(step)
 
 
 def _seen_now(found: StoredObject) -> _Seen:
     return _Seen(found.etag, found.size_bytes, monotonic())
-
-
-def _tried(step: str, work: Callable[[], object]) -> None:
-    """Do one step of the round; what is away fails this step alone, and is asked again in the next round."""
-    try:
-        work()
-    except TransientError as error:
-        structlog.get_logger().warning("step_failed", step=step, code=error.code, sentence=error.sentence)
 
 
 def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:

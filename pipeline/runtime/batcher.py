@@ -78,6 +78,19 @@ class Sharing:
     in_flight: InFlight
 
 
+@dataclass(frozen=True, slots=True)
+class Load:
+    """What a network was asked since it was opened, and how much it could take."""
+
+    batches: int
+    items: int
+    busy_s: float
+    """the time of its batches; of several that run at once each counts"""
+    waiting_items: int
+    max_batch: int
+    servers: int
+
+
 ALONE = Sharing(1, InFlight())
 """One batch at a time, of askers that nobody counts."""
 
@@ -108,6 +121,7 @@ class Batcher:
         self._waiting: dict[Urgency, deque[_Request]] = {urgency: deque() for urgency in Urgency}
         self._changed = threading.Condition()
         self._closed = False
+        self._batches, self._items, self._busy_s = 0, 0, 0.0
         self._threads = [
             threading.Thread(target=self._serve, name="batcher", daemon=True) for _ in range(sharing.servers)
         ]
@@ -134,6 +148,19 @@ class Batcher:
         with self._changed:
             return _items_of(self._in_order())
 
+    @property
+    def load(self) -> Load:
+        """What was asked so far; a batch counts once it is answered."""
+        with self._changed:
+            return Load(
+                batches=self._batches,
+                items=self._items,
+                busy_s=self._busy_s,
+                waiting_items=self.waiting_items,
+                max_batch=self._max_batch,
+                servers=len(self._threads),
+            )
+
     def close(self) -> None:
         """Answer what was asked, accept nothing more, end the threads."""
         with self._changed:
@@ -155,8 +182,12 @@ class Batcher:
 
     def _serve(self) -> None:
         while batch := self._next_batch():
+            begun_s = time.monotonic()
             self._answer(batch)
             with self._changed:
+                self._busy_s += time.monotonic() - begun_s
+                self._batches += 1
+                self._items += _items_of(batch)
                 for request in batch:
                     self._served.remove(request)
                 self._changed.notify_all()
@@ -254,6 +285,11 @@ class _Batched(Closing):
         other = copy(self)
         other._asker = asker
         return other
+
+    @property
+    def load(self) -> Load:
+        """What the network was asked so far, by whomever."""
+        return self._batcher.load
 
     def close(self) -> None:
         self._batcher.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from functools import cache
 from itertools import islice
 from typing import TypeVar
@@ -34,7 +35,8 @@ class ThreadCrew(Closing):
     """A `ports.Crew` of `hands` threads; a context manager that at its end waits for what is at work.
 
     A map takes `ahead` items before their answers are asked for. What is asked of the crew must not ask the
-    crew in turn: its hands may all be full.
+    crew in turn: its hands may all be full. It is done in the context of whoever asked: what it logs says for
+    which scan.
     """
 
     def __init__(self, ahead: int, hands: int | None = None) -> None:
@@ -68,11 +70,11 @@ class ThreadCrew(Closing):
                 failed.set_exception(error)
                 yield failed
                 return
-            yield self._hands.submit(function, item)
+            yield self._hands.submit(copy_context().run, function, item)
 
     def begin(self, function: Callable[[], T]) -> Callable[[], T]:
         """Begin it; return what waits for its answer."""
-        return self._hands.submit(function).result
+        return self._hands.submit(copy_context().run, function).result
 
     def close(self) -> None:
         """Wait for what is at work; what has not begun never will."""

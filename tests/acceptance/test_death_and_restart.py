@@ -14,6 +14,7 @@ from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.spec import SmearSpec
 from tests.acceptance.pictures import field_jpeg
+from tests.chaos.proxy import Proxy, Wire
 from tests.house import House, house_on
 from worker.embedded import EmbeddedSet
 from worker.processes import prepare_services
@@ -88,3 +89,27 @@ def test_a_restart_of_the_whole_set_loses_nothing(tmp_path):
             assert [stored == counted for stored, counted in runs_and_cells(house)] == [True] * 6
     finally:
         servers.delete_outside()
+
+
+def test_a_store_that_is_away_costs_a_scan_no_attempt(embedded, tmp_path):
+    wire = Proxy(int(embedded.s3_endpoint.rpartition(":")[2]))
+    try:
+        endpoint = f"127.0.0.1:{wire.port}"
+        with house_on(embedded, tmp_path, s3_endpoint=endpoint, max_attempts="1") as house:
+            house.drop("P-1/S-1/field.jpg", field_jpeg(5))
+            watcher = house.start("watch")
+            house.until(lambda: house.counts()[ScanState.QUEUED] == 1)
+            watcher.ask_to_stop()
+            wire.set(Wire.REFUSING)
+            worker_started = house.start("worker")
+            house.until(lambda: attempts(house) == ["handed_back"])
+            assert house.counts()[ScanState.RETRYABLE] == 1
+            assert [row.error_code for row in house.rows()] == ["store_unreachable"]
+            wire.set(Wire.WHOLE)
+            assert worker_started.is_running()
+            house.start("watch")
+            house.until_ended(1)
+            assert house.counts()[ScanState.COMPLETED] == 1
+            house.stop()
+    finally:
+        wire.close()

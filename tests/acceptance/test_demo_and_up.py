@@ -13,6 +13,8 @@ from time import monotonic, sleep
 import psutil
 
 from tests.acceptance.pictures import field_jpeg
+from tests.log_check import note
+from worker.embedded.ports import is_free
 
 LEUKOFLOW = [sys.executable, "-m", "worker"]
 
@@ -33,6 +35,7 @@ def test_the_demo_takes_ones_own_scans_and_stops_what_it_started(tmp_path: Path)
         check=False,
     )
 
+    note(["DEMO-001", "DEMO-002", "S001-1", "S002-1"])
     assert result.returncode == 0, result.stderr
     assert "5 scans registered = 4 completed + 0 unassigned + 1 quarantined" in result.stdout
     assert "Patient DEMO-001" in result.stdout
@@ -53,7 +56,13 @@ def _running_in(folder: Path) -> list[str]:
 
 def test_up_serves_until_it_is_stopped(tmp_path: Path):
     log = (tmp_path / "up.log").open("w+")
-    up = subprocess.Popen([*LEUKOFLOW, "up", "--state", str(tmp_path / "state")], stdout=log, stderr=log)
+    port = next(p for p in range(23_000, 32_000, 7) if is_free(p) and is_free(p + 1))
+    up = subprocess.Popen(
+        [*LEUKOFLOW, "up", "--state", str(tmp_path / "state")],
+        env={**os.environ, "LEUKOFLOW_METRICS_PORT": str(port)},
+        stdout=log,
+        stderr=log,
+    )
     try:
         text = _until(tmp_path / "up.log", "Ctrl-C stops everything")
         exported = dict(re.findall(r"export (\w+)=(\S+)", text))
@@ -63,6 +72,9 @@ def test_up_serves_until_it_is_stopped(tmp_path: Path):
         _run(environment, "submit", str(scan), "--patient", "P-1")
         _until_listed(environment, '"state": "completed"')
         assert "neutrophil" in _run(environment, "results", "P-1")
+        for ours in (port, port + 1):
+            environment["LEUKOFLOW_METRICS_PORT"] = str(ours)
+            assert _run(environment, "healthcheck", "--ready") == "ready\n"
     finally:
         up.send_signal(signal.SIGTERM)
         assert up.wait(60) == 0

@@ -12,7 +12,7 @@ import pytest
 
 from tests.house import House
 from worker.cli import app
-from worker.settings import Settings, settings_table, variable_of
+from worker.settings import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,15 +46,6 @@ def test_every_command_of_the_readme_runs(house: House, tmp_path: Path):
 
 def test_the_table_of_settings_is_that_of_the_code():
     assert settings_table() in README
-
-
-def test_the_example_environment_names_real_settings():
-    known = {variable_of(name) for name in Settings.model_fields}
-    text = (ROOT / "deploy" / "leukoflow.env.example").read_text(encoding="utf-8")
-    named = {
-        line.split("=")[0].removesuffix("_FILE") for line in text.splitlines() if not line.startswith("#")
-    }
-    assert named <= known
 
 
 @pytest.mark.parametrize("command", sorted(set(re.findall(r"`leukoflow ([a-z]+)", README))))

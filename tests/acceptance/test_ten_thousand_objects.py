@@ -12,6 +12,7 @@ from db.states import ScanState
 from tests.house import house_on
 from worker.broker import CeleryQueue, make_app
 from worker.watcher import Sweep, Watcher
+from worker.watcher_metrics import WatcherMetrics
 
 OBJECTS = 10_000
 MEMORY_BYTES = 150 * 2**20
@@ -23,7 +24,7 @@ def test_one_sweep_registers_ten_thousand(embedded, tmp_path, record_property):
             keys = [f"P-{n % 500:04d}/S-{n % 1000:04d}/{n:05d}.jpg" for n in range(OBJECTS)]
             list(pool.map(lambda key: house.drop(key, b"\xff\xd8 no picture"), keys))
         queue = CeleryQueue(make_app(house.settings))
-        watcher = Watcher(house.settings, house.database, house.store, queue)
+        watcher = Watcher(house.settings, house.database, house.store, queue, WatcherMetrics())
         before_bytes, start_s = _resident_bytes(), perf_counter()
 
         first = watcher.sweep()

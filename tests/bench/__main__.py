@@ -23,6 +23,7 @@ from tests.bench.peak import peak
 from tests.bench.populated import populated
 from tests.bench.scaling import scaling
 from tests.bench.scaling_picture import draw_scaling
+from tests.bench.stat import stat
 from tests.bench.whole_way import whole_way
 from worker.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
@@ -37,6 +38,7 @@ PARTS: dict[str, Callable[[Analyst, Path], Measures]] = {
     "against": against,
     "peak": peak,
     "whole_way": whole_way,
+    "stat": stat,
     "memory": memory,
     "scaling": scaling,
     "ledger": ledger,

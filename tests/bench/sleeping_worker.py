@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.run import Models
-from pipeline.runtime.batcher import InFlight
-from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.readers import DecodeLimits
 from tests.drawn import ColourSegmenter, OneClassClassifier
+from tests.drawn_analyst import drawn_analyst
 from worker import logs
 from worker.analyst import Analyst
 from worker.settings import Settings, load_settings
@@ -31,20 +28,9 @@ class SleepingClassifier(OneClassClassifier):
         return super().classify(batch)
 
 
-@contextmanager
-def sleeping_analyst(settings: Settings) -> Iterator[Analyst]:
+def sleeping_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
     """Return an analyst that tells drawn colours apart and sleeps once a scan of one cell."""
-    bundle = load_bundle(settings.bundle, settings.profile)
-    models = Models(ColourSegmenter(), SleepingClassifier())
-    yield Analyst(
-        models_for=lambda _asker: models,
-        bundle=bundle,
-        spec=bundle.manifest.spec,
-        limits=DecodeLimits(max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes),
-        engine="sleeping (bench)",
-        read_ahead=1,
-        in_flight=InFlight(),
-    )
+    return drawn_analyst(settings, Models(ColourSegmenter(), SleepingClassifier()))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from db.states import ScanState
 from tests.house import House, house_on
 from worker.broker import CeleryQueue, make_app
 from worker.watcher import Watcher
+from worker.watcher_metrics import WatcherMetrics
 
 
 @pytest.fixture
@@ -22,7 +23,8 @@ def house(embedded, tmp_path) -> Iterator[House]:
 
 def watcher_of(house: House, **changed) -> Watcher:
     settings = house.settings.model_copy(update=changed)
-    return Watcher(settings, house.database, house.store, CeleryQueue(make_app(settings)))
+    queue = CeleryQueue(make_app(settings))
+    return Watcher(settings, house.database, house.store, queue, WatcherMetrics())
 
 
 def waiting(house: House) -> int:

@@ -18,6 +18,7 @@ from worker.cli import (
     quantising,
     results,
     services,
+    status,
     submit,
     synth,
     training,
@@ -35,7 +36,9 @@ app.command("demo")(demo.demo)
 app.command("up")(services.up)
 app.command("watch")(services.watch)
 app.command("worker")(services.worker)
+app.command("healthcheck")(services.healthcheck)
 app.command("submit")(submit.submit)
+app.command("status")(status.status)
 app.command("scans")(ledger.scans)
 app.command("results")(results.results)
 app.command("assign")(ledger.assign)

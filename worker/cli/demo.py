@@ -63,14 +63,15 @@ def demo(
 ) -> None:
     """Drop scans of several patients into a bucket, and watch them become differentials."""
     console = Console(markup=False)
-    chosen = asked_profile(profile)
+    asked = asked_profile(profile)
+    chosen = {} if asked is None else {"profile": asked.value}
     given = None if scans is None else list(scan_files([scans]))
     _empty(out, scans)
     files = list(_drawn(out / "scans", seed, console)) if given is None else given
     uploads = deal(files, patients)
     started_s = time.monotonic()
     servers = EmbeddedSet(out / "servers")
-    with closing_all(servers), running_leukoflow(servers, chosen) as children:
+    with closing_all(servers), running_leukoflow(servers, **chosen) as children:
         console.print(f"servers up in {time.monotonic() - started_s:.1f} s; watcher and worker started")
         settings = servers.settings()
         _drop(settings, uploads)

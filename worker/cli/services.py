@@ -19,11 +19,15 @@ from worker import logs
 from worker.broker import CeleryQueue, make_app
 from worker.cli.bundles import EngineOption
 from worker.embedded import EmbeddedSet, FixedPorts
+from worker.health import Services, WatcherHealth
+from worker.health_server import served
+from worker.healthcheck import asked
 from worker.object_store import open_object_store
 from worker.processes import running_leukoflow
-from worker.settings import load_database_settings, load_settings
+from worker.settings import load_database_settings, load_served_settings, load_settings
 from worker.tasks import run_worker
 from worker.watcher import Watcher
+from worker.watcher_metrics import WatcherMetrics
 
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
 
@@ -78,14 +82,15 @@ def watch() -> None:
     settings = load_settings()
     logs.configure(settings.log_level)
     require_current(settings.database_url.get_secret_value())
+    metrics = WatcherMetrics()
     with Database(settings.database_url.get_secret_value()) as database:
-        watcher = Watcher(
-            settings,
-            database,
-            open_object_store(settings, settings.bucket_scans),
-            CeleryQueue(make_app(settings)),
+        services = Services(
+            database, open_object_store(settings, settings.bucket_scans), CeleryQueue(make_app(settings))
         )
-        watcher.run(_stop_event())
+        watcher = Watcher(settings, database, services.store, services.queue, metrics)
+        health = WatcherHealth(services, metrics)
+        with served(settings, metrics.registry, health), health.asking():
+            watcher.run(_stop_event())
 
 
 def worker(engine: EngineOption = None) -> None:
@@ -93,6 +98,17 @@ def worker(engine: EngineOption = None) -> None:
     settings = load_settings() if engine is None else load_settings(engine=engine)
     logs.configure(settings.log_level)
     raise typer.Exit(run_worker(settings))
+
+
+def healthcheck(
+    ready: Annotated[
+        bool, typer.Option("--ready", help="Ask whether it is ready, and not whether it lives.")
+    ] = False,
+) -> None:
+    """Ask the watcher or worker that LEUKOFLOW_METRICS_PORT names how it is; exit code 0 or 1."""
+    yes, sentence = asked(load_served_settings(), "/ready" if ready else "/live")
+    typer.echo(sentence)
+    raise typer.Exit(0 if yes else 1)
 
 
 def up(

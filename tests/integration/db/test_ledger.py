@@ -169,6 +169,48 @@ def test_a_live_lease_is_not_expired(database):
     assert state_of(database, scan_id).state is ScanState.RUNNING
 
 
+def test_who_was_lost_in_company_is_not_blamed_but_suspected(database):
+    poison, neighbour = registered(database, arrival("P-1"), arrival("P-2"))
+    for number in range(4):
+        for scan_id in (poison, neighbour):
+            assert claimed(database, scan_id, worker=f"worker-{number}") is not None
+        let_lease_end(database)
+        with database.transaction() as connection:
+            expired = ledger.expire_leases(connection, backoff_s=0.0)
+            assert [gone.state for gone in expired] == [ScanState.RETRYABLE] * 2
+            assert ledger.is_suspect(connection, poison)
+            assert ledger.is_suspect(connection, neighbour)
+    assert [state_of(database, scan_id).attempts for scan_id in (poison, neighbour)] == [0, 0]
+    alone = claimed(database, neighbour, worker="worker-9")
+    with database.transaction() as connection:
+        results.save_result(connection, alone, result(cells(lymphocyte=1)), ())
+        assert not ledger.is_suspect(connection, neighbour)
+    assert state_of(database, neighbour).state is ScanState.COMPLETED
+
+
+def test_leases_that_end_one_after_the_other_were_in_company_all_the_same(database):
+    scans = registered(database, arrival("P-1"), arrival("P-2"))
+    for scan_id in scans:
+        assert claimed(database, scan_id) is not None
+    for scan_id in scans:
+        later(database, f"lease_expires_at = now() - interval '1 second' WHERE id = '{scan_id}'")
+        with database.transaction() as connection:
+            assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff_s=0.0)] == [scan_id]
+    assert [state_of(database, scan_id).attempts for scan_id in scans] == [0, 0]
+
+
+def test_a_neighbour_that_ended_in_time_is_no_company(database):
+    lost, ended = registered(database, arrival("P-1"), arrival("P-2"))
+    assert claimed(database, lost) is not None
+    held = claimed(database, ended)
+    with database.transaction() as connection:
+        results.save_result(connection, held, result(cells(lymphocyte=1)), ())
+    let_lease_end(database)
+    with database.transaction() as connection:
+        ledger.expire_leases(connection, backoff_s=0.0)
+    assert state_of(database, lost).attempts == 1
+
+
 def test_a_scan_that_kills_its_worker_each_time_is_quarantined_and_a_requeue_gives_it_a_new_start(database):
     (scan_id,) = registered(database, arrival())
     states = []

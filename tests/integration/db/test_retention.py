@@ -30,6 +30,7 @@ from worker.keeper import Keeper
 from worker.object_store import MinioObjectStore, open_object_store
 from worker.settings import load_store_settings
 from worker.watcher import Watcher
+from worker.watcher_metrics import WatcherMetrics
 
 pytestmark = pytest.mark.services
 
@@ -138,9 +139,8 @@ def test_what_was_deleted_does_not_come_back_and_the_event_log_remembers(laborat
     scan_id = laboratory.completed("P-1", "old", LONG)
     laboratory.keeper.retain(MONTH)
     settings = laboratory.house.settings
-    watcher = Watcher(
-        settings, laboratory.house.database, laboratory.house.store, CeleryQueue(make_app(settings))
-    )
+    house, queue = laboratory.house, CeleryQueue(make_app(settings))
+    watcher = Watcher(settings, house.database, house.store, queue, WatcherMetrics())
     assert watcher.sweep().listed == 0
     assert laboratory.counts() == NOTHING
     kinds = laboratory.ask("SELECT kind, db_user FROM event WHERE scan_id = :s ORDER BY id", scan_id)
@@ -165,7 +165,7 @@ def test_only_scans_that_have_ended_are_deleted_however_old(laboratory, state):
 
 def test_only_states_that_were_asked_for(laboratory):
     laboratory.completed("P-1", "done", LONG)
-    nobodys = laboratory.upload(None, "nobodys", "nobodys.jpg")
+    nobodys = laboratory.upload(None, "nobodys", "stray/nobodys.jpg")
     laboratory.age(nobodys, LONG)
     limit = Limit(MONTH.age, frozenset({ScanState.UNASSIGNED}))
     with laboratory.house.database.transaction() as connection:

@@ -383,7 +383,7 @@ def test_what_a_migrator_adds_belongs_to_the_role_and_not_to_the_login(granted, 
     older = swapped(granted, path=f"/{name}")
     schema.upgrade(older)
     schema.apply_roles(older)
-    bring_down_to(older, "0003")
+    bring_down_to(older, "0005")
     schema.upgrade(swapped(migrator, path=f"/{name}"))
     with psycopg.connect(plain(older)) as connection:
         owner = connection.execute(

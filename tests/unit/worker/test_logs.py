@@ -24,12 +24,12 @@ TELLING = "Meier-4711"
 def lines() -> Iterator[io.StringIO]:
     """Return where the log goes."""
     stream = io.StringIO()
-    root = logging.getLogger()
-    before = root.handlers, root.level
+    root, before = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers, root.level
     configure("info", stream)
     yield stream
-    structlog.reset_defaults()
-    root.handlers, root.level = before
+    structlog.configure(**before)
+    root.handlers, root.level = handlers, level
 
 
 def test_an_event_is_one_json_line(lines: io.StringIO) -> None:
@@ -110,6 +110,15 @@ def test_other_libraries_give_their_template_and_not_their_arguments(lines: io.S
         "warning",
     )
     assert event["exception"][0] == "ValueError"
+
+
+def test_other_libraries_say_during_which_analysis_they_spoke(lines: io.StringIO) -> None:
+    with structlog.contextvars.bound_contextvars(scan_id="s1", attempt=2, worker="w1"):
+        logging.getLogger("urllib3.connectionpool").warning("odd tag")
+    logging.getLogger("urllib3.connectionpool").warning("odd tag")
+    during, after = _events(lines)
+    assert (during["scan_id"], during["attempt"], during["worker"]) == ("s1", 2, "w1")
+    assert "scan_id" not in after
 
 
 def test_importing_sets_nothing_up_and_configured_logs_go_to_stderr() -> None:

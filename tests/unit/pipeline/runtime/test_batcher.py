@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.domain import Probabilities, Rgb
 from pipeline.errors import CapacityError
-from pipeline.runtime.batcher import Asker, Batcher, InFlight, Sharing, Urgency
+from pipeline.runtime.batcher import Asker, Batcher, InFlight, Load, Sharing, Urgency
 
 DEADLINE_S = 20
 
@@ -290,3 +290,33 @@ def test_urgent_and_routine_requests_share_a_batch_that_has_room() -> None:
     batcher.close()
     assert gate.sizes == [4, 4]
     assert gate.seen[4:] == [3, 1, 2, 4]
+
+
+def test_what_was_asked_is_counted_with_the_time_it_took() -> None:
+    gate = Gate()
+    batcher = Batcher(gate, max_batch=4, max_wait_s=0.0)
+    assert batcher.load == Load(0, 0, 0.0, 0, max_batch=4, servers=1)
+    with ThreadPoolExecutor(8) as pool:
+        begun_s = time.monotonic()
+        first = pool.submit(batcher.submit, _items(1, 2, 3))
+        assert gate.entered.wait(DEADLINE_S)
+        answers = _asked_in_turn(batcher, pool, (1, Urgency.ROUTINE), (2, Urgency.STAT))
+        assert (batcher.load.batches, batcher.load.waiting_items) == (0, 2)
+        gate.opened.set()
+        for answer in (first, *answers):
+            answer.result(DEADLINE_S)
+    batcher.close()
+    load, passed_s = batcher.load, time.monotonic() - begun_s
+    assert (load.batches, load.items, load.waiting_items) == (2, 5, 0)
+    assert 0 < load.busy_s <= passed_s
+
+
+def test_a_batch_that_failed_kept_the_network_busy_too() -> None:
+    def fail(_items: Rgb) -> Probabilities:
+        raise RuntimeError("broken")
+
+    batcher = Batcher(fail, max_batch=4, max_wait_s=0.0)
+    with pytest.raises(RuntimeError, match="broken"):
+        batcher.submit(_items(1, 2))
+    batcher.close()
+    assert (batcher.load.batches, batcher.load.items) == (1, 2)

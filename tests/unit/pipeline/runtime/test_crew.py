@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from pipeline.ports import Crew
 from pipeline.runtime.crew import Alone, ThreadCrew
 
 DEADLINE_S = 20
+SCAN: ContextVar[str] = ContextVar("scan", default="none")
 WAYS = [
     pytest.param(Alone, id="alone"),
     pytest.param(lambda: ThreadCrew(1), id="1"),
@@ -155,3 +157,13 @@ def test_nobody_is_at_work_once_it_is_closed() -> None:
         interrupted()
     assert done.is_set()
     assert _threads() == []
+
+
+def test_what_is_done_for_somebody_is_done_in_their_context(crew: Crew) -> None:
+    before = SCAN.set("this one")
+    try:
+        assert list(crew.map(lambda _number: SCAN.get(), range(5))) == ["this one"] * 5
+        assert crew.begin(SCAN.get)() == "this one"
+    finally:
+        SCAN.reset(before)
+    assert list(crew.map(lambda _number: SCAN.get(), range(2))) == ["none"] * 2

