@@ -113,6 +113,13 @@ class LocalSettings(BaseSettings):
         return init_settings, env_settings, _FilesSource(settings_cls)
 
 
+class BucketSettings(LocalSettings):
+    """How the buckets are called."""
+
+    bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
+    bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
+
+
 class DatabaseSettings(LocalSettings):
     """What reading results and migrating the schema need besides."""
 
@@ -173,7 +180,7 @@ class ServedSettings(LocalSettings):
     )
 
 
-class StoreSettings(DatabaseSettings):
+class StoreSettings(BucketSettings, DatabaseSettings):
     """What keeping house needs besides: the object store."""
 
     s3_endpoint: str = Field(pattern=r"^[^/\s:]+(:\d+)?$", description="object store, as `host:port`")
@@ -181,8 +188,6 @@ class StoreSettings(DatabaseSettings):
     s3_secret_key: SecretStr = Field(description="secret key of the object store")
     s3_secure: bool = Field(default=True, description="speak TLS to the object store")
     s3_region: str = Field(default="us-east-1", description="region of the object store")
-    bucket_scans: BucketName = Field(default="scans", description="bucket that scanners write to")
-    bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
 
     @field_validator("s3_endpoint")
     @classmethod
@@ -318,6 +323,11 @@ def load_served_settings(**overrides: Value) -> ServedSettings:
 def load_store_settings(**overrides: Value) -> StoreSettings:
     """Return what keeping house needs. Raises: UsageError, as `load_settings`."""
     return _load(StoreSettings, overrides)
+
+
+def load_bucket_settings(**overrides: Value) -> BucketSettings:
+    """Return how the buckets are called. Raises: UsageError, as `load_settings`."""
+    return _load(BucketSettings, overrides)
 
 
 def load_local_settings(**overrides: Value) -> LocalSettings:

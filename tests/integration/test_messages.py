@@ -128,6 +128,37 @@ HOSTILE = {
 }
 
 
+def bent_envelopes() -> Iterator[str]:
+    """Yield a good message with one of its fields being something else, for each field and each odd value."""
+    good = json.loads(envelope(json.dumps([[NO_ID], {}, {}]).encode()))
+    # Those of the headers that Celery writes by itself.
+    good["headers"] |= {
+        "shadow": None, "eta": None, "expires": None, "group": None, "group_index": None, "retries": 0,
+        "timelimit": [None, None], "parent_id": None, "argsrepr": "", "kwargsrepr": "", "origin": "o",
+        "ignore_result": True, "replaced_task_nesting": 0, "stamped_headers": None, "stamps": {},
+    }  # fmt: skip
+    parts = [good, good["headers"], good["properties"], good["properties"]["delivery_info"]]
+    for part in parts:
+        for name, value in list(part.items()):
+            for odd in (7, -1.5, "x", "abc", [], ["x"], {}, {"x": [1]}, None, True):
+                part[name] = odd
+                yield json.dumps(good)
+            del part[name]
+            yield json.dumps(good)
+            part[name] = value
+
+
+def test_no_field_of_a_message_can_be_bent_to_stop_a_worker(house, worker):
+    broker = broker_of(house)
+    for bent in bent_envelopes():
+        broker.lpush(house.settings.queue, bent)
+    done = house.counts()[ScanState.COMPLETED]
+    house.drop("P-1/S-1/bent.jpg", field_jpeg(43))
+    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=100)
+    house.until(lambda: broker.llen(house.settings.queue) == 0, deadline_s=60)
+    assert worker.is_running()
+
+
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_what_is_no_scans_id_is_ignored_and_the_worker_goes_on(house, worker, app, tmp_path, kind):
     mark = tmp_path / "mark"

@@ -5,19 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from types import MappingProxyType
 
 from worker.embedded.principals import Principal
 
-SCANS, RESULTS = "scans*", "results*"
-"""Buckets by the beginning of their names: several houses may stand on one set."""
+
+class Bucket(StrEnum):
+    """The two buckets that leukoflow knows."""
+
+    SCANS = "scans"
+    RESULTS = "results"
 
 
 @dataclass(frozen=True, slots=True)
 class Allowed:
-    """Actions on a kind of bucket and on the objects in it."""
+    """Actions on a bucket and on the objects in it."""
 
-    bucket: str
+    bucket: Bucket
     actions: tuple[str, ...]
 
 
@@ -28,24 +33,31 @@ _PUTS = ("s3:PutObject", "s3:AbortMultipartUpload")
 
 POLICIES: Mapping[Principal, tuple[Allowed, ...]] = MappingProxyType(
     {
-        Principal.SCANNER: (Allowed(SCANS, _PUTS),),
-        Principal.WATCHER: (Allowed(SCANS, _LOOKS),),
-        Principal.WORKER: (Allowed(SCANS, _LOOKS), Allowed(RESULTS, _PUTS)),
-        Principal.READER: (Allowed(RESULTS, _LOOKS),),
-        Principal.CLERK: (Allowed(RESULTS, _LOOKS),),
-        Principal.KEEPER: tuple(Allowed(bucket, (*_LOOKS, *_REMOVALS)) for bucket in (SCANS, RESULTS)),
+        Principal.SCANNER: (Allowed(Bucket.SCANS, _PUTS),),
+        Principal.WATCHER: (Allowed(Bucket.SCANS, _LOOKS),),
+        Principal.WORKER: (Allowed(Bucket.SCANS, _LOOKS), Allowed(Bucket.RESULTS, _PUTS)),
+        Principal.READER: (Allowed(Bucket.RESULTS, _LOOKS),),
+        Principal.CLERK: (Allowed(Bucket.RESULTS, _LOOKS),),
+        Principal.KEEPER: tuple(Allowed(bucket, (*_LOOKS, *_REMOVALS)) for bucket in Bucket),
     }
 )
 
 
-def policy_json(principal: Principal) -> str:
-    """Return the principal's policy as a JSON document."""
+def policy_json(principal: Principal, names: Mapping[Bucket, str]) -> str:
+    """Return the principal's policy as a JSON document, for buckets of these names.
+
+    Those of the same names with a dash and more behind are theirs too: several houses may stand on one set.
+    """
     statements = [
-        {
-            "Effect": "Allow",
-            "Action": list(allowed.actions),
-            "Resource": [f"arn:aws:s3:::{allowed.bucket}", f"arn:aws:s3:::{allowed.bucket}/*"],
-        }
+        {"Effect": "Allow", "Action": list(allowed.actions), "Resource": _resources(allowed.bucket, names)}
         for allowed in POLICIES[principal]
     ]
     return json.dumps({"Version": "2012-10-17", "Statement": statements})
+
+
+def _resources(bucket: Bucket, names: Mapping[Bucket, str]) -> list[str]:
+    wanted = names[bucket]
+    others = [name for kind, name in names.items() if kind is not bucket]
+    among = any(name.startswith(f"{wanted}-") for name in others)
+    patterns = [wanted] if among else [wanted, f"{wanted}-*"]
+    return [f"arn:aws:s3:::{pattern}{objects}" for pattern in patterns for objects in ("", "/*")]

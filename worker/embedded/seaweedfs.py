@@ -15,9 +15,10 @@ from minio.error import MinioException
 
 from pipeline.errors import DeploymentError
 from worker.embedded.credentials import Credentials, Keys, write_private
-from worker.embedded.policies import POLICIES, policy_json
+from worker.embedded.policies import POLICIES, Bucket, policy_json
 from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.process import Launch, Server
+from worker.settings import load_bucket_settings
 
 REGION = "us-east-1"
 PROBE_BUCKET = "embedded-set-probe"
@@ -116,8 +117,10 @@ class SeaweedFs(Server):
             {"name": principal.value, "credentials": [_pair(keys)], "policyNames": [principal.value]}
             for principal, keys in self._credentials.principals.items()
         ]
+        settings = load_bucket_settings()
+        names = {Bucket.SCANS: settings.bucket_scans, Bucket.RESULTS: settings.bucket_results}
         policies: list[dict[str, object]] = [
-            {"name": principal.value, "content": policy_json(principal)} for principal in POLICIES
+            {"name": principal.value, "content": policy_json(principal, names)} for principal in POLICIES
         ]
         return {"identities": [owner, *others], "policies": policies}
 

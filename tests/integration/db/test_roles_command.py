@@ -8,6 +8,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 import pytest
+from psycopg import sql
 from typer.testing import CliRunner
 
 from db.roles import Role
@@ -29,13 +30,16 @@ def own_set(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedSet]:
         servers.delete_outside()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def superuser(own_set: EmbeddedSet) -> Iterator[psycopg.Connection]:
     """Return an administrator's connection to a cluster without our roles, with a plain user's database."""
     url = urlunsplit(urlsplit(own_set.database_url)._replace(scheme="postgresql"))
     with psycopg.connect(url, autocommit=True) as connection:
-        for name in (*Principal, *Role):
-            connection.execute(f"DROP ROLE IF EXISTS {name}")
+        connection.execute("DROP DATABASE IF EXISTS laboratory WITH (FORCE)")
+        known = {name for (name,) in connection.execute("SELECT rolname FROM pg_roles")}
+        for name in known & {*Principal, *Role, "ward-7", OWNER}:
+            connection.execute(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(name)))
+            connection.execute(sql.SQL("DROP ROLE {}").format(sql.Identifier(name)))
         connection.execute(f"""CREATE ROLE "{OWNER}" LOGIN PASSWORD 'o'""")
         connection.execute(f"""CREATE DATABASE laboratory OWNER "{OWNER}" """)
         yield connection
@@ -91,6 +95,22 @@ def test_roles_are_made_by_an_administrator_where_the_owner_of_the_database_may_
     assert hashed[0].startswith("SCRAM-SHA-256$")
     # The owner of the database upgrades as before, though the tables are the migrator's by now.
     run(owner, "upgrade")
+
+
+def test_an_owner_who_may_make_roles_without_being_a_superuser_does_it_alone(
+    own_set: EmbeddedSet, superuser: psycopg.Connection, tmp_path: Path
+) -> None:
+    """As on managed servers."""
+    superuser.execute(f'ALTER ROLE "{OWNER}" CREATEROLE')
+    owner = url_of(own_set, OWNER, "o")
+    (tmp_path / "password").write_text("p")
+    run(owner, "upgrade")
+    assert "made leukoflow_migrator" in run(owner, "roles")
+    run(owner, "login", "ward-7", "leukoflow_worker", "--password-file", str(tmp_path / "password"))
+    run(owner, "upgrade")
+    worker = urlunsplit(urlsplit(url_of(own_set, "ward-7", "p"))._replace(scheme="postgresql"))
+    with psycopg.connect(worker) as connection:
+        assert connection.execute("SELECT count(*) FROM scan").fetchone() == (0,)
 
 
 @pytest.mark.usefixtures("superuser")

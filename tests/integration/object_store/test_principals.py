@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import uuid
 from collections.abc import Callable, Iterator
 
@@ -14,6 +15,7 @@ from pydantic import SecretStr
 
 from pipeline.errors import DeploymentError, InputError
 from worker.embedded import EmbeddedSet, Principal
+from worker.embedded.policies import Bucket, policy_json
 from worker.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
@@ -113,6 +115,15 @@ def test_each_may_do_what_it_needs_and_nothing_else(client, buckets, principal, 
     done = {name for name, attempt in attempts(bare, buckets[kind]) if is_allowed(attempt)}
     expected = MAY[principal].get(kind, set())
     assert done == expected | ({"put in parts"} if "put" in expected else set())
+
+
+def test_policies_follow_the_names_of_the_buckets():
+    names = {Bucket.SCANS: "uploads", Bucket.RESULTS: "uploads-seen"}
+    scanner = json.loads(policy_json(Principal.SCANNER, names))["Statement"]
+    # No pattern by which the scanner could come to the results.
+    assert [line["Resource"] for line in scanner] == [["arn:aws:s3:::uploads", "arn:aws:s3:::uploads/*"]]
+    reader = json.loads(policy_json(Principal.READER, names))["Statement"]
+    assert "arn:aws:s3:::uploads-seen/*" in reader[0]["Resource"]
 
 
 def test_nobody_without_a_key_may_do_anything(embedded, buckets):
