@@ -37,6 +37,8 @@ from db.tables import Attempt, Scan
 RESEND_DOUBLINGS = 5
 """The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
 MAX_BACKOFF_S = 300.0
+CLOCK_SLACK_S = 60.0
+"""A scan touched later than now by more than this was touched by another clock: a transaction's now is its start."""
 BACKGROUND_QUEUED = 50
 """Messages of scans in the background that may lie in the broker: what workers do between two sweeps."""
 LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
@@ -66,6 +68,14 @@ def held(claim: Claim) -> ColumnElement[bool]:
         Scan.claim_token == claim.token,
         Scan.lease_expires_at > func.clock_timestamp(),
     )
+
+
+def _set_back() -> ColumnElement[bool]:
+    """Return the condition that the clock was set back since the scan was last touched: no time on it counts.
+
+    Else a scan that somebody took, queued or put off while the clock was a day ahead would wait for a day.
+    """
+    return Scan.updated_at > now() + timedelta(seconds=CLOCK_SLACK_S)
 
 
 def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int = 1000) -> list[Due]:
@@ -102,6 +112,7 @@ def _due(connection: Connection, wanted: ColumnElement[bool], resend_after_s: fl
         (Scan.state == ScanState.RECEIVED)
         | and_(Scan.state == ScanState.QUEUED, Scan.queued_at + patience <= now())
         | and_(Scan.state == ScanState.RETRYABLE, Scan.not_before <= now())
+        | _set_back()
     )
     statement = (
         select(Scan.id, Scan.priority)
@@ -313,7 +324,7 @@ def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000
     company = _in_company()
     silent = (
         select(Scan.id, Scan.claims, Scan.attempts - cast(company, Integer), Scan.max_attempts)
-        .where(Scan.state == ScanState.RUNNING, Scan.lease_expires_at <= now())
+        .where(Scan.state == ScanState.RUNNING, (Scan.lease_expires_at <= now()) | _set_back())
         .order_by(Scan.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Scan)

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import resource
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
+from operator import attrgetter
 from os import kill
 from random import Random
 from urllib.parse import urlsplit, urlunsplit
 
+import psutil
 import psycopg
 import redis
 
 from db.reads import scans
 from db.records import Due, ScanFilter
 from db.states import Priority, ScanState
-from tests.chaos.laboratory import Laboratory, Role
+from tests.chaos.clock import Clock
+from tests.chaos.laboratory import Clocks, Laboratory, Role
 from tests.chaos.proxy import Wire
 from tests.chaos.trapped_worker import Step, traps_folder
 from worker.broker import CeleryQueue, make_app
@@ -31,6 +35,12 @@ LONGER_THAN_THE_LEASE_S = 5.0
 """the lease of a chaos run is three seconds"""
 FULL_BYTES = 512
 """the largest file that a worker with a full spool may write"""
+LOG_BYTES = 1 << 18
+"""within the first segment of PostgreSQL's log, and more than the file where it tells why it panics"""
+DISK_FULL = "'53100'"
+NOT_SERIALISABLE = "(CASE WHEN random() < 0.5 THEN '40001' ELSE '40P01' END)"
+AN_HOUR_S, TEN_MINUTES_S = 3600, 600
+"""The second is less than what an object store bears between its clock and a signature's."""
 
 Injected = Callable[[Laboratory, Random], AbstractContextManager[None]]
 
@@ -72,6 +82,11 @@ class FaultKind(StrEnum):
     NO_CONNECTIONS = "PostgreSQL at its connection limit"
     LOCK_SCANS = "the table of scans locked"
     SPOOL_FULL = "spool full"
+    DATABASE_FULL = "PostgreSQL's disk full"
+    LOG_FULL = "the disk of PostgreSQL's log full"
+    NOT_SERIALISABLE = "transactions not serialisable, or in deadlock"
+    CLOCK_OF_SERVERS = "the servers' clock an hour ahead, and set back"
+    CLOCK_OF_PROCESSES = "watcher's and workers' clock ten minutes ahead, and set back"
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +253,62 @@ def _spool_full(lab: Laboratory, _random: Random) -> Iterator[None]:
                 resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
+@contextmanager
+def _writes_fail(error: str, lab: Laboratory, _random: Random) -> Iterator[None]:
+    """Let every second statement that writes end with an error: an SQL expression of a SQLSTATE."""
+    tables = ("scan", "attempt", "run", "cell", "event")
+    with _postgres(lab) as connection:
+        connection.execute(
+            "CREATE OR REPLACE FUNCTION chaos() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
+            " IF random() < 0.5 THEN RAISE EXCEPTION 'chaos' USING ERRCODE = " + error + "; END IF;"
+            " RETURN NULL; END $$"
+        )
+        for table in tables:
+            connection.execute(
+                f"CREATE TRIGGER chaos BEFORE INSERT OR UPDATE ON {table}"
+                " FOR EACH STATEMENT EXECUTE FUNCTION chaos()"
+            )
+    try:
+        yield
+    finally:
+        with _postgres(lab) as connection:
+            connection.execute("DROP FUNCTION chaos CASCADE")
+
+
+@contextmanager
+def _log_full(lab: Laboratory, _random: Random) -> Iterator[None]:
+    """Let PostgreSQL write no more than the beginning of a file, until somebody makes room.
+
+    It cannot write its log ahead then: it panics, cannot recover, and ends.
+    """
+    postmaster = psutil.Process(lab.servers.pid(ServerName.POSTGRES))
+    for process in (postmaster, *postmaster.children(recursive=True)):
+        # By its own account: root of a container may not do it to another's.
+        subprocess.run(
+            ["prlimit", "--pid", str(process.pid), f"--fsize={LOG_BYTES}:"],
+            user=process.uids().real,
+            group=process.gids().real,
+            check=False,  # it may have ended meanwhile
+        )
+    try:
+        yield
+    finally:
+        lab.servers.kill(ServerName.POSTGRES)
+        lab.servers.restart(ServerName.POSTGRES)
+
+
+@contextmanager
+def _clock_ahead(
+    which: Callable[[Clocks], Clock], ahead_s: int, lab: Laboratory, _random: Random
+) -> Iterator[None]:
+    clock = which(lab.clocks)
+    clock.set(ahead_s)
+    try:
+        yield
+    finally:
+        clock.set(0)
+
+
 def _direct(lab: Laboratory) -> dict[str, str]:
     settings = lab.direct
     return {
@@ -258,6 +329,9 @@ def _postgres(lab: Laboratory) -> psycopg.Connection:
     url = urlunsplit(urlsplit(lab.servers.database_url)._replace(scheme="postgresql"))
     return psycopg.connect(url, autocommit=True, application_name="chaos")
 
+
+_servers_ahead = partial(_clock_ahead, attrgetter("servers"), AN_HOUR_S)
+_processes_ahead = partial(_clock_ahead, attrgetter("processes"), TEN_MINUTES_S)
 
 _K, _S = FaultKind, ServerName
 BRIEF_S, WHILE_S = 0.0, 3.0
@@ -297,4 +371,9 @@ FAULTS: dict[FaultKind, FaultClass] = {
     _K.NO_CONNECTIONS: FaultClass(_no_connections, WHILE_S),
     _K.LOCK_SCANS: FaultClass(_scans_locked, WHILE_S),
     _K.SPOOL_FULL: FaultClass(_spool_full, WHILE_S),
+    _K.DATABASE_FULL: FaultClass(partial(_writes_fail, DISK_FULL), WHILE_S),
+    _K.LOG_FULL: FaultClass(_log_full, WHILE_S),
+    _K.NOT_SERIALISABLE: FaultClass(partial(_writes_fail, NOT_SERIALISABLE), WHILE_S),
+    _K.CLOCK_OF_SERVERS: FaultClass(_servers_ahead, LONGER_THAN_THE_LEASE_S),
+    _K.CLOCK_OF_PROCESSES: FaultClass(_processes_ahead, LONGER_THAN_THE_LEASE_S),
 }

@@ -8,9 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from unittest.mock import patch
 from urllib.parse import urlsplit, urlunsplit
 
+import worker.embedded.process
 from db.database import Database
+from tests.chaos.clock import Clock, a_clock
 from tests.chaos.proxy import HOST, Proxy
 from tests.chaos.trapped_worker import traps_folder
 from worker.embedded import EmbeddedSet, Principal, ServerName
@@ -60,11 +63,20 @@ class _Post:
         return "watch" if self.role is Role.WATCHER else "worker"
 
 
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """What time it is, for the servers that PostgreSQL is one of, and for watcher and workers."""
+
+    servers: Clock
+    processes: Clock
+
+
 @dataclass
 class Laboratory:
     """The set at work. Main thread only."""
 
     servers: EmbeddedSet
+    clocks: Clocks
     wires: Mapping[ServerName, Proxy]
     folder: Path
     direct: Settings
@@ -108,6 +120,26 @@ class Laboratory:
 @contextmanager
 def laboratory_in(folder: Path) -> Iterator[Laboratory]:
     """Return a laboratory with an empty bucket and ledger, its processes not yet started."""
+    with (
+        a_clock() as of_servers,
+        a_clock() as of_processes,
+        _servers_go_by(of_servers),
+        _equipped(folder, Clocks(of_servers, of_processes)) as laboratory,
+    ):
+        yield laboratory
+
+
+@contextmanager
+def _servers_go_by(clock: Clock) -> Iterator[None]:
+    least = worker.embedded.process._least_environment
+    with patch.object(
+        worker.embedded.process, "_least_environment", lambda folder: least(folder) | clock.environment
+    ):
+        yield
+
+
+@contextmanager
+def _equipped(folder: Path, clocks: Clocks) -> Iterator[Laboratory]:
     servers = EmbeddedSet(folder / "servers")
     try:
         servers.start()
@@ -123,14 +155,16 @@ def laboratory_in(folder: Path) -> Iterator[Laboratory]:
         with Database(servers.database_url) as database:
             laboratory = Laboratory(
                 servers=servers,
+                clocks=clocks,
                 wires=wires,
                 folder=folder / "work",
                 direct=direct,
                 queue=queue,
                 environments={
-                    role: _environment(
-                        servers, wires, Principal(role), queue=queue, spool_dir=str(folder / "work" / "spool")
-                    )
+                    role: {
+                        **_environment(servers, wires, Principal(role), queue, folder / "work" / "spool"),
+                        **clocks.processes.environment,
+                    }
                     for role in Role
                 },
                 database=database,
@@ -149,7 +183,7 @@ def laboratory_in(folder: Path) -> Iterator[Laboratory]:
 
 
 def _environment(
-    servers: EmbeddedSet, wires: Mapping[ServerName, Proxy], principal: Principal, **values: str
+    servers: EmbeddedSet, wires: Mapping[ServerName, Proxy], principal: Principal, queue: str, spool: Path
 ) -> Mapping[str, str]:
     secrets = servers.secrets_of(principal)
     return child_environment(
@@ -159,8 +193,9 @@ def _environment(
         s3_access_key=secrets["s3_access_key"],
         s3_secret_key=secrets["s3_secret_key"],
         s3_secure="false",
+        queue=queue,
+        spool_dir=str(spool),
         **SHORT_WAITS,
-        **values,
     )
 
 

@@ -188,6 +188,45 @@ def test_who_was_lost_in_company_is_not_blamed_but_suspected(database):
     assert state_of(database, neighbour).state is ScanState.COMPLETED
 
 
+A_DAY_AHEAD = "interval '1 day'"
+
+
+def set_clock_back(database, *columns: str):
+    """Leave the scans as they are when the database's clock was a day ahead until now."""
+    later(database, ", ".join(f"{column} = {column} + {A_DAY_AHEAD}" for column in ("updated_at", *columns)))
+
+
+def test_a_clock_that_is_set_back_keeps_no_message_from_being_sent_again(database):
+    (scan_id,) = registered(database, arrival())
+    with database.transaction() as connection:
+        ledger.mark_queued(connection, [scan_id])
+    assert due(database) == []
+    set_clock_back(database, "queued_at")
+    assert due(database) == [scan_id]
+    with database.transaction() as connection:
+        ledger.mark_queued(connection, [scan_id])
+    assert due(database) == []
+
+
+def test_a_clock_that_is_set_back_makes_no_retry_wait(database):
+    (scan_id,) = registered(database, arrival())
+    held = claimed(database, scan_id)
+    with database.transaction() as connection:
+        ledger.release_for_retry(connection, held, BROKEN, delay_s=60.0)
+    assert due(database) == []
+    set_clock_back(database, "not_before")
+    assert due(database) == [scan_id]
+
+
+def test_a_clock_that_is_set_back_makes_no_scan_of_a_dead_worker_wait(database):
+    (scan_id,) = registered(database, arrival())
+    assert claimed(database, scan_id) is not None
+    set_clock_back(database, "lease_expires_at", "heartbeat_at")
+    with database.transaction() as connection:
+        assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff_s=0.0)] == [scan_id]
+    assert due(database) == [scan_id]
+
+
 def test_leases_that_end_one_after_the_other_were_in_company_all_the_same(database):
     scans = registered(database, arrival("P-1"), arrival("P-2"))
     for scan_id in scans:
