@@ -7,6 +7,7 @@ from importlib.metadata import version
 
 import kubernetes_validate
 import pytest
+import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 
 from tests.deployed import (
@@ -32,6 +33,8 @@ SECRETS = {
     "leukoflow-worker-gpu": "leukoflow-worker",
     "leukoflow-migrate": "leukoflow-migrator",
 }
+SHOWN = {"database_url", "broker_url", "s3_access_key", "s3_secret_key"}
+"""What watcher and worker show, each its own."""
 EACH_POD = pytest.mark.parametrize(
     ("overlay", "name"),
     [("base", name) for name in list(SECRETS) if "gpu" not in name] + [("site", name) for name in SECRETS],
@@ -93,6 +96,9 @@ def test_secrets_come_as_files_of_the_process_own_secret(overlay: str, name: str
     (container,) = spec["containers"]
     (secret,) = [volume["secret"] for volume in spec["volumes"] if "secret" in volume]
     assert (secret["secretName"], secret["defaultMode"]) == (SECRETS[name], 0o440)
+    needed = {"database_url"} if name == "leukoflow-migrate" else SHOWN
+    assert {item["key"] for item in secret["items"]} == needed, "no more of it than the process asks for"
+    assert all(item["key"] == item["path"] for item in secret["items"])
     (mount,) = [mount for mount in container["volumeMounts"] if mount["name"] == "secrets"]
     assert mount["readOnly"] is True
     assert mount["mountPath"] == _settings_of(overlay)["LEUKOFLOW_SECRETS_DIR"]
@@ -122,7 +128,7 @@ def test_what_a_pod_names_is_there(overlay: str, name: str):
 
 
 @EACH_POD
-def test_every_pod_reaches_what_it_needs_and_nobody_reaches_it(overlay: str, name: str):
+def test_every_pod_reaches_what_it_needs_and_nobody_reaches_it_but_prometheus(overlay: str, name: str):
     labels = pods(overlay)[name]["metadata"]["labels"]
     policies = [
         policy["spec"]
@@ -130,11 +136,30 @@ def test_every_pod_reaches_what_it_needs_and_nobody_reaches_it(overlay: str, nam
         if _selects(policy["spec"]["podSelector"], labels)
     ]
     assert any(policy["policyTypes"] == ["Ingress", "Egress"] for policy in policies)
-    assert not any("ingress" in policy for policy in policies)
+    entries = [rule for policy in policies for rule in policy.get("ingress", [])]
+    asked = overlay == "site" and name != "leukoflow-migrate"
+    assert entries == ([_prometheus("observability")] if asked else [])
     ports = {
         port["port"] for policy in policies for rule in policy.get("egress", []) for port in rule["ports"]
     }
     assert ports == ({53, 5432} if name == "leukoflow-migrate" else {53, 5432, 6379, 8333})
+
+
+def test_what_prometheus_asks_is_served_where_the_policy_lets_it_in():
+    policies = {one["metadata"]["name"]: one["spec"] for one in of_kind("site", "NetworkPolicy")}
+    policy = policies["leukoflow-metrics"]
+    port = int(_settings_of("site")["LEUKOFLOW_METRICS_PORT"])
+    assert [entry["port"] for entry in policy["ingress"][0]["ports"]] == [port]
+    assert _settings_of("site")["LEUKOFLOW_METRICS_HOST"] == "0.0.0.0"
+    assert "LEUKOFLOW_METRICS_HOST" not in _settings_of("base")
+    for name in (*scaled_objects(), "leukoflow-watcher"):
+        (container,) = pods("site")[name]["spec"]["containers"]
+        assert [declared["containerPort"] for declared in container["ports"]] == [port]
+
+
+def test_without_a_site_the_metrics_are_for_a_prometheus_in_its_usual_namespace():
+    text = (KUBERNETES / "metrics" / "network.yaml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["spec"]["ingress"] == [_prometheus("monitoring")]
 
 
 def test_every_budget_and_every_selector_means_its_own_pods():
@@ -207,6 +232,15 @@ def test_a_site_changes_what_it_means_to_change():
     ] == [40, 2]
     assert _settings_of("site")["LEUKOFLOW_S3_ENDPOINT"] == "s3.laboratory.example:8333"
     assert _settings_of("site").keys() >= _settings_of("base").keys()
+
+
+def _prometheus(namespace: str) -> dict[str, list[dict]]:
+    """Return the one way in."""
+    who = {
+        "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "prometheus"}},
+    }
+    return {"from": [who], "ports": [{"protocol": "TCP", "port": 9464}]}
 
 
 def _settings_of(overlay: str) -> dict[str, str]:

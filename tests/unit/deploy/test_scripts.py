@@ -139,7 +139,5 @@ def test_the_settings_take_them(secrets: Path, name: str, monkeypatch: pytest.Mo
 
 def test_only_the_migration_comes_to_the_database_as_its_owner(secrets: Path):
     password = (secrets / "postgres_password").read_text().strip()
-    holding = {
-        path.relative_to(secrets).as_posix() for path in files(secrets) if password in path.read_text()
-    }
+    holding = {name.as_posix() for name, value in contents(secrets).items() if password.encode() in value}
     assert holding == {"postgres_password", "migrator/database_url"}
