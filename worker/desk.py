@@ -39,6 +39,7 @@ from worker.object_store import ObjectStore, StoredObject
 from worker.room import Room
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
+from worker.traces import NoTraces, Traces
 from worker.worker_metrics import Ending, WorkerMetrics
 
 BACKOFF_S = 5.0
@@ -74,6 +75,7 @@ class Desk:
     worker: str
     metrics: WorkerMetrics
     room: Room = field(default_factory=Room)
+    traces: Traces = field(default_factory=NoTraces)
 
     @contextmanager
     def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
@@ -107,7 +109,8 @@ class Desk:
         if held.attempt_number == 1:
             self.metrics.claimed(held.priority, held.waited_s)
         try:
-            yield
+            with self.traces.attempt(held):
+                yield
             log.info("completed")
             self.metrics.completed(held.priority, held.waited_s + monotonic() - claimed_s)
         except LeaseLost as error:
@@ -162,7 +165,7 @@ class Desk:
             if lost.is_set():
                 raise LeaseLost(str(held.scan_id))
 
-        watch = Stopwatch(check)
+        watch = Stopwatch(check, self.traces.stages())
 
         def beat() -> None:
             while not done.wait(self.settings.heartbeat_s):

@@ -245,6 +245,13 @@ class Settings(StoreSettings, ServedSettings):
         "ends with exit code 70; 0: never. The way back to a broker that was away takes up to 30",
     )
 
+    trace_url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s/]+/\S+)?$",
+        description="where a trace of each scan, without patients, is sent by OTLP over HTTP, as "
+        "`http://collector:4318/v1/traces`; empty: nowhere. Needs `leukoflow[traces]`",
+    )
+
     @field_validator("broker_url")
     @classmethod
     def _broker_is_redis(cls, url: SecretStr) -> SecretStr:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from time import monotonic, perf_counter
 
 from db.records import Progress
@@ -11,10 +11,18 @@ from pipeline.ports import Stage
 
 
 class Stopwatch:
-    """An `Observer`: measures stages, keeps the progress, and asks `check` whether to go on."""
+    """An `Observer`: measures stages, keeps the progress, and asks `check` whether to go on.
 
-    def __init__(self, check: Callable[[], None] = lambda: None) -> None:
+    Each stage runs within what `around` gives for it.
+    """
+
+    def __init__(
+        self,
+        check: Callable[[], None] = lambda: None,
+        around: Callable[[Stage], AbstractContextManager[None]] = lambda _stage: nullcontext(),
+    ) -> None:
         self._check = check
+        self._around = around
         self._seconds: dict[Stage, float] = {}
         self._progress = Progress(0, 0, 0)
         self._moved_s = monotonic()
@@ -26,7 +34,8 @@ class Stopwatch:
         self._moved_s = monotonic()
         start = perf_counter()
         try:
-            yield
+            with self._around(stage):
+                yield
         finally:
             self._moved_s = monotonic()
             self._seconds[stage] = self._seconds.get(stage, 0.0) + perf_counter() - start

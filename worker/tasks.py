@@ -28,6 +28,7 @@ from worker.health_server import served
 from worker.object_store import open_object_store
 from worker.settings import Settings
 from worker.slots import Slots
+from worker.traces import open_traces
 from worker.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 
 EXIT_CONFIG = 78
@@ -138,6 +139,7 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
             results=open_object_store(settings, settings.bucket_results),
             analyst=analyst,
             worker=name,
+            traces=stack.enter_context(open_traces(settings, name)),
             metrics=metrics,
         )
         app = make_app(settings)

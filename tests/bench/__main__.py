@@ -62,7 +62,7 @@ def main(asked: Sequence[str]) -> None:
                 print(
                     f"| {name} | {measure.value:.3g} | {measure.unit} | {measure.target or ''} |", flush=True
                 )
-    TARGET.write_text(json.dumps(found, indent=1) + "\n")
+            TARGET.write_text(json.dumps(found, indent=1) + "\n")
     draw_scaling({name: line["value"] for name, line in found.items()}, TARGET.with_name("scaling.png"))
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,10 +21,10 @@ class _AskedSegmenter:
     def __init__(self, segmenter: Segmenter) -> None:
         self._segmenter = segmenter
         self.stride_px = segmenter.stride_px
-        self.shapes: Counter[Shape] = Counter()
+        self.shapes: list[Shape] = []
 
     def segment(self, batch: Rgb) -> Probabilities:
-        self.shapes[batch.shape] += 1
+        self.shapes.append(batch.shape)  # several threads ask
         return self._segmenter.segment(batch)
 
 
@@ -33,10 +33,10 @@ class _AskedClassifier:
         self._classifier = classifier
         self.crop_px: Size = classifier.crop_px
         self.crop_mpp_um: float = classifier.crop_mpp_um
-        self.shapes: Counter[Shape] = Counter()
+        self.shapes: list[Shape] = []
 
     def classify(self, batch: Rgb) -> Probabilities:
-        self.shapes[batch.shape] += 1
+        self.shapes.append(batch.shape)  # several threads ask
         return self._classifier.classify(batch)
 
 
@@ -60,8 +60,8 @@ class Asked:
         )
 
 
-def _seconds(ask: Callable[[Rgb], Probabilities], shapes: Counter[Shape], ahead: int) -> float:
+def _seconds(ask: Callable[[Rgb], Probabilities], shapes: Sequence[Shape], ahead: int) -> float:
     random = np.random.default_rng(0)
-    batches = [random.integers(0, 256, shape, np.uint8) for shape in shapes.elements()]
+    batches = [random.integers(0, 256, shape, np.uint8) for shape in shapes]
     with ThreadCrew(ahead) as crew:
         return seconds(lambda: deque(crew.map(ask, batches), maxlen=0))

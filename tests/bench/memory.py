@@ -1,4 +1,4 @@
-"""How much memory scans of growing size take, each analysed by a process of its own."""
+"""How much memory and time scans of growing size take, each analysed by a process of its own."""
 
 from __future__ import annotations
 
@@ -23,31 +23,35 @@ import json, resource, sys
 from pathlib import Path
 from worker.analyst import open_analyst
 from worker.settings import load_local_settings
+from time import perf_counter
 from worker.stopwatch import Stopwatch
 with open_analyst(load_local_settings()) as analyst, analyst.open(Path(sys.argv[1])) as reader:
+    start_s = perf_counter()
     cells = len(analyst.analyse(reader, "0" * 64, Stopwatch()).analysis.cells)
-print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, cells]))
+    taken_s = perf_counter() - start_s
+print(json.dumps([resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, taken_s, cells]))
 """
 
 
 def memory(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
-    """Yield the peak of resident memory at each size, and how it grows from the smallest to the largest."""
+    """Yield time and peak of resident memory at each size, and how the peak grows from the smallest on."""
     peaks_mib: dict[int, float] = {}
     for side_px0 in SIDES_PX0:
         path = folder / f"memory-{side_px0}.tif"
         smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=7, leukocytes=LEUKOCYTES))
         write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
-        peaks_mib[side_px0] = _peak_mib(path)
+        peaks_mib[side_px0], taken_s = _peak_mib_and_s(path)
         path.unlink()
         yield f"peak_rss_{side_px0}", Measure(peaks_mib[side_px0], "MiB")
+        yield f"analysis_{side_px0}", Measure(taken_s, "s")
     growth = peaks_mib[SIDES_PX0[-1]] / peaks_mib[SIDES_PX0[0]]
     yield f"peak_rss_{SIDES_PX0[-1]}_over_{SIDES_PX0[0]}", Measure(growth, "×", GROWTH_TARGET)
 
 
-def _peak_mib(scan: Path) -> float:
+def _peak_mib_and_s(scan: Path) -> tuple[float, float]:
     run = subprocess.run(
         [sys.executable, "-c", _MEASURED, str(scan)], capture_output=True, text=True, check=True
     )
-    kib, cells = json.loads(run.stdout.splitlines()[-1])
+    kib, taken_s, cells = json.loads(run.stdout.splitlines()[-1])
     assert cells > 0, "nothing was found: the peak would be of nothing"
-    return float(kib) / 1024
+    return float(kib) / 1024, float(taken_s)
