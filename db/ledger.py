@@ -38,7 +38,7 @@ RESEND_DOUBLINGS = 5
 """The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
 MAX_BACKOFF_S = 300.0
 CLOCK_SLACK_S = 60.0
-"""A scan touched later than now by more than this was touched by another clock. A transaction's now is its start."""
+"""A scan touched later than now by more was touched by another clock: a transaction's now is its start."""
 BACKGROUND_QUEUED = 50
 """Messages of scans in the background that may lie in the broker: what workers do between two sweeps."""
 LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
