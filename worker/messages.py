@@ -11,7 +11,9 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import amqp
 import structlog
+from amqp.method_framing import frame_handler
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from kombu.message import Message
@@ -185,8 +187,38 @@ class _AmqpChannel(pyamqp.Channel):
         return message
 
 
+_Frame = tuple[int, int, bytes]
+"""type, channel, payload"""
+_PROPERTIES = 2
+"""AMQP 0-9-1, 4.2.6.1: the type of the frame with a message's properties. From the 13th byte on it
+says, in two bytes, which there are."""
+
+
+def _readable_frames(connection: pyamqp.Connection, callback: Callable[..., object]) -> Callable[..., object]:
+    """Return what takes frames, as amqp's own; to it, properties that amqp fails to read were never there.
+
+    Else their message would come back to one worker after the other, and end each.
+    """
+    take = frame_handler(connection, callback)
+
+    def taken(frame: _Frame) -> object:
+        kind, channel, payload = frame
+        if kind != _PROPERTIES:
+            return take(frame)
+        try:
+            amqp.Message().inbound_header(payload)
+        except Exception:  # noqa: BLE001 - too deep, out of range, no text: whatever a stranger thought of
+            return take((kind, channel, payload[:12] + b"\0\0"))
+        return take(frame)
+
+    return taken
+
+
 class _AmqpConnection(pyamqp.Connection):
     Channel = _AmqpChannel
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(frame_handler=_readable_frames, **options)
 
     def connect(self, callback: Callable[..., object] | None = None) -> None:
         """Connect, and wait for no answer longer than SOCKET_TIMEOUT_S from then on. amqp would for ever."""
@@ -195,7 +227,7 @@ class _AmqpConnection(pyamqp.Connection):
 
 
 class AmqpTransport(pyamqp.Transport):
-    """kombu's AMQP transport, which unpacks nothing and does not wait for ever."""
+    """kombu's AMQP transport, which unpacks nothing, reads what can be read, and does not wait for ever."""
 
     Connection = _AmqpConnection
 

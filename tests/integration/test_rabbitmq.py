@@ -10,8 +10,10 @@ import uuid
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from struct import pack
 from urllib.parse import urlsplit, urlunsplit
 
+import amqp
 import pytest
 import trustme
 from amqp.exceptions import AMQPError
@@ -26,10 +28,13 @@ from tests.hostile import HOSTILE_TASKS, NO_ID
 from tests.house import House
 from tests.tls import tls_in_front_of
 from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, CeleryQueue, make_app
+from worker.messages import NoScanMessage, require_scan_message
 from worker.settings import Settings, load_settings
 from worker.tasks import EXIT_CONFIG
 
 PORTS = {"amqp": 5672, "amqps": 5671}
+CONTENT_TYPE, HEADERS = pack(">H", 1 << 15), pack(">H", 1 << 13)
+"""AMQP 0-9-1, 4.2.6.1: flags that say which properties follow."""
 
 
 def settings_at(url: str, **changed: object) -> Settings:
@@ -173,6 +178,65 @@ def test_what_is_no_scans_id_is_dropped_and_the_worker_goes_on(house, tmp_path):
     assert worker.is_running()
     assert not mark.exists()
     assert "DROP TABLE" not in house.logs()
+
+
+def test_a_little_stays_a_little_until_it_is_known_to_be_ours(settings, queue):
+    app = make_app(settings)
+    HOSTILE_TASKS["a little that becomes a lot"](app, Path())
+    with app.connection_for_read() as connection:
+        channel = connection.default_channel
+        message = channel.message_to_python(channel.basic_get(settings.queue))
+    assert len(message.body) < MAX_MESSAGE_BYTES
+    with pytest.raises(NoScanMessage):
+        require_scan_message(message)
+    assert queue.waiting_messages() == 1
+
+
+class RawProperties(amqp.Message):
+    """A message whose properties are these bytes, which need make no sense."""
+
+    def __init__(self, properties: bytes) -> None:
+        super().__init__(b"{}")
+        self._raw = properties
+
+    def _serialize_properties(self) -> bytes:
+        return self._raw
+
+
+def deep_headers(depth: int) -> bytes:
+    """Return headers in headers."""
+    table = pack(">I", 0)
+    for _ in range(depth):
+        table = pack(">I", len(table) + 3) + b"\x01aF" + table
+    return HEADERS + table
+
+
+UNREADABLE = {
+    "deep headers": deep_headers(5_000),
+    "a content type that is no text": CONTENT_TYPE + b"\x02\xff\xfe",
+    "a time out of range": HEADERS + pack(">I", 11) + b"\x01aT" + b"\x7f" + b"\xff" * 7,
+    "a name that is no text": HEADERS + pack(">I", 4) + b"\x02\xff\xfeV",
+}
+
+
+def test_properties_that_cannot_be_read_stop_no_worker(house):
+    house.start("watch")
+    worker = house.start("worker")
+    app = make_app(house.settings)
+    house.drop("P-1/S-1/before.jpg", field_jpeg(40))
+    house.until_ended(1)
+    with app.connection_for_write() as connection:
+        for properties in UNREADABLE.values():
+            connection.default_channel.basic_publish(
+                RawProperties(properties), routing_key=house.settings.queue
+            )
+    house.drop("P-1/S-1/after.jpg", field_jpeg(41))
+    house.until_ended(2)
+    house.until(lambda: CeleryQueue(app).waiting_messages() == 0)
+    assert house.counts()[ScanState.COMPLETED] == 2
+    assert house.logs().count("message_ignored") == len(UNREADABLE)
+    assert "Traceback" not in house.logs()
+    assert worker.is_running()
 
 
 def odd_messages() -> Iterator[tuple[bytes, dict[str, object]]]:
