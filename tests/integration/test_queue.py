@@ -1,4 +1,4 @@
-"""What a worker takes first, does with a scan that is gone, and what a message may not be. By every broker."""
+"""What a worker takes first, does with a scan that is gone, what a message may not be; by every broker."""
 
 from __future__ import annotations
 
