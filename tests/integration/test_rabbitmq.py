@@ -109,7 +109,7 @@ def test_the_broker_gives_out_stat_before_routine(settings, queue):
     assert order == [3, 4, 0, 1, 2]
 
 
-def test_messages_and_queue_outlive_a_restart_of_the_broker(settings, queue):
+def test_messages_and_queue_are_made_to_outlive_a_restart(settings, queue):
     routine_and_then_stat(queue)
     with make_app(settings).connection_for_read() as connection:
         channel = connection.default_channel
