@@ -69,6 +69,16 @@ def tls_in_front_of(port: int, context: ssl.SSLContext, *, asks_first: bool = Fa
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(server.close)
+        asyncio.run_coroutine_threadsafe(_ended(server), loop).result(10)
         loop.call_soon_threadsafe(loop.stop)
         thread.join(10)
+        loop.close()
+
+
+async def _ended(server: asyncio.Server) -> None:
+    """Listen no more, and end what is open."""
+    server.close()
+    open_still = [task for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+    for task in open_still:
+        task.cancel()
+    await asyncio.gather(*open_still, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""The queue: Celery over Redis, JSON only. A message is the id of a scan and nothing else."""
+"""The queue: Celery over Redis or RabbitMQ, JSON only. A message is the id of a scan and nothing else."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from celery import Celery
+from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
 
 from db.records import Due
-from db.states import Priority
-from pipeline.errors import TransientError
+from pipeline.errors import DeploymentError, TransientError
+from worker.dialects import dialect_of
 from worker.settings import Settings
 
 TASK_NAME = "leukoflow.analyse_scan"
@@ -18,16 +19,11 @@ TASK_NAME = "leukoflow.analyse_scan"
 MAX_MESSAGE_BYTES = 1 << 20
 """A scan's id with its envelope is a thousandth of it. The embedded broker takes nothing larger."""
 
-MESSAGE_PRIORITY = {Priority.STAT: 0, Priority.ROUTINE: 9}
-"""Kombu's Redis transport takes the lowest number first."""
-
-VISIBILITY_TIMEOUT_S = 3600
-"""An unacknowledged message comes back after this. The ledger answers sooner; a second copy finds its scan
-claimed or done, and ends."""
-
 ASK_TIMEOUT_S = 5.0
-NOT_FOUND = "404"
-"""AMQP's reply code, which kombu gives for every transport."""
+NOT_FOUND, PRECONDITION_FAILED = "404", "406"
+"""AMQP's reply codes, which kombu gives for every transport."""
+DECLARE = "Queue.declare"
+"""AMQP's method; what was refused is named by it."""
 
 SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
@@ -35,6 +31,10 @@ SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "in
 def make_app(settings: Settings) -> Celery:
     """Return the Celery application. Connects at first use."""
     url = settings.broker_url.get_secret_value()
+    dialect = dialect_of(url)
+    queue = Queue(  # type: ignore[no-untyped-call]
+        settings.queue, queue_arguments=dict(dialect.queue_arguments)
+    )
     app = Celery("leukoflow", broker=url)
     app.conf.update(
         task_serializer="json",
@@ -42,6 +42,7 @@ def make_app(settings: Settings) -> Celery:
         result_backend=None,
         task_ignore_result=True,
         task_default_queue=settings.queue,
+        task_queues=[queue],
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_acks_on_failure_or_timeout=True,
@@ -52,20 +53,11 @@ def make_app(settings: Settings) -> Celery:
         worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
         worker_consumer="worker.messages:ScanConsumer",
         broker_use_ssl=_tls_of(settings),
-        broker_transport="worker.messages:ScanTransport" if url.startswith("redis") else None,
+        broker_transport=dialect.transport,
+        broker_transport_options=dict(dialect.transport_options),
+        broker_channel_error_retry=dialect.comes_back_after_channel_error,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_transport_options={
-            "visibility_timeout": VISIBILITY_TIMEOUT_S,
-            "unacked_restore_interval": 1,
-            "unacked_restore_throttle": 1,
-            "priority_steps": sorted(MESSAGE_PRIORITY.values()),
-            "queue_order_strategy": "priority",
-            "socket_timeout": 30,
-            "socket_connect_timeout": 5,
-            "socket_keepalive": True,
-            "health_check_interval": 10,
-        },
         enable_utc=True,
     )
     app.finalize()
@@ -96,6 +88,7 @@ class CeleryQueue:
 
     def __init__(self, app: Celery) -> None:
         self._app = app
+        self._priorities = dialect_of(app.conf.broker_url).priorities
 
     def waiting_messages(self) -> int:
         """Return how many messages lie in the queue, taken by nobody. Asks over a connection of its own.
@@ -120,6 +113,7 @@ class CeleryQueue:
         """Return how many messages were sent.
 
         Raises: TransientError, where the broker is away; the ledger sends again what is still queued.
+        DeploymentError, where the queue is another's.
         """
         sent = 0
         with self._app.connection_for_write() as connection:
@@ -128,13 +122,15 @@ class CeleryQueue:
                     self._app.send_task(
                         TASK_NAME,
                         args=[str(scan.scan_id)],
-                        priority=MESSAGE_PRIORITY[scan.priority],
+                        priority=self._priorities[scan.priority],
                         connection=connection,
                         retry=True,
                         retry_policy=SEND_RETRY,
                     )
                     sent += 1
-            except (OperationalError, ConnectionError, TimeoutError) as error:
+            except (*connection.channel_errors, ChannelError) as error:
+                raise (queue_differs() if is_refused_queue(error) else _unreachable()) from error
+            except (OperationalError, *connection.connection_errors) as error:
                 raise _unreachable() from error
         return sent
 
@@ -142,6 +138,21 @@ class CeleryQueue:
 def _is_missing_queue(error: Exception) -> bool:
     """Return whether the broker has no such queue, as the Redis transport has none without a message."""
     return str(getattr(error, "reply_code", "")) == NOT_FOUND
+
+
+def is_refused_queue(error: Exception) -> bool:
+    """Return whether the broker has a queue of our name that was not declared as ours is."""
+    refused = str(getattr(error, "reply_code", "")) == PRECONDITION_FAILED
+    return refused and getattr(error, "method_name", "") == DECLARE
+
+
+def queue_differs() -> DeploymentError:
+    """Return what to say of such a queue."""
+    return DeploymentError(
+        "the broker has a queue of the name LEUKOFLOW_QUEUE that was not declared by this release; delete it "
+        "there, or name another: what waits is sent again",
+        code="queue_differs",
+    )
 
 
 def _unreachable() -> TransientError:

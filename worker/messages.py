@@ -1,6 +1,6 @@
 """What a worker takes from the broker: the id of a scan, for our one task. All else is dropped.
 
-Two gates. The first looks at what lies in a Redis list, before kombu unpacks it; the second, for every
+Two gates. The first looks at what comes from the broker before kombu unpacks it; the second, for every
 broker, at the message that Celery would start a task from.
 """
 
@@ -11,14 +11,19 @@ from collections.abc import Callable
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
+import amqp
 import structlog
+from amqp.method_framing import frame_handler
+from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
 from kombu.message import Message
-from kombu.transport import redis
+from kombu.transport import pyamqp, redis
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import LeukoflowError
-from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME
+from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, is_refused_queue, queue_differs
+from worker.dialects import SOCKET_TIMEOUT_S
+from worker.tasks import EXIT_CONFIG
 
 
 class NoScanMessage(LeukoflowError):
@@ -112,6 +117,8 @@ def require_envelope(raw: bytes) -> None:
 
 def require_scan_message(message: Message) -> None:
     """Raises: NoScanMessage, where the message is anything but our task with one scan's id."""
+    if len(message.body) > MAX_MESSAGE_BYTES:
+        raise NoScanMessage("size")
     if (message.content_type, message.content_encoding) != ("application/json", "utf-8"):
         raise NoScanMessage("content")
     try:
@@ -129,6 +136,14 @@ def _part_of(error: ValidationError) -> str:
 
 class ScanConsumer(Consumer):  # type: ignore[misc]
     """Celery's consumer, which starts tasks from scan messages only and acknowledges away all others."""
+
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Do as Celery does, which is to connect anew; but for a queue that stays refused end the worker."""
+        if is_refused_queue(exc):
+            error = queue_differs()
+            structlog.get_logger().critical(error.code, sentence=error.sentence)
+            worker_state.should_stop = EXIT_CONFIG
+        super().on_connection_error_after_connected(exc)
 
     def create_task_handler(self, *arguments: Any, **named: Any) -> Callable[[Message], object]:
         """Return what is called with each message."""
@@ -148,17 +163,73 @@ class ScanConsumer(Consumer):  # type: ignore[misc]
         return taken
 
 
-class _Channel(redis.Channel):
+class _RedisChannel(redis.Channel):
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
         client.set_response_callback("BRPOP", _popped)
         return client
 
 
-class ScanTransport(redis.Transport):
+class RedisTransport(redis.Transport):
     """kombu's Redis transport, to which what is no message was never there."""
 
-    Channel = _Channel
+    Channel = _RedisChannel
+
+
+class _AmqpChannel(pyamqp.Channel):
+    def message_to_python(self, raw_message: Any) -> Any:
+        """Return the message with its body as it came: kombu would unpack a little that becomes a lot."""
+        headers = raw_message.properties.get("application_headers") or {}
+        packed = headers.pop("compression", None)
+        message = super().message_to_python(raw_message)  # type: ignore[no-untyped-call]
+        if packed is not None:
+            message.headers["compression"] = packed
+        return message
+
+
+_Frame = tuple[int, int, bytes]
+"""type, channel, payload"""
+_PROPERTIES = 2
+"""AMQP 0-9-1, 4.2.6.1: the type of the frame with a message's properties. From the 13th byte on it
+says, in two bytes, which there are."""
+
+
+def _readable_frames(connection: pyamqp.Connection, callback: Callable[..., object]) -> Callable[..., object]:
+    """Return what takes frames, as amqp's own; to it, properties that amqp fails to read were never there.
+
+    Else their message would come back to one worker after the other, and end each.
+    """
+    take = frame_handler(connection, callback)
+
+    def taken(frame: _Frame) -> object:
+        kind, channel, payload = frame
+        if kind != _PROPERTIES:
+            return take(frame)
+        try:
+            amqp.Message().inbound_header(payload)
+        except Exception:  # noqa: BLE001 - too deep, out of range, no text: whatever a stranger thought of
+            return take((kind, channel, payload[:12] + b"\0\0"))
+        return take(frame)
+
+    return taken
+
+
+class _AmqpConnection(pyamqp.Connection):
+    Channel = _AmqpChannel
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(frame_handler=_readable_frames, **options)
+
+    def connect(self, callback: Callable[..., object] | None = None) -> None:
+        """Connect, and wait for no answer longer than SOCKET_TIMEOUT_S from then on. amqp would for ever."""
+        super().connect(callback)
+        self.transport.sock.settimeout(SOCKET_TIMEOUT_S)
+
+
+class AmqpTransport(pyamqp.Transport):
+    """kombu's AMQP transport, which unpacks nothing, reads what can be read, and does not wait for ever."""
+
+    Connection = _AmqpConnection
 
 
 def _popped(answer: list[bytes] | None, **_options: object) -> tuple[bytes, bytes] | None:

@@ -200,7 +200,8 @@ class Settings(StoreSettings, ServedSettings):
     """What watcher and worker need: everything."""
 
     broker_url: SecretStr = Field(
-        description="Celery's broker, as `redis://:password@host:6379/0`; for TLS `rediss://`"
+        description="Celery's broker: Redis as `redis://:password@host:6379/0`, RabbitMQ as "
+        "`amqp://user:password@host:5672/vhost`; for TLS `rediss://` or `amqps://`"
     )
     queue: str = Field(
         default="leukoflow", pattern=r"^[\w.-]{1,64}$", description="name of the queue on the broker"
@@ -254,10 +255,10 @@ class Settings(StoreSettings, ServedSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _broker_is_redis(cls, url: SecretStr) -> SecretStr:
+    def _broker_is_known(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
         if parts.scheme not in ("redis", "rediss", "amqp", "amqps") or not parts.hostname:
-            raise ValueError("it is no redis:// URL with a host")
+            raise ValueError("it is no redis:// or amqp:// URL with a host")
         _require_port(parts.netloc)
         if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):
             raise ValueError("it says how to check the server; that is for LEUKOFLOW_CA_CERTIFICATES to say")

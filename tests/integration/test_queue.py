@@ -1,4 +1,4 @@
-"""What a worker takes first, what it does with a scan that is gone, and what a message may not be."""
+"""What a worker takes first, does with a scan that is gone, what a message may not be; by every broker."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import pytest
 
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
+from tests.brokers import BROKERS, broker_url, house_by
 from tests.house import House, house_on
 from worker.broker import TASK_NAME, make_app
 
 
-@pytest.fixture
-def house(embedded, tmp_path) -> Iterator[House]:
-    with house_on(embedded, tmp_path, worker_slots="1") as house:
+@pytest.fixture(params=BROKERS)
+def house(request, embedded, tmp_path) -> Iterator[House]:
+    with house_by(broker_url(request.param, embedded), embedded, tmp_path, worker_slots="1") as house:
         yield house
 
 

@@ -10,6 +10,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.errors import UsageError
+from worker.dialects import DIALECTS, dialect_of
 from worker.settings import (
     Settings,
     child_environment,
@@ -169,6 +170,9 @@ def test_the_table_tells_of_every_setting() -> None:
         ("s3_endpoint", "host:99999"),
         ("database_url", "postgresql+psycopg://u:hidden@host/x?sslmode=perhaps"),
         ("broker_url", "rediss://:hidden@host/0?ssl_cert_reqs=none"),
+        ("broker_url", "amqps://u:hidden@host/v?ssl_cert_reqs=none"),
+        ("broker_url", "amqp://u:hidden@:5672/v"),
+        ("broker_url", "sqs://u:hidden@host/v"),
         ("ca_certificates", "/no/such/file"),
     ],
 )
@@ -184,6 +188,14 @@ def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
         load_settings(**{**values, name: value})
     assert "LEUKOFLOW_" + name.upper() in caught.value.sentence
     assert "hidden" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("scheme", sorted(set[str]().union(*(dialect.schemes for dialect in DIALECTS))))
+def test_every_kind_of_broker_that_we_speak_to_may_be_named(scheme):
+    url = f"{scheme}://u:hidden@host/0"
+    settings = load_settings(broker_url=url)
+    assert settings.broker_url.get_secret_value() == url
+    assert scheme in dialect_of(url).schemes
 
 
 def test_the_database_is_checked_by_the_certificates_that_are_set(tmp_path: Path) -> None:
