@@ -6,7 +6,7 @@ import hashlib
 import random
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -36,6 +36,7 @@ from pipeline.errors import CapacityError, DeploymentError, InputError, Transien
 from pipeline.runtime.batcher import Urgency
 from worker.analyst import Analyst, Picture, pictures_of
 from worker.object_store import ObjectStore, StoredObject
+from worker.right_of_way import RightOfWay
 from worker.room import Room
 from worker.settings import Settings
 from worker.stopwatch import Stopwatch
@@ -75,6 +76,7 @@ class Desk:
     worker: str
     metrics: WorkerMetrics
     room: Room = field(default_factory=Room)
+    right_of_way: RightOfWay = field(default_factory=RightOfWay)
     traces: Traces = field(default_factory=NoTraces)
 
     @contextmanager
@@ -140,7 +142,7 @@ class Desk:
 
     def analyse(self, held: Claim) -> Analysed:
         """Return the result of the claimed scan; its pictures are in the results bucket."""
-        with self._lease(held) as watch, self._fetched(held) as (path, digest):
+        with self._way_for(held.priority), self._lease(held) as watch, self._fetched(held) as (path, digest):
             with self.database.transaction() as connection:
                 record_digest(connection, held, digest)
             with self.analyst.open(path) as reader:
@@ -151,6 +153,9 @@ class Desk:
                 )
         return Analysed(result, artefacts)
 
+    def _way_for(self, priority: Priority) -> AbstractContextManager[None]:
+        return self.right_of_way.taken() if priority is Priority.STAT else nullcontext()
+
     def save(self, held: Claim, analysed: Analysed) -> None:
         """Write the result in one transaction. Raises: LeaseLost, where somebody else has the scan by now."""
         with self.database.transaction() as connection:
@@ -160,8 +165,11 @@ class Desk:
     def _lease(self, held: Claim) -> Iterator[Stopwatch]:
         """Keep the lease in a thread of its own; the stopwatch raises LeaseLost once it could not be kept."""
         lost, done = threading.Event(), threading.Event()
+        give_way = self.right_of_way.giving_way()
 
         def check() -> None:
+            if held.priority is not Priority.STAT:
+                give_way()
             if lost.is_set():
                 raise LeaseLost(str(held.scan_id))
 

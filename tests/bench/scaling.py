@@ -1,13 +1,18 @@
-"""How the rate of scans grows with the workers: two on real networks, up to 64 whose networks sleep."""
+"""How the rate of scans grows with the workers: two on real networks, up to 64 whose networks sleep.
+
+And what the processors do meanwhile: workers, servers and who uploads share this machine.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 
 from pipeline.geometry import Mpp, Rect, Size
 from pipeline.runtime.tiff_writer import write_pyramid
@@ -34,19 +39,38 @@ WORKER, SLEEPER = "worker", "tests.bench.sleeping_worker"
 
 def scaling(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield scans/s and what each worker is worth, 1 being what the first one is."""
-    rates = {count: _rate(folder / f"real-{count}", WORKER, count, _fields(folder, count)) for count in REAL}
-    for count, rate in rates.items():
-        yield f"scans_per_s_{count}_workers", Measure(rate, "scans/s")
-    yield "two_workers_over_one", Measure(rates[2] / rates[1], "×", 1.85)
+    paces = {count: _pace(folder / f"real-{count}", WORKER, count, _fields(folder, count)) for count in REAL}
+    for count, pace in paces.items():
+        yield from _told(f"{count}_workers", pace)
+    yield "two_workers_over_one", Measure(paces[2].scans_per_s / paces[1].scans_per_s, "×", 1.85)
     for count in SLEEPING:
         scans = list(_drawn(folder / f"drawn-{count}", count * SCANS_A_SLEEPER))
-        rate = _rate(folder / f"sleeping-{count}", SLEEPER, count, scans)
-        yield f"scans_per_s_{count}_sleeping_workers", Measure(rate, "scans/s")
+        pace = _pace(folder / f"sleeping-{count}", SLEEPER, count, scans)
+        yield from _told(f"{count}_sleeping_workers", pace)
         target = 0.9 if count == SLEEPING[-1] else None
-        yield f"efficiency_of_{count}_sleeping_workers", Measure(rate * SLEEP_S / count, "share", target)
+        efficiency = pace.scans_per_s * SLEEP_S / count
+        yield f"efficiency_of_{count}_sleeping_workers", Measure(efficiency, "share", target)
 
 
-def _rate(folder: Path, module: str, count: int, scans: Sequence[Path]) -> float:
+@dataclass(frozen=True, slots=True)
+class _Pace:
+    """How fast scans went, and the time that all processors together took for one: workers', and others'."""
+
+    scans_per_s: float
+    busy: float
+    """the part of the processors' time that was taken"""
+    worker_ms: float
+    other_ms: float
+
+
+def _told(name: str, pace: _Pace) -> Iterator[tuple[str, Measure]]:
+    yield f"scans_per_s_{name}", Measure(pace.scans_per_s, "scans/s")
+    yield f"processors_busy_{name}", Measure(pace.busy, "share")
+    yield f"processor_time_in_workers_{name}", Measure(pace.worker_ms, "ms/scan")
+    yield f"processor_time_elsewhere_{name}", Measure(pace.other_ms, "ms/scan")
+
+
+def _pace(folder: Path, module: str, count: int, scans: Sequence[Path]) -> _Pace:
     with (
         EmbeddedSet(folder) as servers,
         _working(servers, module, count) as children,
@@ -54,7 +78,24 @@ def _rate(folder: Path, module: str, count: int, scans: Sequence[Path]) -> float
     ):
         # every worker has taken a scan before the clock starts
         laboratory.seconds_for(scans[: 2 * count])
-        return (len(scans) - 2 * count) / laboratory.seconds_for(scans[2 * count :])
+        timed = scans[2 * count :]
+        before, workers_before_s = psutil.cpu_times(), _seconds_of(children[1:])
+        taken_s = laboratory.seconds_for(timed)
+        workers_s = _seconds_of(children[1:]) - workers_before_s
+        after = psutil.cpu_times()
+    all_s = sum(after) - sum(before)
+    busy_s = all_s - (after.idle + after.iowait - before.idle - before.iowait)
+    return _Pace(
+        scans_per_s=len(timed) / taken_s,
+        busy=busy_s / all_s,
+        worker_ms=1000 * workers_s / len(timed),
+        other_ms=1000 * (busy_s - workers_s) / len(timed),
+    )
+
+
+def _seconds_of(children: Sequence[Child]) -> float:
+    """Return the processors' time that they have taken so far."""
+    return sum(sum(psutil.Process(child.pid).cpu_times()[:2]) for child in children)
 
 
 @contextmanager
