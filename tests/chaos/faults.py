@@ -13,7 +13,6 @@ from functools import partial
 from operator import attrgetter
 from os import kill
 from random import Random
-from urllib.parse import urlsplit, urlunsplit
 
 import psutil
 import psycopg
@@ -23,8 +22,9 @@ from db.reads import scans
 from db.records import Due, ScanFilter
 from db.states import Priority, ScanState
 from tests.chaos.clock import Clock
-from tests.chaos.laboratory import Clocks, Laboratory, Role
+from tests.chaos.laboratory import Clocks, Laboratory, Role, owners_connection
 from tests.chaos.proxy import Wire
+from tests.chaos.refusals import refuse_half, refuse_none
 from tests.chaos.trapped_worker import Step, traps_folder
 from worker.broker import CeleryQueue, make_app
 from worker.embedded import ServerName
@@ -254,25 +254,14 @@ def _spool_full(lab: Laboratory, _random: Random) -> Iterator[None]:
 
 
 @contextmanager
-def _writes_fail(error: str, lab: Laboratory, _random: Random) -> Iterator[None]:
-    """Let every second statement that writes end with an error: an SQL expression of a SQLSTATE."""
-    tables = ("scan", "attempt", "run", "cell", "event")
+def _writes_fail(sqlstate: str, lab: Laboratory, _random: Random) -> Iterator[None]:
     with _postgres(lab) as connection:
-        connection.execute(
-            "CREATE OR REPLACE FUNCTION chaos() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN"
-            " IF random() < 0.5 THEN RAISE EXCEPTION 'chaos' USING ERRCODE = " + error + "; END IF;"
-            " RETURN NULL; END $$"
-        )
-        for table in tables:
-            connection.execute(
-                f"CREATE TRIGGER chaos BEFORE INSERT OR UPDATE ON {table}"
-                " FOR EACH STATEMENT EXECUTE FUNCTION chaos()"
-            )
+        refuse_half(connection, sqlstate)
     try:
         yield
     finally:
         with _postgres(lab) as connection:
-            connection.execute("DROP FUNCTION chaos CASCADE")
+            refuse_none(connection)
 
 
 @contextmanager
@@ -326,8 +315,7 @@ def _broker(lab: Laboratory) -> redis.Redis:
 
 
 def _postgres(lab: Laboratory) -> psycopg.Connection:
-    url = urlunsplit(urlsplit(lab.servers.database_url)._replace(scheme="postgresql"))
-    return psycopg.connect(url, autocommit=True, application_name="chaos")
+    return owners_connection(lab.servers)
 
 
 _servers_ahead = partial(_clock_ahead, attrgetter("servers"), AN_HOUR_S)

@@ -11,10 +11,13 @@ from pathlib import Path
 from unittest.mock import patch
 from urllib.parse import urlsplit, urlunsplit
 
+import psycopg
+
 import worker.embedded.process
 from db.database import Database
 from tests.chaos.clock import Clock, a_clock
 from tests.chaos.proxy import HOST, Proxy
+from tests.chaos.refusals import prepare_refusals
 from tests.chaos.trapped_worker import traps_folder
 from worker.embedded import EmbeddedSet, Principal, ServerName
 from worker.embedded.process import Child
@@ -150,6 +153,8 @@ def _equipped(folder: Path, clocks: Clocks) -> Iterator[Laboratory]:
             ServerName.SEAWEEDFS: Proxy(int(servers.s3_endpoint.rpartition(":")[2])),
         }
         prepare_services(direct)
+        with owners_connection(servers) as connection:
+            prepare_refusals(connection)
         (folder / "work").mkdir()
         queue = f"chaos-{uuid.uuid4().hex}"
         with Database(servers.database_url) as database:
@@ -180,6 +185,12 @@ def _equipped(folder: Path, clocks: Clocks) -> Iterator[Laboratory]:
                     wire.close()
     finally:
         servers.delete_outside()
+
+
+def owners_connection(servers: EmbeddedSet) -> psycopg.Connection:
+    """Return a connection to PostgreSQL as its owner, each statement a transaction."""
+    url = urlunsplit(urlsplit(servers.database_url)._replace(scheme="postgresql"))
+    return psycopg.connect(url, autocommit=True, application_name="chaos")
 
 
 def _environment(
