@@ -272,13 +272,14 @@ def _log_full(lab: Laboratory, _random: Random) -> Iterator[None]:
     """
     postmaster = psutil.Process(lab.servers.pid(ServerName.POSTGRES))
     for process in (postmaster, *postmaster.children(recursive=True)):
-        # By its own account: root of a container may not do it to another's.
-        subprocess.run(
-            ["prlimit", "--pid", str(process.pid), f"--fsize={LOG_BYTES}:"],
-            user=process.uids().real,
-            group=process.gids().real,
-            check=False,  # it may have ended meanwhile
-        )
+        # By its own account: root of a container may not do it to another's. It may have ended meanwhile.
+        with suppress(psutil.NoSuchProcess):
+            subprocess.run(
+                ["prlimit", "--pid", str(process.pid), f"--fsize={LOG_BYTES}:"],
+                user=process.uids().real,
+                group=process.gids().real,
+                check=False,
+            )
     try:
         yield
     finally:
