@@ -82,8 +82,9 @@ def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int
     """Return the scans whose message has to be sent, STAT first, locked until the transaction ends.
 
     They are those received, those retryable whose time has come, and those queued for longer than
-    `resend_after_s` (doubled with each sending) that nobody claimed. 0 sends every queued scan again: the
-    answer to a broker that is known to be empty. Call `mark_queued` with them, commit, then send.
+    `resend_after_s` (doubled with each sending) that nobody claimed; and those touched by a clock that
+    has been set back since. 0 sends every queued scan again: the answer to a broker that is known to be
+    empty. Call `mark_queued` with them, commit, then send.
 
     Those in the background are due where nothing else waits, and a few at a time: the broker gives out what
     it has in order, and whatever comes next should not wait behind them.

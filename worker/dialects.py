@@ -67,6 +67,8 @@ RABBITMQ = Dialect(
 channel of a consumer that has not acknowledged a message for `consumer_timeout`."""
 
 DIALECTS = (REDIS, RABBITMQ)
+SCHEMES = frozenset().union(*(dialect.schemes for dialect in DIALECTS))
+"""of URLs of brokers that we can speak to"""
 
 
 def dialect_of(broker_url: str) -> Dialect:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from uuid import UUID
@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from db.records import Claim
 from pipeline.errors import LeukoflowError
-from pipeline.ports import Stage
+from worker.stopwatch import StageSpans
 
 SERVICE = "leukoflow-worker"
 SEND_TIMEOUT_S = 5.0
@@ -72,7 +72,7 @@ class OtlpTraces:
         finally:
             _SCAN.reset(token)
 
-    def stages(self) -> Callable[[Stage], AbstractContextManager[None]]:
+    def stages(self) -> StageSpans:
         """Return what spans the stages of the attempt that this thread is at."""
         parent = context.get_current()
         return lambda stage: self._span(stage.value, parent, {})

@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.errors import LeukoflowError, UsageError
 from pipeline.manifest import Profile
 from pipeline.runtime.engine import EngineName
+from worker.dialects import SCHEMES
 from worker.identity import KeyPattern
 
 PREFIX = "LEUKOFLOW_"
@@ -257,7 +258,7 @@ class Settings(StoreSettings, ServedSettings):
     @classmethod
     def _broker_is_known(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("redis", "rediss", "amqp", "amqps") or not parts.hostname:
+        if parts.scheme not in SCHEMES or not parts.hostname:
             raise ValueError("it is no redis:// or amqp:// URL with a host")
         _require_port(parts.netloc)
         if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):

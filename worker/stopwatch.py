@@ -9,6 +9,9 @@ from time import monotonic, perf_counter
 from db.records import Progress
 from pipeline.ports import Stage
 
+StageSpans = Callable[[Stage], AbstractContextManager[None]]
+"""gives the context that a stage runs within"""
+
 
 class Stopwatch:
     """An `Observer`: measures stages, keeps the progress, and asks `check` whether to go on.
@@ -19,7 +22,7 @@ class Stopwatch:
     def __init__(
         self,
         check: Callable[[], None] = lambda: None,
-        around: Callable[[Stage], AbstractContextManager[None]] = lambda _stage: nullcontext(),
+        around: StageSpans = lambda _stage: nullcontext(),
     ) -> None:
         self._check = check
         self._around = around

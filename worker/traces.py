@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Protocol
 
 from db.records import Claim
 from pipeline.errors import DeploymentError
-from pipeline.ports import Stage
 from worker.settings import Settings
-
-StageSpans = Callable[[Stage], AbstractContextManager[None]]
+from worker.stopwatch import StageSpans
 
 
 class Traces(Protocol):

@@ -209,7 +209,7 @@ def _wired(name: ServerName, wire: Wire, lab: Laboratory, _random: Random) -> It
 
 @contextmanager
 def _backends_ended(lab: Laboratory, _random: Random) -> Iterator[None]:
-    with _postgres(lab) as connection:
+    with owners_connection(lab.servers) as connection:
         connection.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
             " WHERE application_name = 'leukoflow' AND pid <> pg_backend_pid()"
@@ -223,7 +223,7 @@ def _no_connections(lab: Laboratory, _random: Random) -> Iterator[None]:
     with ExitStack() as held:
         with suppress(psycopg.OperationalError):
             while True:
-                connection = held.enter_context(_postgres(lab))
+                connection = held.enter_context(owners_connection(lab.servers))
                 connection.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE application_name = 'leukoflow' AND pid <> pg_backend_pid()"
@@ -233,7 +233,7 @@ def _no_connections(lab: Laboratory, _random: Random) -> Iterator[None]:
 
 @contextmanager
 def _scans_locked(lab: Laboratory, _random: Random) -> Iterator[None]:
-    with _postgres(lab) as connection, connection.transaction():
+    with owners_connection(lab.servers) as connection, connection.transaction():
         connection.execute("LOCK TABLE scan IN ACCESS EXCLUSIVE MODE")
         yield
 
@@ -255,12 +255,12 @@ def _spool_full(lab: Laboratory, _random: Random) -> Iterator[None]:
 
 @contextmanager
 def _writes_fail(sqlstate: str, lab: Laboratory, _random: Random) -> Iterator[None]:
-    with _postgres(lab) as connection:
+    with owners_connection(lab.servers) as connection:
         refuse_half(connection, sqlstate)
     try:
         yield
     finally:
-        with _postgres(lab) as connection:
+        with owners_connection(lab.servers) as connection:
             refuse_none(connection)
 
 
@@ -313,10 +313,6 @@ def _direct(lab: Laboratory) -> dict[str, str]:
 
 def _broker(lab: Laboratory) -> redis.Redis:
     return redis.Redis.from_url(lab.servers.broker_url)
-
-
-def _postgres(lab: Laboratory) -> psycopg.Connection:
-    return owners_connection(lab.servers)
 
 
 _servers_ahead = partial(_clock_ahead, attrgetter("servers"), AN_HOUR_S)
