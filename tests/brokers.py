@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
@@ -29,6 +30,13 @@ def amqp_url() -> str:
     if not url:
         pytest.skip(f"{AMQP_VARIABLE} names no RabbitMQ")
     return url
+
+
+def at_port(url: str, port: int, scheme: str | None = None) -> str:
+    """Return the URL with another port of this machine, and another scheme where one is given."""
+    parts = urlsplit(url)
+    login = parts.netloc.rpartition("@")[0]
+    return urlunsplit(parts._replace(scheme=scheme or parts.scheme, netloc=f"{login}@127.0.0.1:{port}"))
 
 
 @contextmanager

@@ -16,13 +16,14 @@ import structlog
 from amqp.method_framing import frame_handler
 from celery.worker import state as worker_state
 from celery.worker.consumer import Consumer
+from kombu.connection import Connection
 from kombu.message import Message
-from kombu.transport import pyamqp, redis
+from kombu.transport import pyamqp, redis, virtual
 from pydantic import Base64Bytes, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from pipeline.errors import LeukoflowError
 from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, is_refused_queue, queue_differs
-from worker.dialects import SOCKET_TIMEOUT_S
+from worker.dialects import RECONNECT, SOCKET_TIMEOUT_S
 from worker.tasks import EXIT_CONFIG
 
 
@@ -145,6 +146,14 @@ class ScanConsumer(Consumer):  # type: ignore[misc]
             worker_state.should_stop = EXIT_CONFIG
         super().on_connection_error_after_connected(exc)
 
+    def ensure_connected(self, conn: Connection) -> Connection:
+        """Return it connected. Celery would come back up to half a minute after the broker did."""
+        conn.ensure_connection(  # type: ignore[no-untyped-call]
+            callback=worker_state.maybe_shutdown, **RECONNECT
+        )
+        super().ensure_connected(conn)
+        return conn
+
     def create_task_handler(self, *arguments: Any, **named: Any) -> Callable[[Message], object]:
         """Return what is called with each message."""
         take = super().create_task_handler(*arguments, **named)
@@ -163,7 +172,32 @@ class ScanConsumer(Consumer):  # type: ignore[misc]
         return taken
 
 
+class _RedisMessage(virtual.Message):
+    """A message that, where its acknowledgement fails, breaks the connection for who consumes.
+
+    kombu only logs it. The message then holds its place among the prefetched for ever; a worker all of whose
+    places are held takes no more and, reading nothing, never learns that its connection broke.
+    """
+
+    def ack_log_error(self, _logger: object, errors: Any, multiple: bool = False) -> None:
+        """Raises: what the broker's being away raises, unless the channel ended or has raised it before.
+
+        Then who consumes knows already, and may have another connection, which is well.
+        """
+        try:
+            self.ack(multiple=multiple)  # type: ignore[no-untyped-call]
+        except errors:
+            structlog.get_logger().warning("acknowledgement_lost")
+            if not (self.channel.closed or self.channel.is_lost):
+                self.channel.is_lost = True
+                raise
+
+
 class _RedisChannel(redis.Channel):
+    Message = _RedisMessage
+    is_lost = False
+    """whether an acknowledgement did not get through"""
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
         client.set_response_callback("BRPOP", _popped)

@@ -16,7 +16,7 @@ from tests.chaos.run import Report, run_chaos
 from tests.chaos.scans import drawn_scans
 
 TARGET = Path("build/chaos.json")
-SCANS, FAULT_COUNT, POISONED = 1000, 234, 5
+SCANS, FAULT_COUNT, POISONED = 1000, 240, 5
 RECOVERY_TARGET_S = 30.0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import resource
 import signal
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ LOG_BYTES = 1 << 18
 """within the first segment of PostgreSQL's log, and more than the file where it tells why it panics"""
 DISK_FULL = "'53100'"
 NOT_SERIALISABLE = "(CASE WHEN random() < 0.5 THEN '40001' ELSE '40P01' END)"
+DEATHS_IN_A_ROW, BACK_AT_MOST_S = 4, 1.0
 AN_HOUR_S, TEN_MINUTES_S = 3600, 600
 """The second is less than what an object store bears between its clock and a signature's."""
 
@@ -61,6 +63,7 @@ class FaultKind(StrEnum):
     DIE_BEFORE_COMMIT = "worker dies before the commit"
     DIE_AFTER_COMMIT = "worker dies after the commit, before the acknowledgement"
     KILL_BROKER = "broker killed"
+    KILL_BROKER_IN_A_ROW = "broker killed four times, each time as soon as it is back"
     KILL_DATABASE = "PostgreSQL killed"
     KILL_STORE = "object store killed"
     RESTART_BROKER = "broker restarted"
@@ -138,6 +141,17 @@ def _server_killed(name: ServerName, lab: Laboratory, _random: Random) -> Iterat
         yield
     finally:
         lab.servers.restart(name)
+
+
+@contextmanager
+def _broker_killed_in_a_row(lab: Laboratory, random: Random) -> Iterator[None]:
+    """Kill the broker at whatever its clients are about to do now that it is back."""
+    for _ in range(DEATHS_IN_A_ROW - 1):
+        with _server_killed(ServerName.VALKEY, lab, random):
+            time.sleep(random.uniform(0, BACK_AT_MOST_S))
+        time.sleep(random.uniform(0, BACK_AT_MOST_S))
+    with _server_killed(ServerName.VALKEY, lab, random):
+        yield
 
 
 @contextmanager
@@ -335,6 +349,7 @@ FAULTS: dict[FaultKind, FaultClass] = {
     _K.DIE_BEFORE_COMMIT: FaultClass(partial(_trapped, Step.BEFORE_COMMIT), WHILE_S, True),
     _K.DIE_AFTER_COMMIT: FaultClass(partial(_trapped, Step.AFTER_COMMIT), WHILE_S, True),
     _K.KILL_BROKER: FaultClass(partial(_server_killed, _S.VALKEY), WHILE_S, True),
+    _K.KILL_BROKER_IN_A_ROW: FaultClass(_broker_killed_in_a_row, BRIEF_S, True),
     _K.KILL_DATABASE: FaultClass(partial(_server_killed, _S.POSTGRES), WHILE_S, True),
     _K.KILL_STORE: FaultClass(partial(_server_killed, _S.SEAWEEDFS), WHILE_S, True),
     _K.RESTART_BROKER: FaultClass(partial(_server_restarted, _S.VALKEY), BRIEF_S),

@@ -15,6 +15,7 @@ import psycopg
 
 import worker.embedded.process
 from db.database import Database
+from tests.brokers import at_port
 from tests.chaos.clock import Clock, a_clock
 from tests.chaos.proxy import HOST, Proxy
 from tests.chaos.refusals import prepare_refusals
@@ -112,6 +113,10 @@ class Laboratory:
                     post.command, self.environments[post.role], Path.cwd(), log, post.module
                 )
 
+    def logs(self) -> str:
+        """Return what the processes logged."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
     def dismiss(self) -> None:
         """Stop every process of ours."""
         for child in self.posts.values():
@@ -198,8 +203,8 @@ def _environment(
 ) -> Mapping[str, str]:
     secrets = servers.secrets_of(principal)
     return child_environment(
-        database_url=_through(wires[ServerName.POSTGRES], secrets["database_url"]),
-        broker_url=_through(wires[ServerName.VALKEY], secrets["broker_url"]),
+        database_url=at_port(secrets["database_url"], wires[ServerName.POSTGRES].port),
+        broker_url=at_port(secrets["broker_url"], wires[ServerName.VALKEY].port),
         s3_endpoint=f"{HOST}:{wires[ServerName.SEAWEEDFS].port}",
         s3_access_key=secrets["s3_access_key"],
         s3_secret_key=secrets["s3_secret_key"],
@@ -214,9 +219,3 @@ def _port(url: str) -> int:
     port = urlsplit(url).port
     assert port is not None
     return port
-
-
-def _through(wire: Proxy, url: str) -> str:
-    parts = urlsplit(url)
-    login, _, _ = parts.netloc.rpartition("@")
-    return urlunsplit(parts._replace(netloc=f"{login}@{HOST}:{wire.port}"))

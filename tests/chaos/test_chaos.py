@@ -29,6 +29,7 @@ def test_every_kind_of_fault_once_loses_doubles_and_falsifies_nothing(tmp_path):
     assert report.scans == 150
     assert set(report.faults) == set(FaultKind)
     assert all(recovered_s > 0 for _, recovered_s in report.recoveries_s)
+    assert "worker_stalled" not in lab.logs(), "a worker took nothing while work waited"
 
 
 @pytest.fixture(scope="module")

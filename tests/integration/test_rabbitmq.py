@@ -22,7 +22,7 @@ from db.records import Due
 from db.states import Priority, ScanState
 from pipeline.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.brokers import amqp_url, house_by, remove_queue
+from tests.brokers import amqp_url, at_port, house_by, remove_queue
 from tests.chaos.proxy import Proxy, Wire
 from tests.hostile import HOSTILE_TASKS, NO_ID
 from tests.house import House
@@ -48,12 +48,6 @@ def settings_at(url: str, **changed: object) -> Settings:
         s3_secret_key="none",
         **changed,
     )
-
-
-def at_port(url: str, port: int, scheme: str = "amqp") -> str:
-    parts = urlsplit(url)
-    login = parts.netloc.rpartition("@")[0]
-    return urlunsplit(parts._replace(scheme=scheme, netloc=f"{login}@127.0.0.1:{port}"))
 
 
 def port_of(url: str) -> int:
