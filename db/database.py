@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date, datetime, timedelta
 from types import TracebackType
+from uuid import UUID
 
+import psycopg
+from psycopg.adapt import PyFormat
 from sqlalchemy import Connection, create_engine
 
 from db.errors import translated
@@ -15,10 +19,15 @@ LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 120
 
 
+_OUR_TYPES = (UUID, datetime, date, timedelta)
+"""of values in statements, for which psycopg has adapters by name alone until it first meets one"""
+
+
 class Database:
     """A pool of connections to one database. Connects on first use; a context manager that closes them."""
 
     def __init__(self, url: str, *, pool_size: int = 4) -> None:
+        _know_our_types()
         self._engine = create_engine(
             url,
             pool_size=pool_size,
@@ -53,3 +62,10 @@ class Database:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _know_our_types() -> None:
+    """Have psycopg look up each of our types: of two threads at its first use one may find no adapter."""
+    for kind in _OUR_TYPES:
+        for form in PyFormat:
+            psycopg.adapters.get_dumper(kind, form)
