@@ -11,8 +11,8 @@ from sqlalchemy import text
 from tests.chaos.faults import FaultKind
 from tests.chaos.laboratory import Laboratory, laboratory_in
 from tests.chaos.oracle import Verdict, judged
-from tests.chaos.plan import one_of_each
-from tests.chaos.run import run_chaos
+from tests.chaos.plan import Plan, one_of_each
+from tests.chaos.run import RECOVERY_DEADLINE_S, run_chaos
 from tests.chaos.scans import DroppedScan, drawn_scans
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
@@ -24,11 +24,13 @@ SEED = 20261125
 def test_every_kind_of_fault_once_loses_doubles_and_falsifies_nothing(tmp_path):
     with laboratory_in(tmp_path / "lab") as lab:
         scans = list(drawn_scans(150, frozenset({20}), tmp_path))
-        report = run_chaos(lab, scans, one_of_each(SEED), SEED)
+        plan = Plan(alone=(FaultKind.KILL_BROKER, FaultKind.KILL_WORKER), close=one_of_each(SEED))
+        report = run_chaos(lab, scans, plan, SEED)
     assert report.verdict == NOTHING
     assert report.scans == 150
     assert set(report.faults) == set(FaultKind)
-    assert all(recovered_s > 0 for _, recovered_s in report.recoveries_s)
+    assert [recovery.kind for recovery in report.recoveries if recovery.number is None] == [*plan.alone]
+    assert all(0 < recovery.took_s < RECOVERY_DEADLINE_S for recovery in report.recoveries)
     assert "worker_stalled" not in lab.logs(), "a worker took nothing while work waited"
 
 
@@ -38,7 +40,7 @@ def at_rest(tmp_path_factory) -> Iterator[tuple[Laboratory, list[DroppedScan]]]:
     folder = tmp_path_factory.mktemp("oracle")
     with laboratory_in(folder / "lab") as lab:
         scans = list(drawn_scans(5, frozenset({2}), folder))
-        assert run_chaos(lab, scans, [], SEED).verdict == NOTHING
+        assert run_chaos(lab, scans, Plan(), SEED).verdict == NOTHING
         yield lab, scans
 
 
