@@ -121,18 +121,14 @@ class BucketSettings(LocalSettings):
     bucket_results: BucketName = Field(default="results", description="bucket for pictures and GeoJSON")
 
 
-class DatabaseSettings(LocalSettings):
-    """What reading results and migrating the schema need besides."""
+class TrustSettings(LocalSettings):
+    """Whom to take for a server of ours."""
 
-    # Before the URLs, whose validators look at it.
+    # In a base: the validators of URLs look at it, and it has to be validated before them.
     ca_certificates: Path | None = Field(
         default=None,
         description="file of certificates whose owners may sign those of the servers, for TLS; empty: the "
         "system's",
-    )
-    database_url: SecretStr = Field(
-        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`; for TLS with "
-        "`?sslmode=verify-full`"
     )
 
     @field_validator("ca_certificates")
@@ -141,6 +137,15 @@ class DatabaseSettings(LocalSettings):
         if path is not None and not path.is_file():
             raise ValueError(f"there is no file {path}")
         return path
+
+
+class DatabaseSettings(TrustSettings):
+    """What reading results and migrating the schema need besides."""
+
+    database_url: SecretStr = Field(
+        description="PostgreSQL, as `postgresql+psycopg://user:password@host/name`; for TLS with "
+        "`?sslmode=verify-full`"
+    )
 
     @field_validator("database_url")
     @classmethod
@@ -181,8 +186,8 @@ class ServedSettings(LocalSettings):
     )
 
 
-class StoreSettings(BucketSettings, DatabaseSettings):
-    """What keeping house needs besides: the object store."""
+class StoreSettings(BucketSettings, TrustSettings):
+    """Where the object store is, and how one comes in."""
 
     s3_endpoint: str = Field(pattern=r"^[^/\s:]+(:\d+)?$", description="object store, as `host:port`")
     s3_access_key: SecretStr = Field(description="access key of the object store")
@@ -197,7 +202,21 @@ class StoreSettings(BucketSettings, DatabaseSettings):
         return endpoint
 
 
-class Settings(StoreSettings, ServedSettings):
+class DeliverySettings(StoreSettings):
+    """What putting scans into their bucket needs: no more than a scanner has."""
+
+    key_pattern: str = Field(
+        default="<patient>/<specimen>/<slide>.<ext>",
+        description="how a key names its patient: `<patient>`, `<specimen>`, `<slide>`, `<ext>`, and `<*>` "
+        "for a part that says nothing; object metadata goes first",
+    )
+
+
+class KeepingSettings(StoreSettings, DatabaseSettings):
+    """What keeping house needs."""
+
+
+class Settings(KeepingSettings, DeliverySettings, ServedSettings):
     """What watcher and worker need: everything."""
 
     broker_url: SecretStr = Field(
@@ -207,12 +226,6 @@ class Settings(StoreSettings, ServedSettings):
     queue: str = Field(
         default="leukoflow", pattern=r"^[\w.-]{1,64}$", description="name of the queue on the broker"
     )
-    key_pattern: str = Field(
-        default="<patient>/<specimen>/<slide>.<ext>",
-        description="how a key names its patient: `<patient>`, `<specimen>`, `<slide>`, `<ext>`, and `<*>` "
-        "for a part that says nothing; object metadata goes first",
-    )
-
     poll_s: float = Field(default=2.0, gt=0, le=3600, description="seconds between two sweeps of the bucket")
     settle_s: float = Field(
         default=2.0,
@@ -244,7 +257,7 @@ class Settings(StoreSettings, ServedSettings):
         ge=0,
         le=86_400,
         description="seconds for which work may wait before a worker that takes none, though a slot is free, "
-        "ends with exit code 70; 0: never. The way back to a broker that was away takes up to 30",
+        "ends with exit code 70; 0: never. That a broker fell silent takes up to 30 to be noticed",
     )
 
     trace_url: str = Field(
@@ -329,9 +342,14 @@ def load_served_settings(**overrides: Value) -> ServedSettings:
     return _load(ServedSettings, overrides)
 
 
-def load_store_settings(**overrides: Value) -> StoreSettings:
+def load_delivery_settings(**overrides: Value) -> DeliverySettings:
+    """Return what putting scans needs. Raises: UsageError, as `load_settings`."""
+    return _load(DeliverySettings, overrides)
+
+
+def load_keeping_settings(**overrides: Value) -> KeepingSettings:
     """Return what keeping house needs. Raises: UsageError, as `load_settings`."""
-    return _load(StoreSettings, overrides)
+    return _load(KeepingSettings, overrides)
 
 
 def load_bucket_settings(**overrides: Value) -> BucketSettings:

@@ -17,6 +17,8 @@ from pipeline.taxonomy import LEAVES
 from tests.acceptance.pictures import field_jpeg
 from tests.house import House
 from worker.cli import app
+from worker.embedded import Principal
+from worker.settings import variable_of
 
 CELL_FIELDS = {
     "bbox_px0", "centroid_px0", "contour_px0", "nucleus_contours_px0", "area_um2", "nucleus_area_um2",
@@ -165,6 +167,20 @@ def test_submitting_never_overwrites(house, scans):
     run("submit", str(path), "--patient", "P-TWICE")
     house.until_ended(before + 2)
     assert len(house.results("P-TWICE").slides) == 2
+
+
+def test_a_scanners_keys_are_all_that_submitting_needs(house, scans, monkeypatch):
+    for of_others in ("LEUKOFLOW_DATABASE_URL", "LEUKOFLOW_BROKER_URL"):
+        monkeypatch.delenv(of_others)
+    for name, key in house.servers.secrets_of(Principal.SCANNER).items():
+        monkeypatch.setenv(variable_of(name), key)
+    path = next(scans.glob("*.jpg"))
+    before = sum(house.counts().values())
+    run("submit", str(path), "--patient", "P-SCANNER")
+    path.write_bytes(field_jpeg(78))
+    run("submit", str(path), "--patient", "P-SCANNER")
+    house.until_ended(before + 2)
+    assert len(house.results("P-SCANNER").slides) == 2
 
 
 def test_a_nameless_scan_is_assigned_by_a_person(house):

@@ -17,7 +17,7 @@ from db.states import ScanState
 from pipeline.errors import UsageError
 from worker.keeper import Keeper
 from worker.object_store import open_object_store
-from worker.settings import StoreSettings, load_database_settings, load_store_settings
+from worker.settings import KeepingSettings, load_database_settings, load_keeping_settings
 
 DAY = "%Y-%m-%d"
 
@@ -63,7 +63,7 @@ def retain(
 ) -> None:
     """Delete old scans: upload, results, cells, pictures. Without --delete it only says what would go."""
     limit = Limit(timedelta(days=older_than), _ended(state))
-    settings = load_store_settings()
+    settings = load_keeping_settings()
     with _opened(settings) as database:
         with database.transaction() as connection:
             old = old_scans(connection, limit)
@@ -91,7 +91,7 @@ def sweep(
     really: DeleteOption = False,
 ) -> None:
     """Delete objects in the results bucket that belong to no result. Without --delete it only counts them."""
-    settings = load_store_settings()
+    settings = load_keeping_settings()
     with _opened(settings) as database:
         keeper = _keeper(settings, database)
         swept, orphans = keeper.orphans(settings.bucket_results, timedelta(days=older_than))
@@ -113,13 +113,13 @@ def _ended(states: list[ScanState] | None) -> frozenset[ScanState]:
     return frozenset(states or ENDED)
 
 
-def _opened(settings: StoreSettings) -> Database:
+def _opened(settings: KeepingSettings) -> Database:
     url = settings.database_url.get_secret_value()
     require_current(url)
     return Database(url)
 
 
-def _keeper(settings: StoreSettings, database: Database) -> Keeper:
+def _keeper(settings: KeepingSettings, database: Database) -> Keeper:
     return Keeper(database, cache(lambda bucket: open_object_store(settings, bucket)))
 
 

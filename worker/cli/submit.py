@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from db.states import Priority
-from pipeline.errors import UsageError
+from pipeline.errors import DeploymentError, UsageError
 from worker.analyst import digest_of
 from worker.identity import UNSPECIFIED, Identity, KeyPattern, checked_id, metadata_for
 from worker.object_store import ObjectStore, open_object_store
-from worker.settings import load_settings
+from worker.settings import load_delivery_settings
 
 
 def submit(
@@ -23,7 +23,7 @@ def submit(
     stat: Annotated[bool, typer.Option("--stat", help="Analyse before routine scans.")] = False,
 ) -> None:
     """Put scans into the bucket, as a scanner would."""
-    settings = load_settings()
+    settings = load_delivery_settings()
     store = open_object_store(settings, settings.bucket_scans)
     priority = Priority.STAT if stat else Priority.ROUTINE
     delivery = Delivery(
@@ -73,13 +73,21 @@ class Delivery:
         """Store one file. A name that is taken is never overwritten: the second gets a longer one."""
         extension = path.suffix.removeprefix(".") or "scan"
         key = self._key(path.stem, extension)
-        if self._store.exists(key):
+        if self._may_be_taken(key):
             key = self._key(f"{path.stem}-{digest_of(path)[:12]}", extension)
         metadata = metadata_for(self._patient, self._specimen, priority)
         try:
             self._store.put_file(key, path, "application/octet-stream", metadata)
         except OSError as error:
             raise UsageError(f"{path} cannot be read: {error.strerror}", code="file_unreadable") from error
+
+    def _may_be_taken(self, key: str) -> bool:
+        try:
+            return self._store.exists(key)
+        except DeploymentError as error:
+            if error.code != "store_refused":
+                raise
+            return True  # a scanner's keys: they put, and see nothing
 
     def _key(self, slide: str, extension: str) -> str:
         return self._pattern.key_of(Identity(self._patient, self._specimen, slide), extension)

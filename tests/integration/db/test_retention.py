@@ -28,7 +28,7 @@ from worker.cli import app
 from worker.embedded import Principal
 from worker.keeper import Keeper
 from worker.object_store import MinioObjectStore, open_object_store
-from worker.settings import load_store_settings
+from worker.settings import load_keeping_settings
 from worker.watcher import Watcher
 from worker.watcher_metrics import WatcherMetrics
 
@@ -99,7 +99,7 @@ class Laboratory:
 @pytest.fixture
 def laboratory(embedded, tmp_path) -> Iterator[Laboratory]:
     with house_on(embedded, tmp_path, settle_s="0") as house:
-        settings = load_store_settings(**values_of(house, Principal.KEEPER))
+        settings = load_keeping_settings(**values_of(house, Principal.KEEPER))
         with Database(settings.database_url.get_secret_value()) as database:
             keeper = Keeper(database, lambda bucket: open_object_store(settings, bucket))
             pictures = open_object_store(house.settings, house.settings.bucket_results)
@@ -244,7 +244,7 @@ def test_where_the_store_refuses_no_row_is_deleted(laboratory):
         "s3_access_key": laboratory.house.servers.secrets_of(Principal.WATCHER)["s3_access_key"],
         "s3_secret_key": laboratory.house.servers.secrets_of(Principal.WATCHER)["s3_secret_key"],
     }
-    settings = load_store_settings(**values)
+    settings = load_keeping_settings(**values)
     with Database(settings.database_url.get_secret_value()) as database:
         keeper = Keeper(database, lambda bucket: open_object_store(settings, bucket))
         with pytest.raises(DeploymentError):
