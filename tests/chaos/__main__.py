@@ -1,5 +1,5 @@
-"""`make chaos`: a thousand scans, more than two hundred faults. Writes build/chaos.json, prints a table, exits 1
-where anything is lost, double or wrong. The logs are left in build/chaos-logs.
+"""`make chaos`: a thousand scans, more than two hundred faults. Writes build/chaos.json and the logs beside
+it, prints a table, exits 1 where anything is lost, double or wrong.
 """
 
 from __future__ import annotations
