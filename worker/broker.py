@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from amqp.exceptions import AccessRefused
 from celery import Celery
 from kombu.entity import Queue
 from kombu.exceptions import ChannelError, OperationalError
+from redis.exceptions import AuthenticationError
 
 from db.records import Due
 from pipeline.errors import DeploymentError, TransientError
@@ -24,6 +26,9 @@ NOT_FOUND, PRECONDITION_FAILED = "404", "406"
 """AMQP's reply codes, which kombu gives for every transport."""
 DECLARE = "Queue.declare"
 """AMQP's method; what was refused is named by it."""
+
+_REFUSALS = (AuthenticationError, AccessRefused)
+"""of a login, by Redis and RabbitMQ"""
 
 SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
@@ -93,7 +98,7 @@ class CeleryQueue:
     def waiting_messages(self) -> int:
         """Return how many messages lie in the queue, taken by nobody. Asks over a connection of its own.
 
-        Raises: TransientError, where the broker is away.
+        Raises: TransientError, where the broker is away or refuses our login.
         """
         with self._app.connection_for_read() as connection:
             try:
@@ -105,14 +110,15 @@ class CeleryQueue:
             except (*connection.channel_errors, ChannelError) as error:
                 if _is_missing_queue(error):
                     return 0
-                raise _unreachable() from error
+                raise _away(error) from error
             except (OperationalError, *connection.connection_errors) as error:
-                raise _unreachable() from error
+                raise _away(error) from error
 
     def send(self, due: Iterable[Due]) -> int:
         """Return how many messages were sent.
 
-        Raises: TransientError, where the broker is away; the ledger sends again what is still queued.
+        Raises: TransientError, where the broker is away or refuses our login; the ledger sends again what is
+        still queued.
         DeploymentError, where the queue is another's.
         """
         sent = 0
@@ -129,9 +135,9 @@ class CeleryQueue:
                     )
                     sent += 1
             except (*connection.channel_errors, ChannelError) as error:
-                raise (queue_differs() if is_refused_queue(error) else _unreachable()) from error
+                raise (queue_differs() if is_refused_queue(error) else _away(error)) from error
             except (OperationalError, *connection.connection_errors) as error:
-                raise _unreachable() from error
+                raise _away(error) from error
         return sent
 
 
@@ -155,5 +161,8 @@ def queue_differs() -> DeploymentError:
     )
 
 
-def _unreachable() -> TransientError:
+def _away(error: Exception) -> TransientError:
+    """Return that it does not answer; or, as a restart of ours mends neither, that it does not let us in."""
+    if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
+        return TransientError("the broker refuses the login in LEUKOFLOW_BROKER_URL", code="broker_refused")
     return TransientError("the broker does not answer", code="broker_unreachable")

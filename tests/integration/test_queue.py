@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from pydantic import SecretStr
 
-from db.states import ScanState
+from db.records import Due
+from db.states import Priority, ScanState
+from pipeline.errors import TransientError
 from tests.acceptance.pictures import field_jpeg
 from tests.brokers import BROKERS, broker_url, house_by
 from tests.house import House, house_on
-from worker.broker import TASK_NAME, make_app
+from worker.broker import TASK_NAME, CeleryQueue, make_app
 
 
 @pytest.fixture(params=BROKERS)
@@ -82,3 +87,17 @@ def test_a_spool_that_cannot_be_written_costs_a_scan_no_attempt(embedded, tmp_pa
         (row,) = house.rows()
         assert row.attempts == 0
         assert worker.is_running()
+
+
+@pytest.mark.parametrize("kind", BROKERS)
+def test_a_login_that_the_broker_refuses_is_called_so(kind, embedded, tmp_path):
+    with house_on(embedded, tmp_path) as house:
+        parts = urlsplit(broker_url(kind, embedded))
+        port = f":{parts.port}" if parts.port else ""
+        url = urlunsplit(parts._replace(netloc=f"stranger:wrong@{parts.hostname}{port}"))
+        queue = CeleryQueue(make_app(house.settings.model_copy(update={"broker_url": SecretStr(url)})))
+        with pytest.raises(TransientError, match="LEUKOFLOW_BROKER_URL"):
+            queue.waiting_messages()
+        with pytest.raises(TransientError, match="LEUKOFLOW_BROKER_URL") as refused:
+            queue.send([Due(uuid.uuid4(), Priority.ROUTINE)])
+        assert refused.value.code == "broker_refused"
