@@ -18,7 +18,6 @@ CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 120
 
-
 _OUR_TYPES = (UUID, datetime, date, timedelta)
 """of values in statements, for which psycopg has adapters by name alone until it first meets one"""
 

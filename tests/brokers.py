@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
+from pydantic import SecretStr
 
 from tests.house import House, house_on
 from worker.broker import make_app
@@ -37,6 +38,11 @@ def at_port(url: str, port: int, scheme: str | None = None) -> str:
     parts = urlsplit(url)
     login = parts.netloc.rpartition("@")[0]
     return urlunsplit(parts._replace(scheme=scheme or parts.scheme, netloc=f"{login}@127.0.0.1:{port}"))
+
+
+def settings_by(url: str, settings: Settings) -> Settings:
+    """Return the settings with the broker at the URL in the place of theirs."""
+    return settings.model_copy(update={"broker_url": SecretStr(url)})
 
 
 @contextmanager

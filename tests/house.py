@@ -103,7 +103,7 @@ class House:
                 note(connection.execute(statement).scalars())
 
     def logs(self) -> str:
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+        return logs_in(self.folder)
 
     def stop(self) -> None:
         for child in self.children:
@@ -111,6 +111,11 @@ class House:
         for child in self.children:
             child.wait(30)
         self.children.clear()
+
+
+def logs_in(folder: Path) -> str:
+    """Return what processes logged to the files of a folder."""
+    return "".join(path.read_text(errors="replace") for path in sorted(folder.glob("*.log")))
 
 
 @contextmanager

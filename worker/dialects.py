@@ -15,7 +15,6 @@ scan claimed or done, and ends."""
 SOCKET_TIMEOUT_S = 30
 """A broker that is silent for so long, asked for an answer, is away."""
 
-
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Seconds between tries of a worker to come back to a broker that is away: the first, what is added to each,
 the longest."""

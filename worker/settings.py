@@ -226,6 +226,7 @@ class Settings(KeepingSettings, DeliverySettings, ServedSettings):
     queue: str = Field(
         default="leukoflow", pattern=r"^[\w.-]{1,64}$", description="name of the queue on the broker"
     )
+
     poll_s: float = Field(default=2.0, gt=0, le=3600, description="seconds between two sweeps of the bucket")
     settle_s: float = Field(
         default=2.0,

@@ -113,10 +113,6 @@ class Laboratory:
                     post.command, self.environments[post.role], Path.cwd(), log, post.module
                 )
 
-    def logs(self) -> str:
-        """Return what the processes logged."""
-        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
-
     def dismiss(self) -> None:
         """Stop every process of ours."""
         for child in self.posts.values():

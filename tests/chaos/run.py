@@ -120,8 +120,9 @@ def run_chaos(lab: Laboratory, scans: Sequence[DroppedScan], plan: Plan, seed: i
     """Return what came of the plan's faults while the scans were dropped."""
     run, start_s = _Run(lab, Random(seed)), time.monotonic()
     alone = list(_alone(run, plan.alone, scans))
-    amid = _close_together(run, plan.close, scans[len(run.dropped) :])
+    deaths = _close_together(run, plan.close, scans[len(run.dropped) :])
     run.come_to_rest()
+    amid = _recoveries(lab, deaths)
     lab.dismiss()
     return Report(
         scans=len(run.dropped),
@@ -143,9 +144,9 @@ def _alone(run: _Run, kinds: Sequence[FaultKind], scans: Sequence[DroppedScan]) 
 
 def _close_together(
     run: _Run, kinds: Sequence[FaultKind], scans: Sequence[DroppedScan]
-) -> Iterator[Recovery]:
-    """Let one fault follow the other, recovered or not; the scans come evenly. Yield what deaths took, once
-    all is at rest."""
+) -> list[tuple[int, FaultKind, datetime]]:
+    """Let one fault follow the other, recovered or not; the scans come evenly. Return which were deaths, and
+    when they came."""
     lasts_s = sum(FAULTS[kind].lasts_s + GAP_S for kind in kinds) + AFTERWARDS_S
     waiting = _spread(scans, lasts_s / max(1, len(scans)))
     run.pass_time(time.monotonic() + GAP_S, waiting)
@@ -157,15 +158,17 @@ def _close_together(
         run.pass_time(time.monotonic() + GAP_S, waiting)
     while waiting:
         run.pass_time(time.monotonic() + GAP_S, waiting)
-    return _recoveries(run.lab, deaths)
+    return deaths
 
 
-def _recoveries(lab: Laboratory, deaths: Sequence[tuple[int, FaultKind, datetime]]) -> Iterator[Recovery]:
+def _recoveries(lab: Laboratory, deaths: Sequence[tuple[int, FaultKind, datetime]]) -> list[Recovery]:
     # What bears a time to come was completed while the database's clock was ahead.
     completed = [time for time in completion_times(lab) if time <= datetime.now(UTC)]
-    for number, kind, at in deaths:
-        if (took_s := _seconds_to_next(at, completed)) is not None:
-            yield Recovery(kind, took_s, number)
+    return [
+        Recovery(kind, took_s, number)
+        for number, kind, at in deaths
+        if (took_s := _seconds_to_next(at, completed)) is not None
+    ]
 
 
 def _seconds_to_next(since: datetime, times: Iterable[datetime]) -> float | None:

@@ -15,7 +15,7 @@ from kombu.message import Message
 
 from db.records import Due
 from db.states import Priority
-from tests.brokers import at_port
+from tests.brokers import at_port, settings_by
 from tests.chaos.proxy import Proxy, Wire
 from tests.house import House, house_on
 from worker.broker import CeleryQueue, make_app
@@ -38,7 +38,7 @@ def app(house: House, wire: Proxy) -> Celery:
     """Return the application with two messages in its queue, its broker behind the wire."""
     CeleryQueue(make_app(house.settings)).send([Due(uuid.uuid4(), Priority.ROUTINE) for _ in range(2)])
     url = at_port(house.settings.broker_url.get_secret_value(), wire.port)
-    return make_app(house.settings.model_copy(update={"broker_url": type(house.settings.broker_url)(url)}))
+    return make_app(settings_by(url, house.settings))
 
 
 @pytest.fixture

@@ -7,13 +7,12 @@ from collections.abc import Iterator
 from urllib.parse import urlsplit, urlunsplit
 
 import pytest
-from pydantic import SecretStr
 
 from db.records import Due
 from db.states import Priority, ScanState
 from pipeline.errors import TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.brokers import BROKERS, broker_url, house_by
+from tests.brokers import BROKERS, broker_url, house_by, settings_by
 from tests.house import House, house_on
 from worker.broker import TASK_NAME, CeleryQueue, make_app
 
@@ -95,7 +94,7 @@ def test_a_login_that_the_broker_refuses_is_called_so(kind, embedded, tmp_path):
         parts = urlsplit(broker_url(kind, embedded))
         port = f":{parts.port}" if parts.port else ""
         url = urlunsplit(parts._replace(netloc=f"stranger:wrong@{parts.hostname}{port}"))
-        queue = CeleryQueue(make_app(house.settings.model_copy(update={"broker_url": SecretStr(url)})))
+        queue = CeleryQueue(make_app(settings_by(url, house.settings)))
         with pytest.raises(TransientError, match="LEUKOFLOW_BROKER_URL"):
             queue.waiting_messages()
         with pytest.raises(TransientError, match="LEUKOFLOW_BROKER_URL") as refused:

@@ -22,7 +22,7 @@ from db.records import Due
 from db.states import Priority, ScanState
 from pipeline.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.brokers import amqp_url, at_port, house_by, remove_queue
+from tests.brokers import amqp_url, at_port, house_by, remove_queue, settings_by
 from tests.chaos.proxy import Proxy, Wire
 from tests.hostile import HOSTILE_TASKS, NO_ID
 from tests.house import House
@@ -139,7 +139,7 @@ def test_a_broker_that_is_away_is_away(wire):
 def test_a_broker_that_falls_silent_holds_nobody_for_ever(wire, settings, monkeypatch):
     monkeypatch.setattr("worker.messages.SOCKET_TIMEOUT_S", 0.5)
     url = at_port(amqp_url(), wire.port)
-    queue = CeleryQueue(make_app(settings.model_copy(update={"broker_url": type(settings.broker_url)(url)})))
+    queue = CeleryQueue(make_app(settings_by(url, settings)))
 
     def scans() -> Iterator[Due]:
         yield from due(1)
