@@ -10,9 +10,9 @@ from itertools import chain
 import numpy as np
 from sqlalchemy import Row
 
-from pipeline.domain import CallStatus, Cell, CellCall, CellInstance, Contour
-from pipeline.geometry import Rect
-from pipeline.taxonomy import LEAVES, CellClass
+from pipeline.model.domain import CallStatus, Cell, CellCall, CellInstance, Contour
+from pipeline.model.geometry import Rect
+from pipeline.model.taxonomy import LEAVES, CellClass
 
 CELL_COLUMNS = (
     *("run_id", "ordinal", "x_px0", "y_px0", "width_px0", "height_px0"),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import psycopg
 from sqlalchemy import exc
 
-from pipeline.errors import DeploymentError, LeukoflowError, TransientError
+from pipeline.model.errors import DeploymentError, LeukoflowError, TransientError
 
 _CODES = {
     "40001": "database_serialization",

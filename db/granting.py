@@ -8,7 +8,7 @@ import psycopg
 from sqlalchemy import Connection, text
 
 from db.roles import FUNCTIONS, GRANTS, MAY_RECORD_READS, RECORD_READ, TABLES, VIEWS, Grant, Role
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 
 # Roles are the cluster's: another database's upgrade may be making them at this moment.
 _CREATE_ROLE = """

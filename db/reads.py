@@ -13,9 +13,9 @@ from db.records import PatientResult, Progress, RunReport, ScanFilter, ScanRow, 
 from db.runs import runs_by_id
 from db.states import Priority, ScanState
 from db.tables import PATIENT_RUN, Cell, Patient, Run, Scan, Specimen
-from pipeline import differential
-from pipeline.domain import Cell as FoundCell
-from pipeline.errors import UsageError
+from pipeline.count import differential
+from pipeline.model.domain import Cell as FoundCell
+from pipeline.model.errors import UsageError
 
 
 def scans(connection: Connection, wanted: ScanFilter) -> list[ScanRow]:

@@ -7,7 +7,7 @@ from datetime import datetime
 from uuid import UUID
 
 from db.states import Priority, ScanState
-from pipeline.domain import (
+from pipeline.model.domain import (
     Differential,
     Flag,
     Provenance,
@@ -16,7 +16,7 @@ from pipeline.domain import (
     SlideStatus,
     TileCounts,
 )
-from pipeline.geometry import Mpp, Size
+from pipeline.model.geometry import Mpp, Size
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from db.records import Arrival, Identity, Registered, ScanRef
 from db.same_content import flag_same_content, lock_content
 from db.states import IllegalTransition, Priority, ScanState, require
 from db.tables import DEFAULT_MAX_ATTEMPTS, Patient, Scan, Specimen
-from pipeline.errors import UsageError
+from pipeline.model.errors import UsageError
 
 BATCH_ROWS = 5000
 UNREADABLE = "the name of the upload does not say whose it is"

@@ -16,8 +16,8 @@ from db.records import Artefact, Claim, Saved
 from db.same_content import flag_same_content, lock_content
 from db.states import AttemptOutcome, ScanState
 from db.tables import ArtefactRow, Attempt, DifferentialLine, ModelBundle, Run, Scan
-from pipeline.domain import Cell, Differential, SlideResult
-from pipeline.taxonomy import LEAVES
+from pipeline.model.domain import Cell, Differential, SlideResult
+from pipeline.model.taxonomy import LEAVES
 
 RUN_KEY = "uq_run_key"
 _COPY_CELLS = f"COPY cell ({', '.join(CELL_COLUMNS)}) FROM STDIN (FORMAT BINARY)"

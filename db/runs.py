@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from db.records import Artefact, RunReport
 from db.tables import ArtefactRow, DifferentialLine, ModelBundle, Run
-from pipeline.domain import (
+from pipeline.model.domain import (
     ClassCount,
     Differential,
     Flag,
@@ -19,7 +19,7 @@ from pipeline.domain import (
     Scale,
     TileCounts,
 )
-from pipeline.geometry import Mpp, Size
+from pipeline.model.geometry import Mpp, Size
 
 
 def runs_by_id(connection: Connection, run_ids: Sequence[int]) -> dict[int, RunReport]:

@@ -16,7 +16,7 @@ from sqlalchemy.pool import NullPool
 from db.errors import translated
 from db.granting import create_roles, grant, hand_over, make_login, missing_roles, work_as_owner
 from db.roles import Role
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 
 _UPGRADE_LOCK = 0x6C65756B6F  # "leuko": one upgrade at a time in one database
 _CONNECT_TIMEOUT_S = 5

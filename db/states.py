@@ -8,7 +8,7 @@ from __future__ import annotations
 from enum import StrEnum
 from types import MappingProxyType
 
-from pipeline.errors import LeukoflowError
+from pipeline.model.errors import LeukoflowError
 
 
 class ScanState(StrEnum):

@@ -37,8 +37,8 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from db.states import AttemptOutcome, Priority, ScanState
-from pipeline.domain import CallStatus, ScaleSource, SlideStatus
-from pipeline.taxonomy import CellClass, Denominator
+from pipeline.model.domain import CallStatus, ScaleSource, SlideStatus
+from pipeline.model.taxonomy import CellClass, Denominator
 
 Json = dict[str, "str | int | float | bool | Sequence[str] | None"]
 

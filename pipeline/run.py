@@ -10,8 +10,18 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.conclusion import conclude
-from pipeline.domain import (
+from pipeline.count.conclusion import conclude
+from pipeline.count.ensemble import call_cell
+from pipeline.detect.instances import SlideFrame
+from pipeline.detect.outlines import Draughtsman, outline_frame
+from pipeline.detect.platelets import apart_from, violet_bodies
+from pipeline.detect.search import Search
+from pipeline.detect.stitch import reading_order
+from pipeline.measure.illumination import light_of, lit
+from pipeline.measure.quality import darkest_thumbnail_of, quality_of, tissue_mask
+from pipeline.measure.red_cells import free_red_cells_px0, per_mm2
+from pipeline.measure.scale import scale_of
+from pipeline.model.domain import (
     CallStatus,
     Cell,
     CellCall,
@@ -20,23 +30,13 @@ from pipeline.domain import (
     Scale,
     SlideAnalysis,
 )
-from pipeline.ensemble import call_cell
-from pipeline.execution import Execution
-from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
-from pipeline.instances import SlideFrame
-from pipeline.light import light_of, lit
-from pipeline.outlines import Draughtsman, outline_frame
-from pipeline.platelets import apart_from, violet_bodies
-from pipeline.ports import Classifier, Segmenter, SlideReader, Stage
-from pipeline.preprocess import read_crop, resized
-from pipeline.quality import darkest_thumbnail_of, quality_of, tissue_mask
-from pipeline.red_cells import free_red_cells_px0, per_mm2
-from pipeline.scale import scale_of
-from pipeline.search import Search
-from pipeline.spec import PipelineSpec
-from pipeline.stitch import reading_order
-from pipeline.strips import StripReader
-from pipeline.taxonomy import CellClass, group_of
+from pipeline.model.execution import Execution
+from pipeline.model.geometry import Mpp, Rect, Size, WorkingFrame
+from pipeline.model.ports import Classifier, Segmenter, SlideReader, Stage
+from pipeline.model.spec import PipelineSpec
+from pipeline.model.taxonomy import CellClass, group_of
+from pipeline.sampling.crops import read_crop, resized
+from pipeline.sampling.strips import StripReader
 
 T = TypeVar("T")
 

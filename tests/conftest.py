@@ -12,9 +12,9 @@ import psycopg
 import pytest
 from redis import Redis
 
-from tests.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
+from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
 from worker.embedded import EmbeddedSet
-from worker.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 # Database 0 stays empty: it is what a forgotten setting would write to.
 _BROKER_DATABASES = cycle(range(1, 256))

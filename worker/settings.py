@@ -21,11 +21,11 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from pipeline.errors import LeukoflowError, UsageError
-from pipeline.manifest import Profile
-from pipeline.runtime.engine import EngineName
-from worker.dialects import SCHEMES
-from worker.identity import KeyPattern
+from pipeline.bundle.manifest import Profile
+from pipeline.model.errors import LeukoflowError, UsageError
+from pipeline.runtime.engines.engine_port import EngineName
+from worker.ingest.identification import KeyPattern
+from worker.queue.broker_dialects import SCHEMES
 
 PREFIX = "LEUKOFLOW_"
 FILE_SUFFIX = "_FILE"

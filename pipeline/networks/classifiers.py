@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pipeline.model.taxonomy import LEAVES
 from pipeline.networks.backbones import FEATURES, BackboneName, FeatureExtractor
-from pipeline.networks.balance import CropColours, balance_of
-from pipeline.taxonomy import LEAVES
+from pipeline.networks.colour_balance import CropColours, balance_of
 
 
 class LeukocyteClassifier(nn.Module):

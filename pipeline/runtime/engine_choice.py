@@ -6,17 +6,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.errors import DeploymentError
-from pipeline.geometry import Size
-from pipeline.manifest_int8 import Precision
-from pipeline.runtime.batcher import CROPS_AT_ONCE, TILES_AT_ONCE
-from pipeline.runtime.engine import Engine, EngineIdentity, EngineName, GraphFile, Opener
-from pipeline.runtime.graphs import PIXELS_AT_ONCE
-from pipeline.runtime.machine import Parallelism
-from pipeline.runtime.onnx_engine import onnx_runtime
+from pipeline.bundle.int8_figures import Precision
+from pipeline.model.errors import DeploymentError
+from pipeline.model.geometry import Size
+from pipeline.model.spec import PipelineSpec
+from pipeline.runtime.concurrency.batcher import CROPS_AT_ONCE, TILES_AT_ONCE
+from pipeline.runtime.concurrency.machine import Parallelism
+from pipeline.runtime.engines.engine_port import Engine, EngineIdentity, EngineName, GraphFile, Opener
+from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
+from pipeline.runtime.graph_networks import PIXELS_AT_ONCE
+from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt, what_is_missing
-from pipeline.runtime.tensorrt.shapes import BatchShape, ShapeProfile, squares
-from pipeline.spec import PipelineSpec
 
 ASKED = "asked for"
 IN_FLOATS = "in floats, for this processor clips sums of bytes"
@@ -75,7 +75,7 @@ def _chosen(name: EngineName, why: str, means: Means) -> EngineChoice:
 def _openvino(means: Means) -> Opener:
     try:
         # Loading it takes a second, which the other engines need not wait for.
-        from pipeline.runtime.openvino_engine import Lanes, openvino
+        from pipeline.runtime.engines.openvino_engine import Lanes, openvino
     except (ImportError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeploymentError(f"OpenVINO cannot be loaded: {first_line}.", code="openvino_missing") from error
@@ -85,7 +85,7 @@ def _openvino(means: Means) -> Opener:
 def _tensorrt(means: Means) -> Opener:
     find_tensorrt()
     find_gpu()
-    from pipeline.runtime.tensorrt.engine import PlanRequest, open_tensorrt
+    from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt
 
     def opened(graph: GraphFile) -> Engine:
         return open_tensorrt(graph.path, PlanRequest(shapes_of(graph), means.plans))

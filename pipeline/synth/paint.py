@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from pipeline.domain import Contour
+from pipeline.model.domain import Contour
+from pipeline.model.taxonomy import CellClass
 from pipeline.synth.stain import Colour, Field, Stain
 from pipeline.synth.texture import Texture, cut, ramp, soft_mask, soften
-from pipeline.taxonomy import CellClass
 
 _EDGE_UM = 0.10
 _FINE_UM = 0.07

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from pipeline.synth.shapes import LARGEST_RADIUS_UM, CellShape, shape_of
-from pipeline.synth.spec import SmearSpec, apportion
-from pipeline.taxonomy import CellClass
+from pipeline.model.taxonomy import CellClass
+from pipeline.synth.cell_shapes import LARGEST_RADIUS_UM, CellShape, shape_of
+from pipeline.synth.smear_spec import SmearSpec, apportion
 
 RED_CELL_RADIUS_UM = 3.75
 """Source: Bain, Blood Cells, 6th ed., ch. 3: normocytes are 6.0 to 8.5 µm across on a film, mean 7.2–7.5."""

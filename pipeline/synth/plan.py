@@ -6,8 +6,15 @@ from dataclasses import replace
 
 import numpy as np
 
-from pipeline.geometry import Mpp, Size
-from pipeline.synth.spec import DRAWN_CLASSES, EOSINOPHILIA, LEFT_SHIFT, LYMPHOCYTOSIS, NORMAL, SmearSpec
+from pipeline.model.geometry import Mpp, Size
+from pipeline.synth.smear_spec import (
+    DRAWN_CLASSES,
+    EOSINOPHILIA,
+    LEFT_SHIFT,
+    LYMPHOCYTOSIS,
+    NORMAL,
+    SmearSpec,
+)
 
 _SLIDE_PX0 = Size(3072, 3072)
 _FIELD_PX0 = Size(640, 480)

@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain import Rgb
-from pipeline.geometry import Rect
-from pipeline.synth.light import Light
+from pipeline.model.domain import Rgb
+from pipeline.model.geometry import Rect
 from pipeline.synth.paint import Patch, Sitter, oversampling, paint
 from pipeline.synth.placement import PlacedCell, Positions, place_leukocytes, place_platelets, place_red_cells
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.sprites import draw_pools
 from pipeline.synth.stain import Field, stain_of
+from pipeline.synth.synthetic_illumination import Light
 from pipeline.synth.texture import Texture
 from pipeline.synth.truth import TrueCell, Truth, document_of, rounded
 

@@ -8,11 +8,11 @@ from typing import cast
 
 import numpy as np
 
-from pipeline.domain import Contour
-from pipeline.errors import InputError
-from pipeline.geometry import Mpp, Size
-from pipeline.manifest_fields import Json
-from pipeline.taxonomy import CellClass
+from pipeline.bundle.manifest_fields import Json
+from pipeline.model.domain import Contour
+from pipeline.model.errors import InputError
+from pipeline.model.geometry import Mpp, Size
+from pipeline.model.taxonomy import CellClass
 
 FORMAT = "leukoflow-truth"
 VERSION = 1

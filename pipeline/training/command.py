@@ -10,11 +10,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.errors import UsageError
-from pipeline.manifest import BundleManifest
+from pipeline.bundle.manifest import BundleManifest
+from pipeline.model.errors import UsageError
 from pipeline.networks.backbones import lay_in
 from pipeline.networks.classifiers import LeukocyteClassifier
-from pipeline.training.bundle import (
+from pipeline.training.data.datasets import DataPart, Layout, read_parts, readable
+from pipeline.training.data.label_tables import LabelRow, Split, read_table
+from pipeline.training.data.samples import crop_samples, field_samples
+from pipeline.training.evaluate.network_evaluation import BundleReport, evaluate_bundle
+from pipeline.training.export.bundle_export import (
     AS_SHIPPED,
     BundleName,
     Making,
@@ -27,21 +31,17 @@ from pipeline.training.bundle import (
     write_bundle,
     write_manifest,
 )
-from pipeline.training.classifying import ClassifierTask, plain_crop
-from pipeline.training.course import TrainedNetwork, fit_all
-from pipeline.training.datasets import DataPart, Layout, read_parts, readable
-from pipeline.training.evaluate import BundleReport, evaluate_bundle
-from pipeline.training.loop import Subject, Task, make_deterministic
-from pipeline.training.overrides import AS_WRITTEN, Overrides, Teacher
-from pipeline.training.picture_training import train_pictures
-from pipeline.training.pretrained import imagenet_weights
-from pipeline.training.progress import TrainingProgress
-from pipeline.training.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
-from pipeline.training.run_folder import open_run, refuse_taken, write_result
-from pipeline.training.samples import crop_samples, field_samples
-from pipeline.training.segmenting import STORE_MPP_UM, SegmenterTask
-from pipeline.training.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
-from pipeline.training.tables import LabelRow, Split, read_table
+from pipeline.training.fit.classifying import ClassifierTask, plain_crop
+from pipeline.training.fit.picture_training import train_pictures
+from pipeline.training.fit.progress import TrainingProgress
+from pipeline.training.fit.run_course import TrainedNetwork, fit_all
+from pipeline.training.fit.run_folder import open_run, refuse_taken, write_result
+from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask
+from pipeline.training.fit.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
+from pipeline.training.fit.training_loop import Subject, Task, make_deterministic
+from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides, Teacher
+from pipeline.training.recipe.pretrained import imagenet_weights
+from pipeline.training.recipe.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
 
 THREADS = 2
 _SEEDS_APART = 1000

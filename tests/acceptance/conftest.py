@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.embedded import EmbeddedSet
 
 

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from pipeline.geometry import Rect
+from pipeline.model.geometry import Rect
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 

@@ -12,10 +12,10 @@ import pytest
 from typer.testing import CliRunner
 
 from db.states import ScanState
+from pipeline.model.taxonomy import LEAVES
 from pipeline.synth.truth import parse_truth
-from pipeline.taxonomy import LEAVES
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House
+from tests.support.house import House
 from worker.cli import app
 from worker.embedded import Principal
 from worker.settings import variable_of

@@ -9,19 +9,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.domain import SlideAnalysis
-from pipeline.execution import Execution
-from pipeline.geometry import Rect, Size
-from pipeline.ports import SlideReader
+from pipeline.model.domain import SlideAnalysis
+from pipeline.model.execution import Execution
+from pipeline.model.geometry import Rect, Size
+from pipeline.model.ports import SlideReader
 from pipeline.run import analyse_slide
-from pipeline.runtime.crew import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
 from pipeline.runtime.readers import open_slide
-from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import Smear, draw_smear
-from pipeline.synth.spec import SmearSpec
-from worker.analyst import Analyst, open_analyst
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
-from worker.stopwatch import Stopwatch
 
 SAME_PLACE_PX0 = 2.0
 """Networks see a little past any halo: an outline may move by a pixel with the tile that shows it."""

@@ -9,15 +9,15 @@ from sqlalchemy import func, select
 
 from db.states import ScanState
 from db.tables import Attempt, Cell, Run
-from pipeline.geometry import Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.geometry import Size
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.acceptance.pictures import field_jpeg
 from tests.chaos.proxy import Proxy, Wire
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.embedded import EmbeddedSet
-from worker.processes import prepare_services
+from worker.embedded.leukoflow_processes import prepare_services
 
 SHORT_LEASE = {"lease_s": "3", "heartbeat_s": "0.2", "worker_slots": "1"}
 

@@ -13,8 +13,8 @@ from time import monotonic, sleep
 import psutil
 
 from tests.acceptance.pictures import field_jpeg
-from tests.log_check import note
-from worker.embedded.ports import is_free
+from tests.support.log_check import note
+from worker.embedded.free_ports import is_free
 
 LEUKOFLOW = [sys.executable, "-m", "worker"]
 

@@ -13,19 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.domain import Cell, SlideAnalysis
-from pipeline.geometry import Size
-from pipeline.runtime.bundle import SHIPPED
-from pipeline.runtime.engine import EngineName
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.domain import Cell, SlideAnalysis
+from pipeline.model.geometry import Size
+from pipeline.model.taxonomy import CellClass, group_of, leaves_of
+from pipeline.runtime.bundle_loader import SHIPPED
+from pipeline.runtime.engines.engine_port import EngineName
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
-from pipeline.taxonomy import CellClass, group_of, leaves_of
-from pipeline.training.sources import known_source
-from pipeline.training.tables import read_table
-from worker.analyst import Analyst, open_analyst
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
+from pipeline.training.data.label_tables import read_table
+from pipeline.training.data.sources import known_source
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
-from worker.stopwatch import Stopwatch
 
 FIELDS = {"bccd": 8, "chula_wbc": 4, "draaslan": 4, "chula_wbc_crops": 4}
 SAME_PLACE_UM = 2.0

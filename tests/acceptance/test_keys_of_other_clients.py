@@ -13,7 +13,7 @@ from minio.signer import sign_v4_s3
 
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House
+from tests.support.house import House
 
 
 def put_raw(house: House, path: str, body: bytes, **extra: str) -> int:

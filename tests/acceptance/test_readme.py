@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.house import House
+from tests.support.house import House
 from worker.cli import app
 from worker.settings import settings_table
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from db.states import Priority, ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.cli import app
 
 

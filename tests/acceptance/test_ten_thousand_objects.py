@@ -9,10 +9,10 @@ from time import perf_counter
 import psutil
 
 from db.states import ScanState
-from tests.house import house_on
-from worker.broker import CeleryQueue, make_app
-from worker.watcher import Sweep, Watcher
-from worker.watcher_metrics import WatcherMetrics
+from tests.support.house import house_on
+from worker.ingest.watcher import Sweep, Watcher
+from worker.observability.watcher_metrics import WatcherMetrics
+from worker.queue.celery_app import CeleryQueue, make_app
 
 OBJECTS = 10_000
 MEMORY_BYTES = 150 * 2**20

@@ -13,9 +13,9 @@ from PIL import Image
 from db.reads import cells_of_run
 from db.registration import requeue
 from db.states import ScanState
-from pipeline.errors import InputError
+from pipeline.model.errors import InputError
 from tests.acceptance.pictures import encoded, field_jpeg, png_bomb
-from tests.house import House
+from tests.support.house import House
 
 
 @pytest.fixture(scope="module")

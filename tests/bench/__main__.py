@@ -25,7 +25,7 @@ from tests.bench.scaling import scaling
 from tests.bench.scaling_picture import draw_scaling
 from tests.bench.stat import stat
 from tests.bench.whole_way import whole_way
-from worker.analyst import Analyst, open_analyst
+from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
 
 TARGET = Path("build/bench.json")

@@ -17,16 +17,16 @@ import torch
 from monai.inferers import sliding_window_inference
 from torch import Tensor
 
-from pipeline.domain import Cell, Probabilities, Rgb, SlideAnalysis
-from pipeline.execution import Execution
-from pipeline.geometry import Size
+from pipeline.model.domain import Cell, Probabilities, Rgb, SlideAnalysis
+from pipeline.model.execution import Execution
+from pipeline.model.geometry import Size
+from pipeline.model.spec import PipelineSpec
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.crew import Alone, ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import Alone, ThreadCrew
 from pipeline.runtime.readers import open_slide
-from pipeline.runtime.tiff_writer import write_pyramid
-from pipeline.spec import PipelineSpec
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.measure import ROUNDS, Measure
 from tests.bench.networks import LEUKOCYTES, SIZE_PX0
 from tests.bench.torch_twins import (
@@ -36,8 +36,8 @@ from tests.bench.torch_twins import (
     torch_classifier,
     torch_segmenter,
 )
-from worker.analyst import Analyst
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst
 
 CROWDED_PX0, CROWD = 2048, 40
 WINDOW_PX = 1024

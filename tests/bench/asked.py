@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from pipeline.domain import Probabilities, Rgb
-from pipeline.geometry import Size
-from pipeline.ports import Classifier, Segmenter
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.model.geometry import Size
+from pipeline.model.ports import Classifier, Segmenter
 from pipeline.run import Models
-from pipeline.runtime.crew import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
 from tests.bench.measure import seconds
 
 Shape = tuple[int, ...]

@@ -7,14 +7,14 @@ from dataclasses import replace
 from math import hypot, sqrt
 from pathlib import Path
 
-from pipeline.domain import Cell, SlideAnalysis
-from pipeline.taxonomy import CellClass, group_of
-from pipeline.training.sources import known_source
-from pipeline.training.tables import read_table
+from pipeline.model.domain import Cell, SlideAnalysis
+from pipeline.model.taxonomy import CellClass, group_of
+from pipeline.training.data.label_tables import read_table
+from pipeline.training.data.sources import known_source
 from tests.bench.measure import Measure
 from tests.bench.networks import LEUKOCYTES, drawn_slide, timed
-from worker.analyst import Analyst
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SETS = ("bccd", "chula_wbc", "draaslan", "chula_wbc_crops")

@@ -9,11 +9,11 @@ from pathlib import Path
 from db import results
 from db.database import Database
 from db.schema import upgrade
-from pipeline.domain import Cell
+from pipeline.model.domain import Cell
 from tests.bench.measure import Measure, seconds
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
-from worker.analyst import Analyst
 from worker.embedded import EmbeddedSet
+from worker.processing.analyst import Analyst
 
 CELLS = 50_000
 """of one slide: an hour's worth of a busy analyser"""

@@ -8,12 +8,12 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from pipeline.geometry import Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.geometry import Size
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.measure import Measure
-from worker.analyst import Analyst
+from worker.processing.analyst import Analyst
 
 SIDES_PX0 = (4096, 8192, 16_384, 32_768)
 LEUKOCYTES = 200
@@ -21,10 +21,10 @@ GROWTH_TARGET = 1.15
 _MEASURED = """
 import json, sys
 from pathlib import Path
-from worker.analyst import open_analyst
+from worker.processing.analyst import open_analyst
 from worker.settings import load_local_settings
 from time import perf_counter
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
 with open_analyst(load_local_settings()) as analyst, analyst.open(Path(sys.argv[1])) as reader:
     start_s = perf_counter()
     cells = len(analyst.analyse(reader, "0" * 64, Stopwatch()).analysis.cells)

@@ -10,16 +10,16 @@ from time import perf_counter
 
 import numpy as np
 
-from pipeline.domain import Rgb
-from pipeline.geometry import Size
+from pipeline.model.domain import Rgb
+from pipeline.model.geometry import Size
 from pipeline.runtime.readers import open_slide
-from pipeline.runtime.tiff_writer import write_pyramid
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.asked import Asked
 from tests.bench.measure import ROUNDS, Measure, seconds
-from worker.analyst import Analyst
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst
 
 SIZE_PX0 = Size(4096, 4096)
 LEUKOCYTES = 16

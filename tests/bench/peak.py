@@ -13,15 +13,15 @@ from onnx import TensorProto, helper
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.domain import Rgb
-from pipeline.manifest_int8 import Precision
-from pipeline.runtime.engine import GraphFile
-from pipeline.runtime.machine import Asked, available_cores, parallelism
-from pipeline.runtime.openvino_engine import Lanes, openvino
-from pipeline.runtime.silent_openvino import ov
+from pipeline.bundle.int8_figures import Precision
+from pipeline.model.domain import Rgb
+from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism
+from pipeline.runtime.engines.engine_port import GraphFile
+from pipeline.runtime.engines.openvino_engine import Lanes, openvino
+from pipeline.runtime.engines.silent_openvino import ov
 from tests.bench.measure import Measure, seconds
 from tests.bench.torch_twins import torch_classifier, torch_segmenter
-from worker.analyst import Analyst
+from worker.processing.analyst import Analyst
 
 SIDE = 2048
 """of the square matrices whose product is taken for the peak"""

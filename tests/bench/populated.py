@@ -22,8 +22,8 @@ from db.schema import upgrade
 from db.tables import Base
 from tests.bench.measure import Measure
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
-from worker.analyst import Analyst
 from worker.embedded import EmbeddedSet
+from worker.processing.analyst import Analyst
 
 SCANS, SCANS_A_PATIENT, CELLS_A_SCAN = 200_000, 5, 50
 ASKED, CLAIMED = 500, 500

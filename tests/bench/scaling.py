@@ -14,19 +14,19 @@ import cv2
 import numpy as np
 import psutil
 
-from pipeline.geometry import Mpp, Rect, Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.measure import Measure
 from tests.bench.sleeping_worker import SLEEP_S
 from tests.bench.whole_way import laboratory_of
-from tests.drawn import drawn_cells
-from worker.analyst import Analyst
+from tests.support.drawn import drawn_cells
 from worker.cli.synth import write_field
 from worker.embedded import EmbeddedSet
-from worker.embedded.process import Child
-from worker.processes import prepare_services, start_process, stopped_at_the_end
+from worker.embedded.child_process import Child
+from worker.embedded.leukoflow_processes import prepare_services, start_process, stopped_at_the_end
+from worker.processing.analyst import Analyst
 
 REAL = (1, 2)
 REAL_FIELDS = 48

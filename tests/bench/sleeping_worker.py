@@ -6,14 +6,14 @@ import sys
 import time
 from contextlib import AbstractContextManager
 
-from pipeline.domain import Probabilities, Rgb
+from pipeline.model.domain import Probabilities, Rgb
 from pipeline.run import Models
-from tests.drawn import ColourSegmenter, OneClassClassifier
-from tests.drawn_analyst import drawn_analyst
-from worker import logs
-from worker.analyst import Analyst
+from tests.support.drawn import ColourSegmenter, OneClassClassifier
+from tests.support.drawn_analyst import drawn_analyst
+from worker.observability import logs
+from worker.processing.analyst import Analyst
+from worker.processing.worker_process import run_worker
 from worker.settings import Settings, load_settings
-from worker.tasks import run_worker
 
 SLEEP_S = 2.0
 """a scan: a slide of 10⁹ px on a GPU that segments 500 Mpx/s"""

@@ -18,8 +18,8 @@ from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from tests.bench.measure import Measure
 from tests.bench.whole_way import Laboratory, at_work
-from worker.analyst import Analyst
 from worker.cli.synth import write_field
+from worker.processing.analyst import Analyst
 
 ROUTINE, STATS, DRAWN = 500, 20, 24
 STILL_WAITING = 50

@@ -14,12 +14,12 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pipeline.domain import Probabilities, Rgb
-from pipeline.geometry import Size
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.model.geometry import Size
 from pipeline.networks.classifiers import LeukocyteClassifier
-from pipeline.runtime.bundle import Bundle
-from pipeline.runtime.onnx_engine import OnnxRuntimeEngine
-from pipeline.training.recipes import ClassifierRecipe, SegmenterRecipe, read_recipe
+from pipeline.runtime.bundle_loader import Bundle
+from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, read_recipe
 
 PRODUCTS = ("Conv", "ConvTranspose", "Gemm")
 _PREFIX, _SUFFIX = "network.", ".weight"

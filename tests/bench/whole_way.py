@@ -15,19 +15,19 @@ import cv2
 from db.database import Database
 from db.reads import counts_by_state
 from db.states import Priority, ScanState
-from pipeline.geometry import Mpp, Rect, Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.synth.smear import Smear, draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.measure import ROUNDS, Measure
 from tests.bench.networks import cells_per_s, engine_alone_s
-from worker.analyst import Analyst
 from worker.cli.submit import Delivery
 from worker.embedded import EmbeddedSet
-from worker.embedded.process import Child
-from worker.identity import KeyPattern
-from worker.object_store import open_object_store
-from worker.processes import running_leukoflow
+from worker.embedded.child_process import Child
+from worker.embedded.leukoflow_processes import running_leukoflow
+from worker.ingest.identification import KeyPattern
+from worker.processing.analyst import Analyst
+from worker.storage.object_store import open_object_store
 
 UPLOADS, WARM_UP = 2000, 4
 UPLOAD_PX0 = 256

@@ -27,8 +27,8 @@ from tests.chaos.laboratory import Clocks, Laboratory, Role, owners_connection
 from tests.chaos.proxy import Wire
 from tests.chaos.refusals import refuse_half, refuse_none
 from tests.chaos.trapped_worker import Step, traps_folder
-from worker.broker import CeleryQueue, make_app
 from worker.embedded import ServerName
+from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_settings
 
 DUPLICATES = 10

@@ -13,18 +13,18 @@ from urllib.parse import urlsplit, urlunsplit
 
 import psycopg
 
-import worker.embedded.process
+import worker.embedded.child_process
 from db.database import Database
-from tests.brokers import at_port
 from tests.chaos.clock import Clock, a_clock
 from tests.chaos.proxy import HOST, Proxy
 from tests.chaos.refusals import prepare_refusals
 from tests.chaos.trapped_worker import traps_folder
+from tests.support.brokers import at_port
 from worker.embedded import EmbeddedSet, Principal, ServerName
-from worker.embedded.process import Child
-from worker.object_store import MinioObjectStore, open_object_store
-from worker.processes import prepare_services, start_process
+from worker.embedded.child_process import Child
+from worker.embedded.leukoflow_processes import prepare_services, start_process
 from worker.settings import Settings, child_environment
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 WORKERS = 2
 POISON_ATTEMPTS = 4
@@ -135,9 +135,9 @@ def laboratory_in(folder: Path) -> Iterator[Laboratory]:
 
 @contextmanager
 def _servers_go_by(clock: Clock) -> Iterator[None]:
-    least = worker.embedded.process._least_environment
+    least = worker.embedded.child_process._least_environment
     with patch.object(
-        worker.embedded.process, "_least_environment", lambda folder: least(folder) | clock.environment
+        worker.embedded.child_process, "_least_environment", lambda folder: least(folder) | clock.environment
     ):
         yield
 

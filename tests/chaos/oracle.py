@@ -17,7 +17,7 @@ from db.states import AttemptOutcome, ScanState
 from db.tables import ArtefactRow, Attempt, Cell, Run, Scan
 from tests.chaos.laboratory import POISON_ATTEMPTS, Laboratory
 from tests.chaos.scans import DroppedScan
-from worker.object_store import MinioObjectStore
+from worker.storage.object_store import MinioObjectStore
 
 LIMIT_BYTES = 1 << 26
 

@@ -14,14 +14,14 @@ from datetime import UTC, datetime
 from random import Random
 
 from db.reads import counts_by_state
-from pipeline.errors import TransientError
+from pipeline.model.errors import TransientError
 from tests.chaos.faults import FAULTS, FaultKind
 from tests.chaos.laboratory import Laboratory
 from tests.chaos.oracle import Verdict, completion_times, judged
 from tests.chaos.plan import Plan
 from tests.chaos.scans import DroppedScan
-from tests.house import ENDED
-from worker.identity import metadata_for
+from tests.support.house import ENDED
+from worker.ingest.identification import metadata_for
 
 TICK_S = 0.05
 GAP_S = 1.5

@@ -11,9 +11,9 @@ import cv2
 import numpy as np
 
 from db.states import Priority
-from pipeline.geometry import Mpp, Rect, Size
-from pipeline.runtime.tiff_writer import write_pyramid
-from tests.drawn import drawn_cells
+from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.synth.tiff_writer import write_pyramid
+from tests.support.drawn import drawn_cells
 
 SIZE_PX0 = Size(288, 96)
 PLACES_PX0 = ((48, 48), (120, 48), (192, 48))

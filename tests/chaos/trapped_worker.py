@@ -18,16 +18,16 @@ from uuid import UUID
 import numpy as np
 from sqlalchemy import Connection, Engine, event
 
-import worker.tasks
+import worker.processing.worker_process
 from db.records import Claim
-from pipeline.domain import Probabilities, Rgb
+from pipeline.model.domain import Probabilities, Rgb
 from pipeline.run import Models
 from tests.chaos.scans import is_poisoned
-from tests.drawn import ColourSegmenter, OneClassClassifier
-from tests.drawn_analyst import drawn_analyst
-from worker import logs
-from worker.analyst import Analyst
-from worker.desk import Analysed, Desk
+from tests.support.drawn import ColourSegmenter, OneClassClassifier
+from tests.support.drawn_analyst import drawn_analyst
+from worker.observability import logs
+from worker.processing.analyst import Analyst
+from worker.processing.scan_processor import Analysed, Desk
 from worker.settings import Settings, load_settings
 
 
@@ -122,5 +122,5 @@ if __name__ == "__main__":
     logs.configure("warning")
     asked = load_settings()
     TRAPS = Traps(traps_folder(asked.spool_dir))
-    worker.tasks.Desk = TrappedDesk  # type: ignore[misc]
-    sys.exit(worker.tasks.run_worker(asked, trapped_analyst))
+    worker.processing.worker_process.Desk = TrappedDesk  # type: ignore[misc]
+    sys.exit(worker.processing.worker_process.run_worker(asked, trapped_analyst))

@@ -15,18 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.domain import Rgb
-from pipeline.errors import DeploymentError
-from pipeline.geometry import Size
-from pipeline.manifest_int8 import Precision
-from pipeline.runtime.engine import BatchRefused, Engine, GraphFile, Opener, TensorSpec
-from pipeline.runtime.onnx_engine import OnnxRuntimeEngine, onnx_runtime
-from pipeline.runtime.openvino_engine import Lanes, openvino
-from pipeline.runtime.tensorrt.fake_engine import open_on_fake_device
-from pipeline.runtime.tensorrt.shapes import BatchShape, ShapeProfile, squares
-from tests.contract import tiny_bundle, tiny_networks
+from pipeline.bundle.int8_figures import Precision
+from pipeline.model.domain import Rgb
+from pipeline.model.errors import DeploymentError
+from pipeline.model.geometry import Size
+from pipeline.runtime.engines.engine_port import BatchRefused, Engine, GraphFile, Opener, TensorSpec
+from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, onnx_runtime
+from pipeline.runtime.engines.openvino_engine import Lanes, openvino
+from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
+from tests.support import tiny_bundle, tiny_networks
+from tests.support.fake_engine import open_on_fake_device
 
-quantising = pytest.importorskip("pipeline.training.quantising")
+quantising = pytest.importorskip("pipeline.training.export.static_quantisation")
 
 CROP_PX, CLASSES, WIDEST_PX = 24, 13, 64
 SAME = 1e-5
@@ -246,9 +246,9 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pipeline.errors import CapacityError
-from pipeline.runtime.onnx_engine import OnnxRuntimeEngine
-from pipeline.runtime.openvino_engine import Lanes, OpenVinoEngine
+from pipeline.model.errors import CapacityError
+from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine
 
 file = Path(sys.argv[2])
 engine = OnnxRuntimeEngine(file, 1) if sys.argv[1] == "onnxruntime" else OpenVinoEngine(file, Lanes(1, 1))
@@ -282,7 +282,7 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 from pathlib import Path
 import numpy as np
-from pipeline.runtime.openvino_engine import Lanes, OpenVinoEngine
+from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine
 
 with OpenVinoEngine(Path(sys.argv[1]), Lanes(1, 1)) as engine:
     print(engine.run(np.zeros((1, 64, 64, 3), np.uint8)).shape)

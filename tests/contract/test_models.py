@@ -17,17 +17,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
-from pipeline.domain import Rgb
-from pipeline.errors import DeploymentError
-from pipeline.geometry import Size
-from pipeline.manifest import FILE_NAME, BundleManifest, Profile
-from pipeline.ports import Classifier, Segmenter
-from pipeline.runtime.batcher import BatchedClassifier, BatchedSegmenter
-from pipeline.runtime.bundle import Bundle, load_bundle
-from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
-from pipeline.runtime.onnx_engine import onnx_runtime
-from pipeline.taxonomy import LEAVES
-from tests.contract import tiny_bundle
+from pipeline.bundle.manifest import FILE_NAME, BundleManifest, Profile
+from pipeline.model.domain import Rgb
+from pipeline.model.errors import DeploymentError
+from pipeline.model.geometry import Size
+from pipeline.model.ports import Classifier, Segmenter
+from pipeline.model.taxonomy import LEAVES
+from pipeline.runtime.bundle_loader import Bundle, load_bundle
+from pipeline.runtime.concurrency.batcher import BatchedClassifier, BatchedSegmenter
+from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
+from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
+from tests.support import tiny_bundle
 
 ENGINE = onnx_runtime(threads=1)
 TOLERANCE = 1e-5
@@ -275,10 +275,10 @@ SHORT_OF_MEMORY = """
 import resource, sys
 from pathlib import Path
 import numpy as np
-from pipeline.errors import CapacityError
-from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.graphs import GraphSegmenter
-from pipeline.runtime.onnx_engine import onnx_runtime
+from pipeline.model.errors import CapacityError
+from pipeline.runtime.bundle_loader import load_bundle
+from pipeline.runtime.graph_networks import GraphSegmenter
+from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 
 segmenter = GraphSegmenter(load_bundle(Path(sys.argv[1])), onnx_runtime(1))
 large, small = np.zeros((1, 4096, 4096, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)

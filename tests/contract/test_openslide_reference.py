@@ -8,11 +8,11 @@ import numpy as np
 import openslide
 import pytest
 
-from pipeline.domain import Rgb
-from pipeline.geometry import Mpp, Rect, Size
+from pipeline.model.domain import Rgb
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.readers import open_slide
-from pipeline.runtime.tiff_writer import write_pyramid
-from tests.contract.scan_files import smooth_rgb
+from pipeline.synth.tiff_writer import write_pyramid
+from tests.support.scan_files import smooth_rgb
 
 WIDTH, HEIGHT = 2300, 1500
 SEED = 4

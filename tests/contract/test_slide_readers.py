@@ -13,9 +13,9 @@ import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.geometry import Mpp, Rect, Size
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.readers import DecodeLimits, open_slide
-from tests.contract.scan_files import FORMATS, ScanFile, smooth_rgb
+from tests.support.scan_files import FORMATS, ScanFile, smooth_rgb
 
 
 @pytest.fixture(scope="module", params=FORMATS)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import tifffile
 
-from pipeline.errors import InputError
-from pipeline.geometry import Rect
+from pipeline.model.errors import InputError
+from pipeline.model.geometry import Rect
 from pipeline.runtime.readers import DecodeLimits, Refusal, open_slide
-from tests.contract.scan_files import FORMATS, png_bytes, smooth_rgb, tiff_bytes, with_tag
+from tests.support.scan_files import FORMATS, png_bytes, smooth_rgb, tiff_bytes, with_tag
 
 WIDTH, HEIGHT, COMPRESSION, PHOTOMETRIC, OFFSETS, STRIP_BYTES = 256, 257, 259, 262, 273, 279
 TILE_WIDTH, TILE_OFFSETS, TILE_BYTES, SAMPLES_PER_PIXEL = 322, 324, 325, 277

@@ -10,17 +10,17 @@ from pathlib import Path
 
 import cv2
 
-from pipeline.domain import Cell, SlideAnalysis
-from pipeline.geometry import Rect
-from pipeline.manifest import Profile
-from pipeline.runtime.bundle import SHIPPED
-from pipeline.runtime.engine import EngineName
+from pipeline.bundle.manifest import Profile
+from pipeline.model.domain import Cell, SlideAnalysis
+from pipeline.model.geometry import Rect
+from pipeline.model.taxonomy import group_of, leaves_of
+from pipeline.runtime.bundle_loader import SHIPPED
+from pipeline.runtime.engines.engine_port import EngineName
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
-from pipeline.taxonomy import group_of, leaves_of
-from worker.analyst import Analyst, digest_of, open_analyst
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst, digest_of, open_analyst
 from worker.settings import load_local_settings
-from worker.stopwatch import Stopwatch
 
 EXPECTED = Path(__file__).with_name("expected.json")
 FIELD_SEED, FIELDS = 77, 2

@@ -11,9 +11,9 @@ from itertools import chain, zip_longest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pipeline.manifest import Profile
-from pipeline.training.sources import SOURCES
-from pipeline.training.tables import LabelRow, Split, read_table
+from pipeline.bundle.manifest import Profile
+from pipeline.training.data.label_tables import LabelRow, Split, read_table
+from pipeline.training.data.sources import SOURCES
 from tests.golden.answers import (
     Golden,
     RealPicture,
@@ -22,7 +22,7 @@ from tests.golden.answers import (
     shipped_analyst,
     write_golden,
 )
-from worker.analyst import Analyst, digest_of
+from worker.processing.analyst import Analyst, digest_of
 
 REAL = 24
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.manifest import Profile
+from pipeline.bundle.manifest import Profile
 from tests.golden.answers import (
     EXPECTED,
     CellAnswer,
@@ -26,7 +26,7 @@ from tests.golden.answers import (
     shipped_analyst,
     write_golden,
 )
-from worker.analyst import Analyst
+from worker.processing.analyst import Analyst
 
 PROBABILITY = 0.03
 AREA = 0.03

@@ -14,11 +14,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from pipeline.runtime.bundle import load_bundle
+from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.engine_choice import shapes_of
-from pipeline.runtime.tensorrt.engine import PlanRequest, open_tensorrt
+from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.libraries import what_is_missing
-from pipeline.runtime.tensorrt.shapes import Precision
+from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt
 
 pytestmark = pytest.mark.gpu
 

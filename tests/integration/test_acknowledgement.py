@@ -15,10 +15,10 @@ from kombu.message import Message
 
 from db.records import Due
 from db.states import Priority
-from tests.brokers import at_port, settings_by
 from tests.chaos.proxy import Proxy, Wire
-from tests.house import House, house_on
-from worker.broker import CeleryQueue, make_app
+from tests.support.brokers import at_port, settings_by
+from tests.support.house import House, house_on
+from worker.queue.celery_app import CeleryQueue, make_app
 
 
 @pytest.fixture

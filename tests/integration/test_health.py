@@ -11,17 +11,17 @@ import pytest
 from redis import Redis
 
 from db.states import ScanState
-from pipeline.geometry import Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.geometry import Size
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
-from tests.served import Served, serving
-from worker.broker import TASK_NAME, CeleryQueue, make_app
+from tests.support.house import House, house_on
+from tests.support.served import Served, serving
 from worker.embedded import EmbeddedSet, ServerName
+from worker.processing.worker_process import EXIT_STALLED
+from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
 from worker.settings import variable_of
-from worker.tasks import EXIT_STALLED
 
 IMPATIENT = {"stalled_after_s": "2"}
 
@@ -72,11 +72,11 @@ def test_the_probe_command_says_what_the_process_says(house: House):
     worker = serving(house, "worker")
     house.until(worker.is_ready)
     for arguments, port, code in (
-        (["worker.healthcheck"], worker.port, 0),
-        (["worker.healthcheck", "--ready"], worker.port, 0),
+        (["worker.observability.healthcheck"], worker.port, 0),
+        (["worker.observability.healthcheck", "--ready"], worker.port, 0),
         (["worker", "healthcheck", "--ready"], worker.port, 0),
         (["worker", "healthcheck"], 1, 1),
-        (["worker.healthcheck"], 1, 1),
+        (["worker.observability.healthcheck"], 1, 1),
     ):
         result = probed(house, arguments, port)
         assert result.returncode == code, arguments
@@ -86,7 +86,7 @@ def test_the_probe_command_says_what_the_process_says(house: House):
 
 def test_the_probe_of_a_process_that_serves_nothing_says_so(house: House):
     result = subprocess.run(
-        [sys.executable, "-m", "worker.healthcheck"],
+        [sys.executable, "-m", "worker.observability.healthcheck"],
         env={**house.environment},
         capture_output=True,
         text=True,
@@ -120,7 +120,7 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_2(house: House):
 def test_a_worker_that_takes_nothing_while_work_waits_says_so_and_ends_itself(house: House, trouble: str):
     house.start("watch")
     queued(house, 2)
-    worker = serving(house, trouble, module="tests.deaf_worker", **IMPATIENT)
+    worker = serving(house, trouble, module="tests.support.deaf_worker", **IMPATIENT)
     answers = []
 
     def ended() -> bool:
@@ -152,7 +152,7 @@ def test_a_worker_that_is_busy_in_all_its_slots_goes_on(house: House):
 def test_a_worker_whose_work_another_one_takes_is_left_alone(house: House):
     house.start("watch")
     worker = serving(house, "worker")
-    deaf = serving(house, "deaf", module="tests.deaf_worker", stalled_after_s="20")
+    deaf = serving(house, "deaf", module="tests.support.deaf_worker", stalled_after_s="20")
     house.until(lambda: worker.is_ready() and deaf.is_ready())
     for place in range(6):
         house.drop(f"P-1/S-1/{place}.jpg", field_jpeg(40 + place))

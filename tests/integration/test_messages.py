@@ -14,10 +14,10 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.hostile import HOSTILE_TASKS, NO_ID, Sending
-from tests.house import House, house_on
-from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, make_app
-from worker.embedded.process import Child
+from tests.support.hostile import HOSTILE_TASKS, NO_ID, Sending
+from tests.support.house import House, house_on
+from worker.embedded.child_process import Child
+from worker.queue.celery_app import MAX_MESSAGE_BYTES, TASK_NAME, make_app
 
 
 @pytest.fixture(scope="module")

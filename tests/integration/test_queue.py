@@ -10,11 +10,11 @@ import pytest
 
 from db.records import Due
 from db.states import Priority, ScanState
-from pipeline.errors import TransientError
+from pipeline.model.errors import TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.brokers import BROKERS, broker_url, house_by, settings_by
-from tests.house import House, house_on
-from worker.broker import TASK_NAME, CeleryQueue, make_app
+from tests.support.brokers import BROKERS, broker_url, house_by, settings_by
+from tests.support.house import House, house_on
+from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
 
 
 @pytest.fixture(params=BROKERS)

@@ -20,17 +20,17 @@ from amqp.exceptions import AMQPError
 
 from db.records import Due
 from db.states import Priority, ScanState
-from pipeline.errors import DeploymentError, TransientError
+from pipeline.model.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.brokers import amqp_url, at_port, house_by, remove_queue, settings_by
 from tests.chaos.proxy import Proxy, Wire
-from tests.hostile import HOSTILE_TASKS, NO_ID
-from tests.house import House
-from tests.tls import tls_in_front_of
-from worker.broker import MAX_MESSAGE_BYTES, TASK_NAME, CeleryQueue, make_app
-from worker.messages import NoScanMessage, require_scan_message
+from tests.support.brokers import amqp_url, at_port, house_by, remove_queue, settings_by
+from tests.support.hostile import HOSTILE_TASKS, NO_ID
+from tests.support.house import House
+from tests.support.tls import tls_in_front_of
+from worker.processing.worker_process import EXIT_CONFIG
+from worker.queue.celery_app import MAX_MESSAGE_BYTES, TASK_NAME, CeleryQueue, make_app
+from worker.queue.messages import NoScanMessage, require_scan_message
 from worker.settings import Settings, load_settings
-from worker.tasks import EXIT_CONFIG
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 CONTENT_TYPE, HEADERS = pack(">H", 1 << 15), pack(">H", 1 << 13)
@@ -137,7 +137,7 @@ def test_a_broker_that_is_away_is_away(wire):
 
 
 def test_a_broker_that_falls_silent_holds_nobody_for_ever(wire, settings, monkeypatch):
-    monkeypatch.setattr("worker.messages.SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("worker.queue.messages.SOCKET_TIMEOUT_S", 0.5)
     url = at_port(amqp_url(), wire.port)
     queue = CeleryQueue(make_app(settings_by(url, settings)))
 

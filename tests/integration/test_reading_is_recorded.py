@@ -13,7 +13,7 @@ from sqlalchemy import text
 
 from db.records import Arrival, Identity, ScanRef
 from db.registration import register
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.embedded import Principal
 
 PATIENT = "PATIENT-4711"

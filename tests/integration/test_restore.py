@@ -19,11 +19,11 @@ from sqlalchemy import exc, text
 from db.database import Database
 from db.states import ScanState
 from db.tables import Base
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.embedded import Principal
-from worker.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 

@@ -15,11 +15,11 @@ from db.database import Database
 from db.reads import counts_by_state
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
+from tests.support.house import House, house_on
 from worker.embedded import EmbeddedSet, Principal
-from worker.embedded.process import wait_for
-from worker.object_store import open_object_store
-from worker.processes import running_leukoflow, start_process
+from worker.embedded.child_process import wait_for
+from worker.embedded.leukoflow_processes import running_leukoflow, start_process
+from worker.storage.object_store import open_object_store
 
 SECRETS = ("database_url", "broker_url", "s3_access_key", "s3_secret_key")
 # What tears a URL apart where nobody quoted it.

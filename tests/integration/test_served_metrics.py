@@ -9,10 +9,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from db.states import Priority, ScanState
-from pipeline.ports import Stage
+from pipeline.model.ports import Stage
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
-from tests.served import Served, serving
+from tests.support.house import House, house_on
+from tests.support.served import Served, serving
 
 PATIENT, SPECIMEN = "Meier-4711", "Probe-0815"
 GOOD = {f"{PATIENT}/{SPECIMEN}/{number}.jpg": field_jpeg(40 + number) for number in range(3)}

@@ -22,17 +22,17 @@ from sqlalchemy import text
 from db.database import Database
 from db.schema import current_revision
 from db.states import ScanState
-from pipeline.errors import DeploymentError, TransientError
+from pipeline.model.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.house import house_on
-from tests.tls import tls_in_front_of
-from worker.broker import make_app
+from tests.support.house import house_on
+from tests.support.tls import tls_in_front_of
 from worker.embedded import EmbeddedSet
 from worker.embedded.credentials import Credentials, load_or_create
-from worker.embedded.ports import PortBook
+from worker.embedded.free_ports import PortBook
 from worker.embedded.seaweedfs import SeaweedFs
-from worker.object_store import open_object_store
+from worker.queue.celery_app import make_app
 from worker.settings import Settings, load_settings
+from worker.storage.object_store import open_object_store
 
 pytestmark = pytest.mark.services
 

@@ -12,11 +12,11 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from db.states import ScanState
-from pipeline.errors import DeploymentError
-from pipeline.ports import Stage
+from pipeline.model.errors import DeploymentError
+from pipeline.model.ports import Stage
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
-from worker.traces import open_traces
+from tests.support.house import House, house_on
+from worker.observability.traces import open_traces
 
 pytestmark = pytest.mark.services
 
@@ -121,6 +121,6 @@ def test_scans_do_not_wait_for_a_collector_that_is_away(embedded, tmp_path):
 
 
 def test_who_asks_for_traces_without_opentelemetry_is_told_what_to_install(traced, monkeypatch):
-    monkeypatch.setitem(sys.modules, "worker.otlp", None)
+    monkeypatch.setitem(sys.modules, "worker.observability.otlp", None)
     with pytest.raises(DeploymentError, match=r"leukoflow\[traces\]"), open_traces(traced.settings, "w"):
         pass

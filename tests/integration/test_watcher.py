@@ -9,10 +9,10 @@ import pytest
 from redis import Redis
 
 from db.states import ScanState
-from tests.house import House, house_on
-from worker.broker import CeleryQueue, make_app
-from worker.watcher import Watcher
-from worker.watcher_metrics import WatcherMetrics
+from tests.support.house import House, house_on
+from worker.ingest.watcher import Watcher
+from worker.observability.watcher_metrics import WatcherMetrics
+from worker.queue.celery_app import CeleryQueue, make_app
 
 
 @pytest.fixture

@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.log_check import named_lines
+from tests.support.log_check import named_lines
 
 ROOT = Path(__file__).resolve().parents[2]
 NAME = "Пациент-7 №1"
 SESSION = """
 import structlog
-from tests.log_check import note
+from tests.support.log_check import note
 
 def test_something(tmp_path):
     note(["Meier-4711"])
@@ -124,7 +124,7 @@ def session(folder: Path, deed: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-p", "tests.log_check", "-p", "no:cacheprovider",
+            sys.executable, "-m", "pytest", "-p", "tests.support.log_check", "-p", "no:cacheprovider",
             "--basetemp", str(folder / "base"), "--rootdir", str(folder), "-c", os.devnull, "test_it.py",
         ],
         cwd=folder,

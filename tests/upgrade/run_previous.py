@@ -7,16 +7,17 @@ import sys
 import threading
 from pathlib import Path
 
+from worker.broker import CeleryQueue, make_app
+from worker.object_store import open_object_store
+from worker.tasks import run_worker
+from worker.watcher import Watcher
+
 import db
 from db.database import Database
 from db.reads import cells_of_run, record_results_read, results_of_patient
 from db.schema import require_current
 from worker import logs
-from worker.broker import CeleryQueue, make_app
-from worker.object_store import open_object_store
 from worker.settings import Settings, load_settings
-from worker.tasks import run_worker
-from worker.watcher import Watcher
 
 
 def _watch(settings: Settings) -> None:

@@ -24,10 +24,10 @@ from db import reanalysis, schema
 from db.reanalysis import Wanted
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.house import House, house_on
-from tests.revisions import bring_down_to
-from worker.embedded.process import Child
-from worker.processes import start_process
+from tests.support.house import House, house_on
+from tests.support.revisions import bring_down_to
+from worker.embedded.child_process import Child
+from worker.embedded.leukoflow_processes import start_process
 
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "pipeline" / "models"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from pipeline.errors import DeploymentError, InputError, LeukoflowError, TransientError, UsageError
+from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, TransientError, UsageError
 from worker.cli.application import app
 
 EXIT_CODES: tuple[tuple[type[LeukoflowError], int], ...] = (

@@ -13,15 +13,15 @@ from typing import Annotated, TypeVar
 import typer
 from rich.console import Console
 
-from pipeline.domain import SlideResult
-from pipeline.errors import InputError, UsageError
-from pipeline.pictures import overview_picture, png
-from pipeline.report import JsonObject, geojson_gz, slide_document
-from worker.analyst import Analyst, digest_of
+from pipeline.model.domain import SlideResult
+from pipeline.model.errors import InputError, UsageError
+from pipeline.output.pictures import overview_picture, png
+from pipeline.output.report import JsonObject, geojson_gz, slide_document
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
+from worker.cli.result_tables import differential_table
 from worker.cli.submit import made_folder, scan_files
-from worker.cli.tables import differential_table
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst, digest_of
 
 S = TypeVar("S")
 T = TypeVar("T")

@@ -12,17 +12,17 @@ from worker.cli import (
     demo,
     evaluation,
     housekeeping,
-    ledger,
     model_figures,
     models,
-    quantising,
-    results,
     services,
     status,
     submit,
     synth,
     training,
 )
+from worker.cli import patient_results as results
+from worker.cli import quantise as quantising
+from worker.cli import scans as ledger
 
 app = typer.Typer(
     name="leukoflow",

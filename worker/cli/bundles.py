@@ -9,11 +9,11 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import DeploymentError, UsageError
-from pipeline.manifest import Profile
-from pipeline.runtime.bundle import Bundle, load_bundle
-from pipeline.runtime.engine import EngineName
-from worker.analyst import Analyst, open_analyst
+from pipeline.bundle.manifest import Profile
+from pipeline.model.errors import DeploymentError, UsageError
+from pipeline.runtime.bundle_loader import Bundle, load_bundle
+from pipeline.runtime.engines.engine_port import EngineName
+from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import LocalSettings, load_local_settings
 
 ProfileOption = Annotated[

@@ -19,19 +19,19 @@ from db.database import Database
 from db.reads import counts_by_state, record_results_read, results_of_patient, total_progress
 from db.records import PatientResult, Progress
 from db.states import Priority, ScanState
-from pipeline.errors import DeploymentError, UsageError
+from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
 from worker.cli.bundles import ProfileOption, asked_profile
+from worker.cli.result_tables import differential_table
 from worker.cli.submit import Delivery, made_folder, scan_files
 from worker.cli.synth import write_field, write_slide
-from worker.cli.tables import differential_table
 from worker.embedded import EmbeddedSet
-from worker.embedded.process import Child
-from worker.identity import KeyPattern
-from worker.object_store import open_object_store
-from worker.processes import running_leukoflow
+from worker.embedded.child_process import Child
+from worker.embedded.leukoflow_processes import running_leukoflow
+from worker.ingest.identification import KeyPattern
 from worker.settings import Settings
+from worker.storage.object_store import open_object_store
 
 PATIENTS = 4
 FIELDS = 12

@@ -9,14 +9,14 @@ from typing import Annotated, cast
 
 import typer
 
-from pipeline.errors import DeploymentError, UsageError
-from pipeline.runtime.engine import GraphFile
+from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.engine_choice import shapes_of
+from pipeline.runtime.engines.engine_port import GraphFile
+from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.bindings import TensorRt
-from pipeline.runtime.tensorrt.calibration import calibration_pictures
+from pipeline.runtime.tensorrt.calibration_pictures import calibration_pictures
 from pipeline.runtime.tensorrt.libraries import AHEAD, find_gpu, find_tensorrt
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of
-from pipeline.runtime.tensorrt.shapes import Precision
 from worker.cli.bundles import ProfileOption, asked_bundle, asked_settings
 
 

@@ -11,18 +11,18 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from pipeline.domain import SlideAnalysis
-from pipeline.errors import UsageError
-from pipeline.training.end_to_end import PictureScore, Skipped, score_row
-from pipeline.training.evaluation_file import Evaluation, Subject, render_evaluation
-from pipeline.training.sources import known_source, learnt_patients
-from pipeline.training.tables import LabelRow, Split, read_table
-from worker.analyst import Analyst, digest_of
+from pipeline.model.domain import SlideAnalysis
+from pipeline.model.errors import UsageError
+from pipeline.training.data.label_tables import LabelRow, Split, read_table
+from pipeline.training.data.sources import known_source, learnt_patients
+from pipeline.training.evaluate.end_to_end import PictureScore, Skipped, score_row
+from pipeline.training.evaluate.evaluation_file import Evaluation, Subject, render_evaluation
 from worker.cli.analyse import in_order
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.evaluation_tables import print_evaluation
 from worker.cli.training import DataRoot, require_training_extra
-from worker.stopwatch import Stopwatch
+from worker.observability.analysis_monitor import Stopwatch
+from worker.processing.analyst import Analyst, digest_of
 
 JOBS = 2
 """pictures in flight: one is read and outlined while the networks look at the other"""

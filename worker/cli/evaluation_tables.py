@@ -8,10 +8,10 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.training.evaluation_file import Evaluation
-from pipeline.training.intervals import Estimate
-from pipeline.training.metrics import Confusion
-from pipeline.training.set_report import SetReport
+from pipeline.training.data.cell_metrics import Confusion
+from pipeline.training.data.intervals import Estimate
+from pipeline.training.evaluate.evaluation_file import Evaluation
+from pipeline.training.evaluate.set_report import SetReport
 
 NONE = "–"
 Columns = tuple[tuple[str, str], ...]

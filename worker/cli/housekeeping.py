@@ -14,10 +14,10 @@ from db.reanalysis import reanalyse as reanalyse_scans
 from db.retention import ENDED, Limit, old_scans
 from db.schema import require_current
 from db.states import ScanState
-from pipeline.errors import UsageError
-from worker.keeper import Keeper
-from worker.object_store import open_object_store
+from pipeline.model.errors import UsageError
 from worker.settings import KeepingSettings, load_database_settings, load_keeping_settings
+from worker.storage.expired_and_orphaned import Keeper
+from worker.storage.object_store import open_object_store
 
 DAY = "%Y-%m-%d"
 

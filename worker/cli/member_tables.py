@@ -12,16 +12,16 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.errors import DeploymentError, UsageError
-from pipeline.training.member_runs import (
+from pipeline.model.errors import DeploymentError, UsageError
+from pipeline.training.data.label_tables import LabelRow
+from pipeline.training.evaluate.member_runs import (
     Ensemble,
     classifier_values,
     load_ensembles,
     rows_of,
     segmenter_values,
 )
-from pipeline.training.members import Comparison, MemberValues, by_measure, compare
-from pipeline.training.tables import LabelRow
+from pipeline.training.evaluate.members import Comparison, MemberValues, by_measure, compare
 from worker.cli.evaluation_tables import with_interval
 
 ALL_SEEDS = "all seeds"

@@ -14,23 +14,23 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import UsageError
-from pipeline.execution import Execution
-from pipeline.geometry import Mpp, Size
-from pipeline.manifest import FILE_NAME, BundleManifest, Profile, Thresholds, Timing
-from pipeline.ports import Stage
+from pipeline.bundle.manifest import FILE_NAME, BundleManifest, Profile, Thresholds, Timing
+from pipeline.model.errors import UsageError
+from pipeline.model.execution import Execution
+from pipeline.model.geometry import Mpp, Size
+from pipeline.model.ports import Stage
 from pipeline.run import analyse_slide
-from pipeline.runtime.crew import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import SmearSpec
-from pipeline.training.calibration import ScoredCells, choose_with_disagreement
-from pipeline.training.evaluation_file import read_evaluation
-from pipeline.training.set_report import scored_cells
-from worker.analyst import Analyst
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.training.evaluate.evaluation_file import read_evaluation
+from pipeline.training.evaluate.probability_calibration import ScoredCells, choose_with_disagreement
+from pipeline.training.evaluate.set_report import scored_cells
 from worker.cli.bundles import asked_analyst, asked_bundle
 from worker.cli.submit import made_folder
 from worker.cli.synth import write_slide
 from worker.cli.training import require_training_extra
+from worker.processing.analyst import Analyst
 
 TIMED = SmearSpec(Size(1536, 1536), seed=41, mpp=Mpp(0.25), leukocytes=40)
 """the smear that is timed; its pixels are those of the working scale, so that none is saved by reduction"""
@@ -55,7 +55,7 @@ def card(
 ) -> None:
     """Write the model card of a bundle: Markdown with its figures, calibration, mistakes and origins."""
     require_training_extra()
-    from pipeline.training.model_card import CardSource, write_card
+    from pipeline.training.export.model_card import CardSource, write_card
 
     manifest = asked_bundle(bundle).manifest
     sizes_bytes = {file.name: file.stat().st_size for file in bundle.iterdir()}

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from pipeline.runtime.bundle import SHIPPED, Bundle
+from pipeline.runtime.bundle_loader import SHIPPED, Bundle
 from worker.cli.bundles import asked_bundle, asked_settings
 from worker.cli.engines import build_engines
 from worker.cli.training import require_training_extra
@@ -54,8 +54,8 @@ def export(
 ) -> None:
     """Make a bundle of trained networks: ONNX files, and the manifest that says from what and how well."""
     require_training_extra()
-    from pipeline.training.bundle import BundleName, Halved, Making, Runs
     from pipeline.training.command import export_bundle
+    from pipeline.training.export.bundle_export import BundleName, Halved, Making, Runs
 
     runs, making = Runs(tuple(segmenter), classifier), Making(views, Halved(halved))
     manifest = export_bundle(runs, data, out, BundleName(name, version), making)

@@ -14,20 +14,20 @@ from db.database import Database
 from db.granting import roles_sql
 from db.roles import Role
 from db.schema import add_login, apply_roles, require_current, upgrade
-from pipeline.errors import UsageError
-from worker import logs
-from worker.broker import CeleryQueue, make_app
+from pipeline.model.errors import UsageError
 from worker.cli.bundles import EngineOption
 from worker.embedded import EmbeddedSet, FixedPorts
-from worker.health import Services, WatcherHealth
-from worker.health_server import served
-from worker.healthcheck import asked
-from worker.object_store import open_object_store
-from worker.processes import running_leukoflow
+from worker.embedded.leukoflow_processes import running_leukoflow
+from worker.ingest.watcher import Watcher
+from worker.observability import logs
+from worker.observability.health import Services, WatcherHealth
+from worker.observability.health_server import served
+from worker.observability.healthcheck import asked
+from worker.observability.watcher_metrics import WatcherMetrics
+from worker.processing.worker_process import run_worker
+from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_database_settings, load_served_settings, load_settings
-from worker.tasks import run_worker
-from worker.watcher import Watcher
-from worker.watcher_metrics import WatcherMetrics
+from worker.storage.object_store import open_object_store
 
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
 

@@ -12,10 +12,10 @@ from rich.console import Console
 from rich.table import Table
 
 from db.database import Database
+from db.queue_statistics import FailureCount, Standing, WorkerSeen, failures, standing, workers_seen
 from db.reads import counts_by_state
-from db.standing import FailureCount, Standing, WorkerSeen, failures, standing, workers_seen
 from db.states import ScanState
-from pipeline.manifest_fields import Json
+from pipeline.bundle.manifest_fields import Json
 from worker.settings import load_database_settings
 
 HOUR_S = 3600.0

@@ -9,11 +9,11 @@ from typing import Annotated
 import typer
 
 from db.states import Priority
-from pipeline.errors import DeploymentError, UsageError
-from worker.analyst import digest_of
-from worker.identity import UNSPECIFIED, Identity, KeyPattern, checked_id, metadata_for
-from worker.object_store import ObjectStore, open_object_store
+from pipeline.model.errors import DeploymentError, UsageError
+from worker.ingest.identification import UNSPECIFIED, Identity, KeyPattern, checked_id, metadata_for
+from worker.processing.analyst import digest_of
 from worker.settings import load_delivery_settings
+from worker.storage.object_store import ObjectStore, open_object_store
 
 
 def submit(

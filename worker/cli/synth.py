@@ -8,12 +8,12 @@ from typing import Annotated
 import cv2
 import typer
 
-from pipeline.errors import UsageError
-from pipeline.geometry import Mpp, Rect, Size
-from pipeline.runtime.tiff_writer import write_pyramid
+from pipeline.model.errors import UsageError
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import Smear, draw_smear, truth_document
-from pipeline.synth.spec import SmearSpec
+from pipeline.synth.smear_spec import SmearSpec
+from pipeline.synth.tiff_writer import write_pyramid
 from worker.cli.submit import made_folder
 
 JPEG_QUALITY = 92

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.errors import UsageError
+from pipeline.model.errors import UsageError
 
 DataRoot = Annotated[Path, typer.Option("--data", help="Folder of the data sets.")]
 
@@ -38,8 +38,8 @@ def train(
     What is changed on the command line is written into the run folder's recipe.
     """
     require_training_extra()
-    from pipeline.training.overrides import Overrides
-    from pipeline.training.self_training import teacher_in
+    from pipeline.training.fit.self_training import teacher_in
+    from pipeline.training.recipe.overrides import Overrides
     from worker.cli.training_progress import Watching, train_with_progress
 
     overrides = Overrides(

@@ -11,9 +11,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from pipeline.training.command import train
-from pipeline.training.event_files import EventFiles
-from pipeline.training.overrides import Overrides
-from pipeline.training.progress import EpochRecord
+from pipeline.training.fit.event_files import EventFiles
+from pipeline.training.fit.progress import EpochRecord
+from pipeline.training.recipe.overrides import Overrides
 
 
 class Watching(Enum):

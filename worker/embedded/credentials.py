@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 from worker.embedded.principals import Principal
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
+from worker.embedded.child_process import Server, require_main_thread, try_lock
 from worker.embedded.credentials import Credentials, load_or_create, write_private
-from worker.embedded.ports import PortBook, PortTaken
+from worker.embedded.free_ports import PortBook, PortTaken
 from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
-from worker.embedded.process import Server, require_main_thread, try_lock
 from worker.embedded.seaweedfs import REGION, SeaweedFs
 from worker.embedded.valkey import Valkey
 from worker.settings import Settings, child_environment, load_settings

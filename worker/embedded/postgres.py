@@ -14,11 +14,11 @@ from pathlib import Path
 import psycopg
 
 from db.schema import add_login, prepare_cluster
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
+from worker.embedded.child_process import Account, Launch, Server, run_to_end
 from worker.embedded.credentials import Credentials, write_private
-from worker.embedded.ports import LOOPBACK, PortBook
+from worker.embedded.free_ports import LOOPBACK, PortBook
 from worker.embedded.principals import ROLE_OF, Principal
-from worker.embedded.process import Account, Launch, Server, run_to_end
 
 SUPERUSER = "leukoflow"
 DATABASE = "leukoflow"

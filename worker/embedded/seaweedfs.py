@@ -13,11 +13,11 @@ import urllib3
 from minio import Minio
 from minio.error import MinioException
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
+from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, Keys, write_private
+from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.policies import POLICIES, Bucket, policy_json
-from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
-from worker.embedded.process import Launch, Server
 from worker.settings import load_bucket_settings
 
 REGION = "us-east-1"

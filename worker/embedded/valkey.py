@@ -8,10 +8,10 @@ from pathlib import Path
 from redis import Redis
 from redis.exceptions import RedisError
 
-from worker.broker import MAX_MESSAGE_BYTES
+from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, write_private
-from worker.embedded.ports import LOOPBACK, PortBook
-from worker.embedded.process import Launch, Server
+from worker.embedded.free_ports import LOOPBACK, PortBook
+from worker.queue.celery_app import MAX_MESSAGE_BYTES
 
 DATABASES = 256
 _CONFIGURATION = """\

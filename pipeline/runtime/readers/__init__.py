@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pipeline.errors import TransientError
-from pipeline.ports import SlideReader
+from pipeline.model.errors import TransientError
+from pipeline.model.ports import SlideReader
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.raster import read_raster
 from pipeline.runtime.readers.refusals import Refusal, refuse

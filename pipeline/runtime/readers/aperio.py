@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pipeline.geometry import Mpp
+from pipeline.model.geometry import Mpp
 from pipeline.runtime.readers import resolution
 
 _PREFIX = "Aperio"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.geometry import Size
+from pipeline.model.geometry import Size
 
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 _FRAME_HEADERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

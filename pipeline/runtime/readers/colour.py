@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain import Rgb
+from pipeline.model.domain import Rgb
 
 Samples = NDArray[np.uint8 | np.uint16]
 """(H, W, samples)"""

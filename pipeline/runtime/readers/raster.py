@@ -14,9 +14,9 @@ from typing import IO
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin
 
-from pipeline.domain import Level, Rgb, SlideMeta
-from pipeline.errors import CapacityError, InputError, TransientError
-from pipeline.geometry import Mpp, Rect, Size
+from pipeline.model.domain import Level, Rgb, SlideMeta
+from pipeline.model.errors import CapacityError, InputError, TransientError
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.readers import codestream, colour, resolution
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.refusals import Refusal, refuse

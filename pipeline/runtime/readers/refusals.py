@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from pipeline.errors import InputError
+from pipeline.model.errors import InputError
 
 
 class Refusal(StrEnum):

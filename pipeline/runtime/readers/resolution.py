@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pipeline.geometry import Mpp
+from pipeline.model.geometry import Mpp
 
 FINEST_UM = 0.02
 COARSEST_UM = 2.0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.domain import Rgb
+from pipeline.model.domain import Rgb
 from pipeline.runtime.readers import colour
 from pipeline.runtime.readers.refusals import refuse_format
 

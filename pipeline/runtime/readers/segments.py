@@ -9,9 +9,9 @@ import numpy as np
 import tifffile
 from numpy.typing import NDArray
 
-from pipeline.domain import Rgb
-from pipeline.errors import CapacityError
-from pipeline.geometry import Rect, Size
+from pipeline.model.domain import Rgb
+from pipeline.model.errors import CapacityError
+from pipeline.model.geometry import Rect, Size
 from pipeline.runtime.readers import codestream, colour
 from pipeline.runtime.readers.ifd import ReadAt
 from pipeline.runtime.readers.limits import DecodeLimits

@@ -11,10 +11,10 @@ from typing import IO
 import numpy as np
 import tifffile
 
-from pipeline.domain import Level, Rgb, SlideMeta
-from pipeline.errors import TransientError
-from pipeline.geometry import Mpp, Rect, Size
-from pipeline.ports import SlideReader
+from pipeline.model.domain import Level, Rgb, SlideMeta
+from pipeline.model.errors import TransientError
+from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.model.ports import SlideReader
 from pipeline.runtime.readers import aperio, resolution
 from pipeline.runtime.readers.ifd import check_directories
 from pipeline.runtime.readers.limits import DecodeLimits

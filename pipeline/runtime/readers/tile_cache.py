@@ -6,7 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable
 
-from pipeline.domain import Rgb
+from pipeline.model.domain import Rgb
 
 TileKey = tuple[int, int]
 """(level, index of the tile in its level)"""

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import cast
 
-from pipeline.errors import DeploymentError
-from pipeline.manifest import INPUT_NAME
+from pipeline.bundle.manifest import INPUT_NAME
+from pipeline.model.errors import DeploymentError
+from pipeline.runtime.tensorrt.batch_shapes import ShapeProfile
 from pipeline.runtime.tensorrt.bindings import (
     AheadConfig,
     Builder,
@@ -16,8 +17,7 @@ from pipeline.runtime.tensorrt.bindings import (
     Parser,
     TensorRt,
 )
-from pipeline.runtime.tensorrt.complaints import listener_of
-from pipeline.runtime.tensorrt.shapes import ShapeProfile
+from pipeline.runtime.tensorrt.log_capture import listener_of
 
 
 @dataclass(frozen=True, slots=True)

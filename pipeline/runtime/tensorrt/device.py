@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
-from pipeline.domain import Probabilities, Rgb
+from pipeline.model.domain import Probabilities, Rgb
 
 
 class DeviceBuffer(Protocol):

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.domain import Probabilities, Rgb
-from pipeline.errors import CapacityError, DeploymentError, LeukoflowError
-from pipeline.manifest import INPUT_NAME, OUTPUT_NAME
+from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.model.errors import CapacityError, DeploymentError, LeukoflowError
 from pipeline.runtime.tensorrt.bindings import ExecutionContext
 from pipeline.runtime.tensorrt.device import Captured, Device, DeviceBuffer, Event, HostBuffer
 

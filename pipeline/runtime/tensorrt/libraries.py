@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 
 NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
 """In the order of preference. The last is what the second re-exports, and installs without it."""

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 
 _LONGEST_HEADER_BYTES = 8192
 

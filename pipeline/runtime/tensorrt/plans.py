@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from pipeline.domain import Rgb
-from pipeline.errors import DeploymentError
+from pipeline.model.domain import Rgb
+from pipeline.model.errors import DeploymentError
+from pipeline.runtime.tensorrt.batch_shapes import Precision, ShapeProfile
 from pipeline.runtime.tensorrt.bindings import TensorRt
 from pipeline.runtime.tensorrt.builder import Graph, Target, build
 from pipeline.runtime.tensorrt.plan_cache import PlanCache, PlanKey
-from pipeline.runtime.tensorrt.shapes import Precision, ShapeProfile
 
 _Prepare = Callable[[bytes, Precision, Iterable[Rgb]], bytes]
 
@@ -77,7 +77,7 @@ def _digest(calibration: Sequence[Rgb]) -> str:
 def _preparation() -> _Prepare:
     """Return what makes the graph of a precision. It needs the package onnx; running a plan does not."""
     try:
-        prepare: _Prepare = import_module("pipeline.runtime.tensorrt.precision").prepared
+        prepare: _Prepare = import_module("pipeline.runtime.tensorrt.precision_graphs").prepared
     except ImportError as error:
         raise DeploymentError(
             f"Plans need the package {error.name}, which is missing.",

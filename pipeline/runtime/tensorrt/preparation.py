@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pipeline.geometry import Rect, Size
+from pipeline.model.geometry import Rect, Size
 
 
 def windows_at(field: Tensor, rects_px: Sequence[Rect]) -> Tensor:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pipeline.domain import Probabilities, Rgb
-from pipeline.errors import CapacityError, DeploymentError
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.model.errors import CapacityError, DeploymentError
 from pipeline.runtime.tensorrt.device import DeviceBuffer, HostBuffer, Stream
 
 

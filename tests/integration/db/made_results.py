@@ -11,8 +11,8 @@ import numpy as np
 from db import ledger, registration
 from db.records import Arrival, Identity, ScanRef
 from db.states import Priority
-from pipeline.differential import differential_of
-from pipeline.domain import (
+from pipeline.count.differential import differential_of
+from pipeline.model.domain import (
     CallStatus,
     Cell,
     CellCall,
@@ -29,8 +29,8 @@ from pipeline.domain import (
     SlideStatus,
     TileCounts,
 )
-from pipeline.geometry import Mpp, Rect, Size, WorkingFrame
-from pipeline.taxonomy import LEAVES, CellClass
+from pipeline.model.geometry import Mpp, Rect, Size, WorkingFrame
+from pipeline.model.taxonomy import LEAVES, CellClass
 
 
 def digest_of(word: str) -> str:

@@ -10,7 +10,7 @@ from made_results import arrival, claimed, registered
 from db import reads, registration
 from db.records import Identity, ScanFilter
 from db.states import Priority, ScanState
-from pipeline.errors import UsageError
+from pipeline.model.errors import UsageError
 
 pytestmark = pytest.mark.services
 

@@ -13,10 +13,10 @@ from sqlalchemy import exc, text
 from db import ledger, reads, registration, results
 from db.records import Artefact, Identity, ScanFilter
 from db.states import ScanState
-from pipeline.differential import pooled, wilson_interval
-from pipeline.domain import SlideStatus
-from pipeline.geometry import Size
-from pipeline.taxonomy import CellClass
+from pipeline.count.differential import pooled, wilson_interval
+from pipeline.model.domain import SlideStatus
+from pipeline.model.geometry import Size
+from pipeline.model.taxonomy import CellClass
 
 pytestmark = pytest.mark.services
 

@@ -14,23 +14,23 @@ from made_results import cells, claimed, result
 from sqlalchemy import text
 from typer.testing import CliRunner
 
-import worker.keeper
+import worker.storage.expired_and_orphaned
 from db import reads, registration, results
 from db.database import Database
 from db.ledger import record_digest
 from db.records import Arrival, Artefact, Identity, ScanRef
 from db.retention import Limit, delete_people, old_scans
 from db.states import ScanState
-from pipeline.errors import DeploymentError
-from tests.house import House, house_on
-from worker.broker import CeleryQueue, make_app
+from pipeline.model.errors import DeploymentError
+from tests.support.house import House, house_on
 from worker.cli import app
 from worker.embedded import Principal
-from worker.keeper import Keeper
-from worker.object_store import MinioObjectStore, open_object_store
+from worker.ingest.watcher import Watcher
+from worker.observability.watcher_metrics import WatcherMetrics
+from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_keeping_settings
-from worker.watcher import Watcher
-from worker.watcher_metrics import WatcherMetrics
+from worker.storage.expired_and_orphaned import Keeper
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 
@@ -208,13 +208,15 @@ def test_other_bytes_that_lie_under_the_key_by_now_stay(laboratory):
 
 
 def test_many_go_in_batches(laboratory, monkeypatch):
-    monkeypatch.setattr(worker.keeper, "BATCH", 2)
+    monkeypatch.setattr(worker.storage.expired_and_orphaned, "BATCH", 2)
     for number in range(5):
         laboratory.completed(f"P-{number}", f"content {number}", LONG + number)
     transactions = []
-    take_old = worker.keeper.take_old
+    take_old = worker.storage.expired_and_orphaned.take_old
     monkeypatch.setattr(
-        worker.keeper, "take_old", lambda *given: transactions.append(take_old(*given)) or transactions[-1]
+        worker.storage.expired_and_orphaned,
+        "take_old",
+        lambda *given: transactions.append(take_old(*given)) or transactions[-1],
     )
     assert laboratory.keeper.retain(MONTH).scans == 5
     assert [len(batch.scans) for batch in transactions] == [2, 2, 1, 0]
@@ -228,7 +230,7 @@ def test_who_dies_between_objects_and_rows_goes_on_next_time(laboratory, monkeyp
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(worker.keeper, "delete_scans", die)
+        patched.setattr(worker.storage.expired_and_orphaned, "delete_scans", die)
         with pytest.raises(KeyboardInterrupt):
             laboratory.keeper.retain(MONTH)
     assert laboratory.counts()["scan"] == 1

@@ -16,8 +16,8 @@ from db.database import Database
 from db.records import Failure, Identity, Progress, ScanFilter
 from db.roles import GRANTS, TABLES, VIEWS, Role
 from db.states import ScanState
-from pipeline.errors import DeploymentError
-from tests.revisions import bring_down_to
+from pipeline.model.errors import DeploymentError
+from tests.support.revisions import bring_down_to
 from worker.embedded import EmbeddedSet, Principal
 
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("database")]

@@ -12,7 +12,7 @@ from psycopg import sql
 from typer.testing import CliRunner
 
 from db.roles import Role
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 from worker.cli import app
 from worker.embedded import EmbeddedSet, Principal
 

@@ -14,7 +14,7 @@ from sqlalchemy import exc, text
 from db import schema
 from db.database import Database
 from db.tables import Base
-from pipeline.errors import DeploymentError, TransientError
+from pipeline.model.errors import DeploymentError, TransientError
 
 pytestmark = pytest.mark.services
 

@@ -8,7 +8,8 @@ import pytest
 from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
 
-from db import ledger, registration, results, standing
+from db import ledger, registration, results
+from db import queue_statistics as standing
 from db.records import Failure, Identity
 from db.states import AttemptOutcome, Priority, ScanState
 

@@ -30,7 +30,7 @@ from db.reads import counts_by_state
 from db.roles import Role
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.box import (
+from tests.support.compose_box import (
     PARTS,
     SERVED,
     WEED,
@@ -44,13 +44,13 @@ from tests.box import (
     run_shell,
     weed_command,
 )
-from tests.deployed import DEPLOY, services
+from tests.support.deployed import DEPLOY, services
 from worker.embedded import EmbeddedSet
+from worker.embedded.child_process import Child, wait_for
 from worker.embedded.credentials import Credentials, Keys
-from worker.embedded.ports import LOOPBACK, TWIN_OFFSET, PortBook
+from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortBook
 from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
-from worker.embedded.process import Child, wait_for
 
 pytestmark = pytest.mark.services
 

@@ -17,8 +17,8 @@ from db.database import Database
 from db.records import Failure
 from db.schema import upgrade
 from db.states import ScanState
-from tests.deployed import DEPLOY, scaled_objects
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
+from tests.support.deployed import DEPLOY, scaled_objects
 
 pytestmark = pytest.mark.services
 

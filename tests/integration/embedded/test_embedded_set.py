@@ -22,11 +22,11 @@ import psycopg
 import pytest
 from redis import Redis
 
-from pipeline.errors import DeploymentError
+from pipeline.model.errors import DeploymentError
 from worker.embedded import EmbeddedSet, FixedPorts, Principal, ServerName
 from worker.embedded.credentials import load_or_create
 from worker.embedded.postgres import REFUGE_NOTE
-from worker.object_store import open_object_store
+from worker.storage.object_store import open_object_store
 
 pytestmark = pytest.mark.services
 BUCKET = "kept"

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pipeline.errors import DeploymentError, InputError, LeukoflowError, TransientError
+from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, TransientError
 from worker.embedded import EmbeddedSet, ServerName
-from worker.identity import Identity, KeyPattern, Priority, identify, metadata_for, priority_of
-from worker.object_store import MinioObjectStore, decoded_event_key, open_object_store
+from worker.ingest.identification import Identity, KeyPattern, Priority, identify, metadata_for, priority_of
+from worker.storage.object_store import MinioObjectStore, decoded_event_key, open_object_store
 
 pytestmark = pytest.mark.services
 MANY = 10_000

@@ -13,10 +13,10 @@ from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 from pydantic import SecretStr
 
-from pipeline.errors import DeploymentError, InputError
+from pipeline.model.errors import DeploymentError, InputError
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.policies import Bucket, policy_json
-from worker.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 

@@ -3,7 +3,7 @@ import pytest
 from sqlalchemy import exc
 
 from db.errors import translated
-from pipeline.errors import TransientError
+from pipeline.model.errors import TransientError
 
 
 def wrapped(cause: BaseException) -> exc.DBAPIError:

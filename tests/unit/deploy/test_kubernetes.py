@@ -10,7 +10,7 @@ import pytest
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 
-from tests.deployed import (
+from tests.support.deployed import (
     KUBERNETES,
     OVERLAYS,
     built,

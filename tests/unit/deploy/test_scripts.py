@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deployed import DEPLOY, ROOT, run_tool
+from tests.support.deployed import DEPLOY, ROOT, run_tool
 from worker.embedded.policies import POLICIES
 from worker.embedded.principals import ROLE_OF, Principal
 from worker.settings import load_settings

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from tests.deployed import DEPLOY, OVERLAYS, of_kind, services
+from tests.support.deployed import DEPLOY, OVERLAYS, of_kind, services
 from worker.settings import FILE_SUFFIX, SECRETS_DIR, Settings, load_settings, settings_table, variable_of
 
 EXAMPLE = DEPLOY / "leukoflow.env.example"

@@ -17,16 +17,16 @@ import yaml
 from prometheus_client import CollectorRegistry
 from promql_parser import AggregateExpr, MatchOp, VectorSelector
 
-from db.standing import UNFINISHED, Standing, Waiting
+from db.queue_statistics import UNFINISHED, Standing, Waiting
 from db.states import Priority
-from pipeline.runtime.batcher import Load
+from pipeline.runtime.concurrency.batcher import Load
 from worker.cli import app
-from worker.metrics import ServiceCollector
-from worker.pulse import Pulse
+from worker.observability.process_metrics import ServiceCollector
+from worker.observability.service_probe import Pulse
+from worker.observability.watcher_metrics import LedgerCollector, WatcherMetrics
+from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
+from worker.queue.slots import Slots
 from worker.settings import Settings, variable_of
-from worker.slots import Slots
-from worker.watcher_metrics import LedgerCollector, WatcherMetrics
-from worker.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 
 DEPLOY = Path(__file__).resolve().parents[3] / "deploy"
 ALERTS = [

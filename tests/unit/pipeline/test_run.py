@@ -8,12 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.domain import Flag, ScaleSource, SlideStatus
-from pipeline.geometry import Size
+from pipeline.measure.scale import LEUKOCYTE_UM
+from pipeline.model.domain import Flag, ScaleSource, SlideStatus
+from pipeline.model.geometry import Size
+from pipeline.model.spec import PipelineSpec
 from pipeline.run import analyse_slide
-from pipeline.scale import LEUKOCYTE_UM
-from pipeline.spec import PipelineSpec
-from tests.drawn import (
+from tests.support.drawn import (
     CYTOPLASM,
     GLASS,
     NUCLEUS,

@@ -9,8 +9,8 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from pydantic import ValidationError
 
-from pipeline.errors import UsageError
-from worker.dialects import DIALECTS, dialect_of
+from pipeline.model.errors import UsageError
+from worker.queue.broker_dialects import DIALECTS, dialect_of
 from worker.settings import (
     Settings,
     child_environment,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from pipeline.networks.balance import CHROMATIN, CHROMATIN_RGB, GLASS, ColourBalance, StainBalance
+from pipeline.networks.colour_balance import CHROMATIN, CHROMATIN_RGB, GLASS, ColourBalance, StainBalance
 
 
 def _crop(glass: tuple[int, int, int], nucleus: tuple[int, int, int]) -> np.ndarray:

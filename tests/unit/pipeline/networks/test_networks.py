@@ -6,12 +6,12 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from pipeline.model.taxonomy import LEAVES  # noqa: E402
 from pipeline.networks.backbones import BackboneName, Encoder, FeatureExtractor, lay_in  # noqa: E402
 from pipeline.networks.cenet import CONTEXT_SCALE, CENet, fit_float16  # noqa: E402
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.networks.light_unet import CLASSES, LightUNet  # noqa: E402
-from pipeline.taxonomy import LEAVES  # noqa: E402
-from pipeline.training.pretrained import imagenet_weights  # noqa: E402
+from pipeline.training.recipe.pretrained import imagenet_weights  # noqa: E402
 
 
 def _rgb(count: int, height: int, width: int) -> torch.Tensor:

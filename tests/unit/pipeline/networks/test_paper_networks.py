@@ -20,7 +20,7 @@ from pipeline.networks.cenet import (  # noqa: E402
 )
 from pipeline.networks.paper import network_1, network_2  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
-from pipeline.training.export import PARITY, ExportShape, export_onnx  # noqa: E402
+from pipeline.training.export.onnx_export import PARITY, ExportShape, export_onnx  # noqa: E402
 
 
 @dataclass(frozen=True)

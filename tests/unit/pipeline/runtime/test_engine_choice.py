@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.errors import DeploymentError
-from pipeline.geometry import Size
-from pipeline.manifest_int8 import Int8Entry, Precision
+from pipeline.bundle.int8_figures import Int8Entry, Precision
+from pipeline.model.errors import DeploymentError
+from pipeline.model.geometry import Size
 from pipeline.runtime import engine_choice
-from pipeline.runtime.bundle import load_bundle
-from pipeline.runtime.engine import EngineIdentity, EngineName, GraphFile
+from pipeline.runtime.bundle_loader import load_bundle
+from pipeline.runtime.concurrency.machine import Parallelism
 from pipeline.runtime.engine_choice import EngineChoice, Means, choose_engine, engine_text, shapes_of
-from pipeline.runtime.graphs import GraphClassifier, GraphSegmenter
-from pipeline.runtime.machine import Parallelism
+from pipeline.runtime.engines.engine_port import EngineIdentity, EngineName, GraphFile
+from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.runtime.tensorrt.libraries import what_is_missing
-from tests.contract import tiny_bundle
-from worker.analyst import open_analyst
+from tests.support import tiny_bundle
 from worker.cli import main
+from worker.processing.analyst import open_analyst
 from worker.settings import load_local_settings, variable_of
 
 MISSING = what_is_missing()
@@ -72,7 +72,7 @@ def test_tensorrt_is_never_replaced(
 
 
 def test_openvino_that_cannot_be_loaded_is_named(means: Means, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pipeline.runtime.openvino_engine", None)
+    monkeypatch.setitem(sys.modules, "pipeline.runtime.engines.openvino_engine", None)
     with pytest.raises(DeploymentError, match="OpenVINO cannot be loaded") as caught:
         choose_engine(EngineName.OPENVINO, means)
     assert caught.value.code == "openvino_missing"

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.geometry import Mpp, Rect, Size
+from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import DRAWN_CLASSES, EVEN, LEFT_SHIFT, SmearSpec, apportion
+from pipeline.synth.smear_spec import DRAWN_CLASSES, EVEN, LEFT_SHIFT, SmearSpec, apportion
 
 SPEC = SmearSpec(Size(1300, 1150), seed=11, leukocytes=24, mix=EVEN, touching_fraction=0.25)
 WHOLE = Rect(0, 0, 1300, 1150)

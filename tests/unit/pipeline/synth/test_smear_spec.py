@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.geometry import Mpp, Size
+from pipeline.model.geometry import Mpp, Size
+from pipeline.model.taxonomy import CellClass
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.spec import DRAWN_CLASSES, NORMAL, SmearSpec, apportion, leukocytes_in, mix_of
-from pipeline.taxonomy import CellClass
+from pipeline.synth.smear_spec import DRAWN_CLASSES, NORMAL, SmearSpec, apportion, leukocytes_in, mix_of
 
 SHARES = st.lists(st.floats(0, 100), min_size=6, max_size=6).filter(lambda shares: sum(shares) > 0.01)
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.errors import InputError
-from pipeline.geometry import Size
+from pipeline.model.errors import InputError
+from pipeline.model.geometry import Size
 from pipeline.synth.smear import draw_smear, truth_document
-from pipeline.synth.spec import EVEN, SmearSpec
+from pipeline.synth.smear_spec import EVEN, SmearSpec
 from pipeline.synth.truth import parse_truth
 
 

@@ -1,0 +1,26 @@
+"""Pictures for onnxruntime's calibration. Imports onnx: import this module where a graph is made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from onnxruntime.quantization import CalibrationDataReader
+
+from pipeline.bundle.manifest import INPUT_NAME
+from pipeline.model.domain import Rgb
+
+
+class CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
+    """Feeds pictures to the calibration, which asks for one batch at a time."""
+
+    def __init__(self, batches: Iterable[Rgb]) -> None:
+        self._batches: Iterator[Rgb] = iter(batches)
+        self._next = next(self._batches, None)
+
+    @property
+    def is_empty(self) -> bool:
+        return self._next is None
+
+    def get_next(self) -> dict[str, Rgb] | None:
+        batch, self._next = self._next, next(self._batches, None)
+        return None if batch is None else {INPUT_NAME: batch}

@@ -1,0 +1,115 @@
+"""ONNX Runtime on the CPU: the portable engine, and the one that golden answers are made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from pipeline.bundle.int8_figures import Precision
+from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.runtime.concurrency.closing import Closing
+from pipeline.runtime.engines.engine_port import (
+    BatchRefused,
+    EngineIdentity,
+    GraphFile,
+    Opener,
+    TensorSpec,
+    full,
+    require_fitting,
+    require_ours,
+    unfit,
+)
+
+NAME = "onnxruntime"
+_DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "Failed to allocate memory", "out of memory")
+_ORT_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.RuntimeException,
+    ort_errors.InvalidArgument,
+    ort_errors.InvalidGraph,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NoSuchFile,
+    ort_errors.NotImplemented,
+)
+
+
+class OnnxRuntimeEngine(Closing):
+    """One loaded ONNX file. Implements `Engine`."""
+
+    def __init__(self, file: Path, threads: int, precision: Precision = Precision.FP32) -> None:
+        """Raises: DeploymentError, where the file is no graph of ours."""
+        self._file = file
+        try:
+            self._session: ort.InferenceSession | None = ort.InferenceSession(
+                str(file), sess_options=_options(threads), providers=["CPUExecutionProvider"]
+            )
+        except _ORT_ERRORS as error:
+            raise unfit(file, "cannot be loaded by ONNX Runtime") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1:
+            raise unfit(file, "has not one input and one output")
+        self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
+        require_ours(file, self._input, self._output)
+        self._identity = EngineIdentity(NAME, ort.__version__, "CPU", precision)
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self._identity
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        return self._output
+
+    def run(self, batch: Rgb) -> Probabilities:
+        """Return what the graph makes of a uint8 (N, H, W, 3) batch: see `Engine`."""
+        if self._session is None:
+            raise RuntimeError("the engine is closed")
+        require_fitting(batch, self._input)
+        try:
+            (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(batch)})
+        except MemoryError as error:
+            raise full(self._file) from error
+        except _ORT_ERRORS as error:
+            if any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                raise full(self._file) from error
+            raise BatchRefused(f"ONNX Runtime cannot run {batch.shape} on {self._file.name}") from error
+        return np.asarray(answer, np.float32)
+
+    def close(self) -> None:
+        """Forget the graph."""
+        self._session = None
+
+
+def onnx_runtime(threads: int) -> Opener:
+    """Return what opens graphs on ONNX Runtime with so many threads each."""
+
+    def opened(graph: GraphFile) -> OnnxRuntimeEngine:
+        return OnnxRuntimeEngine(graph.path, threads, graph.precision)
+
+    return opened
+
+
+def _spec(node: ort.NodeArg) -> TensorSpec:
+    sizes = tuple(size if isinstance(size, int) else None for size in node.shape)
+    return TensorSpec(node.name, _DTYPES.get(node.type, node.type), sizes)
+
+
+def _options(threads: int) -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.enable_mem_pattern = False  # batches differ in size
+    options.use_deterministic_compute = True
+    options.log_severity_level = 3
+    # Waiting threads would take the cores that decode the next tiles.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

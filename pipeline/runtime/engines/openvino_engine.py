@@ -1,0 +1,200 @@
+"""OpenVINO on the CPU: what computes where there is no GPU."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import accumulate, repeat
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+
+from pipeline.bundle.int8_figures import Precision
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.runtime.concurrency.closing import Closing
+from pipeline.runtime.engines.engine_port import (
+    BatchRefused,
+    EngineIdentity,
+    GraphFile,
+    Opener,
+    TensorSpec,
+    full,
+    require_fitting,
+    require_ours,
+    unfit,
+)
+from pipeline.runtime.engines.silent_openvino import ov
+
+NAME = "openvino"
+_DEVICE = "CPU"
+_OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "Failed to allocate", "not enough memory")
+
+
+@dataclass(frozen=True, slots=True)
+class Lanes:
+    """How a batch is computed: in `streams` parts at once, with `threads` in all."""
+
+    threads: int
+    streams: int
+
+
+class OpenVinoEngine(Closing):
+    """One loaded ONNX file. Implements `Engine`.
+
+    A batch is cut into as many parts as there are streams; who asks at the same time waits for a free stream.
+    """
+
+    def __init__(self, file: Path, lanes: Lanes, precision: Precision = Precision.FP32) -> None:
+        """Raises: DeploymentError, where the file is no graph of ours."""
+        self._file = file
+        try:
+            model = ov.Core().read_model(file)
+            if len(model.inputs) != 1 or len(model.outputs) != 1:
+                raise unfit(file, "has not one input and one output")
+            self._input, self._output = _spec(model.inputs[0]), _spec(model.outputs[0])
+            require_ours(file, self._input, self._output)
+            self._requests = _Requests(model, lanes)
+        except RuntimeError as error:
+            raise unfit(file, "cannot be loaded by OpenVINO") from error
+        self._streams = lanes.streams
+        self._callers = ThreadPoolExecutor(lanes.streams, thread_name_prefix="openvino")
+        self._closed = threading.Event()
+        self._identity = EngineIdentity(NAME, _version(), _DEVICE, precision)
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self._identity
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        return self._output
+
+    def run(self, batch: Rgb) -> Probabilities:
+        """Return what the graph makes of a uint8 (N, H, W, 3) batch: see `Engine`."""
+        if self._closed.is_set():
+            raise RuntimeError("the engine is closed")
+        require_fitting(batch, self._input)
+        parts = np.array_split(np.ascontiguousarray(batch), min(self._streams, len(batch)))
+        starts = accumulate((len(part) for part in parts[:-1]), initial=0)
+        answer = _Answer(len(batch))
+        list(self._callers.map(self._compute, parts, starts, repeat(answer)))  # raises what a part raised
+        return answer.whole()
+
+    def _compute(self, part: Rgb, start: int, answer: _Answer) -> None:
+        with self._requests.one() as request:
+            try:
+                request.start_async({0: ov.Tensor(part, shared_memory=True)})
+                request.wait()
+                answer.put(start, request.get_output_tensor(0).data)
+            except (MemoryError, RuntimeError) as error:
+                if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
+                    self._requests.renew(request)
+                    raise full(self._file) from error
+                raise BatchRefused(f"OpenVINO cannot run {part.shape} on {self._file.name}") from error
+
+    def close(self) -> None:
+        """Answer what was asked, then forget the graph."""
+        self._closed.set()
+        self._callers.shutdown()
+        self._requests.forget()
+
+
+class _Answer:
+    """The answers to a batch whose parts are computed apart: each is copied once, to its place."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._all: Probabilities | None = None
+        self._making = threading.Lock()
+
+    def put(self, start: int, part: Probabilities) -> None:
+        """Copy the answers to the pictures from `start` on; parts do not overlap."""
+        with self._making:
+            if self._all is None:
+                self._all = np.empty((self._count, *part.shape[1:]), np.float32)
+        self._all[start : start + len(part)] = part
+
+    def whole(self) -> Probabilities:
+        """Return the answers in the order of the batch."""
+        assert self._all is not None, "nothing was computed"
+        return self._all
+
+
+class _Requests:
+    """The places where parts of batches are computed, as many as there are streams."""
+
+    def __init__(self, model: ov.Model, lanes: Lanes) -> None:
+        """Raises: RuntimeError, where OpenVINO cannot compile the model."""
+        self._model = model
+        self._lanes = lanes
+        self._changing = threading.Lock()
+        self._current: frozenset[ov.InferRequest] = frozenset()
+        self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
+        self._compile()
+
+    def _compile(self) -> None:
+        compiled = ov.Core().compile_model(self._model, _DEVICE, _properties(self._lanes))
+        requests = [compiled.create_infer_request() for _ in range(self._lanes.streams)]
+        self._current = frozenset(requests)
+        self._idle = SimpleQueue()
+        for request in requests:
+            self._idle.put(request)
+
+    @contextmanager
+    def one(self) -> Iterator[ov.InferRequest]:
+        """Return a request that nobody else has; wait for it."""
+        with self._changing:
+            idle = self._idle
+        request = idle.get()
+        try:
+            yield request
+        finally:
+            idle.put(request)
+
+    def renew(self, failed: ov.InferRequest) -> None:
+        """Compile the model anew: where memory ran out, OpenVINO asks for as much again at every batch."""
+        with self._changing, suppress(MemoryError, RuntimeError):
+            if failed in self._current:
+                self._compile()
+
+    def forget(self) -> None:
+        """Give back what was compiled."""
+        self._current, self._idle = frozenset(), SimpleQueue()
+
+
+def openvino(lanes: Lanes) -> Opener:
+    """Return what opens graphs on OpenVINO, each with these lanes."""
+
+    def opened(graph: GraphFile) -> OpenVinoEngine:
+        return OpenVinoEngine(graph.path, lanes, graph.precision)
+
+    return opened
+
+
+def _spec(port: ov.Output) -> TensorSpec:
+    sizes = tuple(axis.get_length() if axis.is_static else None for axis in port.get_partial_shape())
+    return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, sizes)
+
+
+def _properties(lanes: Lanes) -> dict[str, str | int | bool]:
+    return {
+        "PERFORMANCE_HINT": "THROUGHPUT",
+        "NUM_STREAMS": lanes.streams,
+        "INFERENCE_NUM_THREADS": lanes.threads,
+        # Unasked, OpenVINO computes in bfloat16 where the processor can: probabilities differ by 0.03.
+        "INFERENCE_PRECISION_HINT": "f32",
+        # Several workers on a machine would pin their threads to the same cores.
+        "ENABLE_CPU_PINNING": False,
+    }
+
+
+def _version() -> str:
+    return str(ov.__version__).partition("-")[0]

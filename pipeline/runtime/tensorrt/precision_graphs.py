@@ -1,0 +1,163 @@
+"""Decides what a graph computes in, before TensorRT sees it: its networks are strongly typed.
+
+Imports onnx: import this module where a plan is built, not where one is run.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+
+from pipeline.bundle.manifest import INPUT_NAME
+from pipeline.model.domain import Rgb
+from pipeline.model.errors import DeploymentError
+from pipeline.runtime.engines.calibration_batches import CalibrationBatches
+from pipeline.runtime.tensorrt.batch_shapes import Precision
+from pipeline.runtime.tensorrt.half import halved
+
+_QUANTISED = ("Conv", "Gemm")
+"""The operators with nearly all of the arithmetic. What they give stays float: an activation behind them is
+fused into them, and the next one's input is where it becomes int8."""
+_OPTIONS: Mapping[str, bool | list[str]] = {
+    "ActivationSymmetric": True,  # TensorRT's parser refuses zero points other than 0 ...
+    "WeightSymmetric": True,
+    "QuantizeBias": False,  # ... and biases as int32
+    "OpTypesToExcludeOutputQuantization": list(_QUANTISED),
+}
+
+
+def prepared(graph: bytes, precision: Precision, calibration: Iterable[Rgb] = ()) -> bytes:
+    """Return the ONNX graph that computes in `precision`: uint8 in and float32 probabilities out, as before.
+
+    `calibration` is of uint8 (N, H, W, 3) batches such as the graph will see; int8 needs it.
+    Raises: DeploymentError, where `graph` is no ONNX file of ours, or int8 has nothing to be calibrated on.
+    """
+    model = _cast_first(_folded(_parsed(graph)))
+    if precision is Precision.FP16:
+        model = _halved(model)
+    if precision is Precision.INT8:
+        model = _quantised(model, calibration)
+    return bytes(model.SerializeToString())
+
+
+def _parsed(graph: bytes) -> ModelProto:
+    try:
+        model = onnx.load_model_from_string(graph)
+        onnx.checker.check_model(model)
+    except (ValueError, onnx.checker.ValidationError, onnx.parser.ParseError) as error:
+        raise DeploymentError("This is no ONNX graph.", code="bundle_graph") from error
+    except Exception as error:
+        if type(error).__name__ != "DecodeError":  # protobuf's, whose package is not ours to import
+            raise
+        raise DeploymentError("This is no ONNX graph.", code="bundle_graph") from error
+    for index, node in enumerate(model.graph.node):
+        node.name = node.name or f"node_{index}"  # what is kept in float32 is kept by name
+    return model
+
+
+def _folded(model: ModelProto) -> ModelProto:
+    """Return the graph with weights as float32 that are stored as float16 and cast (training/export.py)."""
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept: list[NodeProto] = []
+    for node in model.graph.node:
+        source = stored.get(node.input[0]) if node.op_type == "Cast" else None
+        if source is None or source.data_type != TensorProto.FLOAT16 or _cast_to(node) != TensorProto.FLOAT:
+            kept.append(node)
+            continue
+        weights = numpy_helper.to_array(source).astype(np.float32)
+        model.graph.initializer.append(numpy_helper.from_array(weights, node.output[0]))
+    model.graph.ClearField("node")
+    model.graph.node.extend(kept)
+    used = {name for node in kept for name in node.input}
+    left = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    model.graph.ClearField("initializer")
+    model.graph.initializer.extend(left)
+    return model
+
+
+def _cast_first(model: ModelProto) -> ModelProto:
+    """Return the graph with its bytes cast before they are transposed: TensorRT can only cast uint8."""
+    for first, second in pairwise(model.graph.node):
+        if (first.op_type, second.op_type) == ("Transpose", "Cast") and first.input[0] == INPUT_NAME:
+            if list(second.input) != list(first.output):
+                continue
+            middle, last = first.output[0], second.output[0]
+            transposed, cast = NodeProto(), NodeProto()
+            transposed.CopyFrom(first)
+            cast.CopyFrom(second)
+            cast.input[0], cast.output[0] = INPUT_NAME, middle
+            transposed.input[0], transposed.output[0] = middle, last
+            first.CopyFrom(cast)
+            second.CopyFrom(transposed)
+            _forget_type(model, middle)
+    return model
+
+
+def _forget_type(model: ModelProto, name: str) -> None:
+    kept = [value for value in model.graph.value_info if value.name != name]
+    model.graph.ClearField("value_info")
+    model.graph.value_info.extend(kept)
+
+
+def _cast_to(node: NodeProto) -> int:
+    return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
+
+
+def _halved(model: ModelProto) -> ModelProto:
+    """Return the graph in float16 from its first convolution to before its softmax, with casts at both ends.
+
+    What is before it stays float32: the balance of colours (networks/balance.py) counts in grey levels up to
+    255 and divides by their means, for which 11 bits are too coarse.
+    """
+    return halved(model, _before_first_convolution(model) | _after_last_product(model))
+
+
+def _quantised(model: ModelProto, calibration: Iterable[Rgb]) -> ModelProto:
+    """Return the graph with symmetric Q/DQ pairs at what enters convolutions and products."""
+    reader = CalibrationBatches(calibration)
+    if reader.is_empty:
+        raise DeploymentError(
+            "int8 needs pictures to calibrate on; there are none.", code="calibration_empty"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        plain, target = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
+        onnx.save(model, plain)
+        quantize_static(
+            plain,
+            target,
+            reader,
+            quant_format=QuantFormat.QDQ,
+            op_types_to_quantize=list(_QUANTISED),
+            per_channel=True,
+            activation_type=QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+            extra_options=dict(_OPTIONS),
+        )
+        return onnx.load(target)
+
+
+def _before_first_convolution(model: ModelProto) -> set[str]:
+    """Return the names of the nodes whose results come before any convolution."""
+    before: set[str] = set()
+    for node in model.graph.node:
+        if node.op_type == "Conv":
+            break
+        before.add(node.name)
+    return before
+
+
+def _after_last_product(model: ModelProto) -> set[str]:
+    """Return the names of the nodes behind the last convolution or product: temperature and softmax."""
+    after: set[str] = set()
+    for node in reversed(model.graph.node):
+        if node.op_type in _QUANTISED or node.op_type == "Resize":
+            break
+        after.add(node.name)
+    return after

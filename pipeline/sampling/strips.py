@@ -1,0 +1,46 @@
+"""One large read of a scan as several at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipeline.model.domain import Rgb, SlideMeta
+from pipeline.model.geometry import Rect
+from pipeline.model.ports import Crew, SlideReader
+
+STRIP_LV = 512
+"""Strips end at multiples of this in the level's rows, which tiles of 128, 256 and 512 px do too: no tile is
+decoded for two of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class StripReader:
+    """A `ports.SlideReader` that has a crew read strips of what it is asked for; the pixels are the same.
+
+    The crew itself must not ask it: see `ports.Crew`.
+    """
+
+    reader: SlideReader
+    crew: Crew
+
+    @property
+    def meta(self) -> SlideMeta:
+        return self.reader.meta
+
+    def read(self, level: int, rect_lv: Rect) -> Rgb:
+        """Return uint8 (height, width, 3) RGB of `rect_lv`: see `ports.SlideReader`."""
+        strips = list(_strips(rect_lv))
+        if len(strips) < 2:  # where there is nothing to join, nothing is copied
+            return self.reader.read(level, rect_lv)
+        return np.concatenate(list(self.crew.map(lambda strip: self.reader.read(level, strip), strips)))
+
+
+def _strips(rect_lv: Rect) -> Iterator[Rect]:
+    top = rect_lv.y
+    while top < rect_lv.bottom:
+        bottom = min(rect_lv.bottom, (top // STRIP_LV + 1) * STRIP_LV)
+        yield Rect(rect_lv.x, top, rect_lv.width, bottom - top)
+        top = bottom

@@ -1,0 +1,105 @@
+"""Several data sets put together, each with its layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+from pathlib import Path
+
+from pipeline.model.errors import UsageError
+from pipeline.training.data.datasets.aml_lmu import LabelRule, read_aml_lmu
+from pipeline.training.data.datasets.class_folders import read_class_folders
+from pipeline.training.data.datasets.cnmc import ByFold, BySubject, read_cnmc
+from pipeline.training.data.datasets.layouts import Layout, find_data
+from pipeline.training.data.label_tables import LabelRow, read_table, refuse_leaks, settled
+from pipeline.training.data.sources import ALL_SOURCES, known_source
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a published layout is read; a labels.csv says all by itself."""
+
+    val_share: float = 0.2
+    """part of the groups that is val: AML-Cytomorphology_LMU, class folders"""
+    cnmc_val: ByFold | BySubject = field(default_factory=ByFold)
+    aml_label: LabelRule = LabelRule.FIRST
+    mpp_um: float = 0.1
+    """scale of class folders"""
+
+
+@dataclass(frozen=True, slots=True)
+class DataPart:
+    """One data set of a combination."""
+
+    folder: str
+    """below the data folder; `.` is the data folder itself"""
+    layout: Layout | None = None
+    """None: as found; else the reader of this layout says what does not fit"""
+    reading: Reading = field(default_factory=Reading)
+
+
+def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ...]:
+    """Return the rows of all parts, in order. The pictures are not opened: see `readable`.
+
+    Raises: UsageError, where a folder is missing or laid out otherwise, a class has no pictures, or the split
+    leaks.
+    """
+    return joined([row for part in parts for row in read_part(part, data_root)])
+
+
+def joined(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
+    """Return the rows of several sets, in order; subjects that two share are settled on one side.
+
+    Raises: UsageError, where the split leaks, or two sets show the same patients and do not name them.
+    """
+    _refuse_overlaps(rows)
+    together = settled(rows)
+    refuse_leaks(together)
+    return together
+
+
+def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
+    """Return the rows of one part. Raises: UsageError, as `read_parts`."""
+    root = data_root / part.folder
+    match part.layout or find_data(root):
+        case Layout.TABLE:
+            if part.folder in ALL_SOURCES:
+                return read_table(data_root, known_source(part.folder))
+            return _read_pack_folder(root)
+        case Layout.CNMC:
+            return read_cnmc(root, part.reading.cnmc_val)
+        case Layout.AML_LMU:
+            return read_aml_lmu(root, part.reading.aml_label, part.reading.val_share)
+        case Layout.CLASS_FOLDERS:
+            return read_class_folders(root, part.reading.mpp_um, part.reading.val_share)
+        case Layout.PACK:
+            raise UsageError(
+                f"'{root.name}' holds several data sets; name those to be read.", code="several-data-sets"
+            )
+
+
+def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
+    """The data folder is itself a set of the pack, called as there."""
+    whole = root.absolute()
+    folder = next(
+        (name for name in ALL_SOURCES if whole.parts[-len(Path(name).parts) :] == Path(name).parts), None
+    )
+    if folder is None:
+        raise UsageError(
+            f"'{whole.name}' has a labels.csv, but is no set of the data pack; there are "
+            f"{', '.join(ALL_SOURCES)}.",
+            code="unknown-data-set",
+        )
+    return read_table(whole.parents[len(Path(folder).parts) - 1], known_source(folder))
+
+
+def _refuse_overlaps(rows: Sequence[LabelRow]) -> None:
+    """Two sets of the same patients that name no subjects cannot be kept apart."""
+    nameless = dict.fromkeys((row.source.scope, row.source.folder) for row in rows if not row.subject)
+    for (scope, first), (other_scope, second) in combinations(nameless, 2):
+        if scope == other_scope:
+            raise UsageError(
+                f"{first} and {second} show the same patients and name none: take one of them.",
+                code="leaking-split",
+            )

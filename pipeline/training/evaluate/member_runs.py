@@ -1,0 +1,233 @@
+"""Asks the members of ensembles, from run folders or bundles, about given crops and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from pipeline.bundle.manifest import FILE_NAME
+from pipeline.model.domain import Probabilities, Rgb
+from pipeline.model.errors import UsageError
+from pipeline.model.taxonomy import GROUPS, LEAVES, group_of
+from pipeline.runtime.bundle_loader import load_bundle
+from pipeline.runtime.concurrency.machine import available_cores
+from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from pipeline.training.data.intervals import Place
+from pipeline.training.data.label_tables import LabelRow, Split, read_table
+from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
+from pipeline.training.data.sources import known_source, learnt_patients
+from pipeline.training.evaluate.members import MEAN, MemberValues
+from pipeline.training.export.bundle_export import recipe_of, trained_members, trained_segmenter
+from pipeline.training.fit.classifying import plain_crop
+from pipeline.training.fit.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
+from pipeline.training.recipe.recipes import ClassifierRecipe, InputSpec, SegmenterRecipe
+
+Network = Callable[[Rgb], Probabilities]
+"""uint8 (N, H, W, 3) to float32 (N, C, …), summing to 1 over axis 1"""
+PICTURE_STRIDE_PX = 32
+"""a multiple of every segmenter's stride"""
+_BATCH = 32
+_LEAST = 1e-7
+_GROUP_OF_LEAF = np.eye(len(GROUPS))[[GROUPS.index(group_of(leaf)) for leaf in LEAVES]]
+
+
+@dataclass(frozen=True, slots=True)
+class Ensemble:
+    """Networks that see the same input."""
+
+    input: InputSpec
+    members: Mapping[str, Network]
+    folders: tuple[str, ...]
+    """the data sets that it learnt from"""
+
+
+@dataclass(frozen=True, slots=True)
+class Ensembles:
+    """What the folders held: seeds of classifiers, seeds of segmenters."""
+
+    classifiers: tuple[Ensemble, ...]
+    segmenters: tuple[Ensemble, ...]
+
+
+def load_ensembles(places: Sequence[Path]) -> Ensembles:
+    """Return the ensembles in run folders and bundles.
+
+    Each run of classifiers, and each bundle, is an ensemble; runs of segmenters make one together, or
+    several where each recipe has run as many times, in the order in which they are given.
+    Raises: UsageError, where a folder is neither; DeploymentError, where a bundle is broken.
+    """
+    bundles = [place for place in places if (place / FILE_NAME).is_file()]
+    recipes = {place: recipe_of(place) for place in places if place not in bundles}
+    segmenters = {place: r for place, r in recipes.items() if isinstance(r, SegmenterRecipe)}
+    classifiers = [
+        _classifier_run(place, recipe)
+        for place, recipe in recipes.items()
+        if isinstance(recipe, ClassifierRecipe)
+    ]
+    classifiers += [_bundle_classifiers(place) for place in bundles]
+    several = [_segmenter_runs(runs) for runs in _by_turn(segmenters)] + [
+        _bundle_segmenters(place) for place in bundles
+    ]
+    return Ensembles(tuple(classifiers), tuple(several))
+
+
+def _by_turn(runs: Mapping[Path, SegmenterRecipe]) -> list[dict[Path, SegmenterRecipe]]:
+    by_name: dict[str, list[Path]] = {}
+    for place, recipe in runs.items():
+        by_name.setdefault(recipe.name, []).append(place)
+    if len({len(same) for same in by_name.values()}) > 1:
+        raise UsageError("Each segmenter's recipe has to come as often as the others.", code="other-members")
+    return [{place: runs[place] for place in turn} for turn in zip(*by_name.values(), strict=True)]
+
+
+def _classifier_run(place: Path, recipe: ClassifierRecipe) -> Ensemble:
+    networks = trained_members(place, recipe)
+    members = {name: _torch(network) for name, network in networks.items()}
+    return Ensemble(recipe.input, members, tuple(source.folder for source in recipe.sources))
+
+
+def _segmenter_runs(runs: Mapping[Path, SegmenterRecipe]) -> Ensemble:
+    scales = {recipe.input.mpp_um for recipe in runs.values()}
+    if len(scales) > 1:
+        raise UsageError("The segmenters work at different scales.", code="other-members")
+    members = {recipe.name: _torch(trained_segmenter(place, recipe)) for place, recipe in runs.items()}
+    folders = dict.fromkeys(source.folder for recipe in runs.values() for source in recipe.sources)
+    return Ensemble(next(iter(runs.values())).input, members, tuple(folders))
+
+
+def _bundle_classifiers(place: Path) -> Ensemble:
+    bundle = load_bundle(place)
+    entry = bundle.manifest.classifier
+    graphs = {member.name: _onnx(bundle.file_of(member)) for member in entry.members}
+    return Ensemble(InputSpec(entry.crop_px, entry.crop_mpp_um), graphs, _folders(place))
+
+
+def _bundle_segmenters(place: Path) -> Ensemble:
+    bundle = load_bundle(place)
+    entry = bundle.manifest.segmenter
+    graphs = {member.name: _onnx(bundle.file_of(member)) for member in entry.members}
+    return Ensemble(InputSpec(PICTURE_STRIDE_PX, entry.working_mpp_um), graphs, _folders(place))
+
+
+def _folders(place: Path) -> tuple[str, ...]:
+    return tuple(entry.folder for entry in load_bundle(place).manifest.data_sets)
+
+
+def _torch(network: nn.Module) -> Network:
+    def ask(batch: Rgb) -> Probabilities:
+        with torch.inference_mode():
+            logits = network(torch.from_numpy(batch))
+        return np.asarray(logits.softmax(dim=1).numpy(), np.float32)
+
+    return ask
+
+
+def _onnx(file: Path) -> Network:
+    return OnnxRuntimeEngine(file, available_cores()).run
+
+
+def rows_of(ensembles: Iterable[Ensemble], data_root: Path, folders: Sequence[str]) -> list[LabelRow]:
+    """Return the val rows of what the ensembles learnt from, or every row of the given sets.
+
+    Raises: UsageError, where a set is missing, or given though an ensemble has learnt from it.
+    """
+    learnt = list(dict.fromkeys(folder for ensemble in ensembles for folder in ensemble.folders))
+    seen = learnt_patients(folders, learnt)
+    if seen:
+        raise UsageError(
+            f"The networks have learnt from the patients of {', '.join(seen)}.", code="leaking-evaluation"
+        )
+    sides = (Split.TRAIN, Split.VAL) if folders else (Split.VAL,)
+    tables = (read_table(data_root, known_source(folder)) for folder in dict.fromkeys(folders or learnt))
+    return [row for table in tables for row in table if row.split in sides]
+
+
+def classifier_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
+    """Return, crop by crop (nominal scale, centre as labelled), whether the group is right, and the log of
+    the probability of what the label allows."""
+    crops, places = _crops(ensemble.input, rows)
+    pixels = np.stack([plain_crop(crop, ensemble.input.side_px) for crop in crops])
+    answers = {
+        name: np.concatenate([network(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)])
+        for name, network in ensemble.members.items()
+    }
+    answers[MEAN] = np.mean(list(answers.values()), axis=0)
+    truth = np.array([GROUPS.index(group_of(crop.cell_class)) for crop in crops])
+    allowed = np.stack([crop.leaves for crop in crops])
+    right = {
+        name: ((part @ _GROUP_OF_LEAF).argmax(axis=1) == truth).astype(np.float64)
+        for name, part in answers.items()
+    }
+    likely = {
+        name: np.log(np.maximum((part * allowed).sum(axis=1, dtype=np.float64), _LEAST))
+        for name, part in answers.items()
+    }
+    folders = tuple(crop.folder for crop in crops)
+    return (
+        MemberValues("group_accuracy", folders, places, right),
+        MemberValues("log_probability", folders, places, likely),
+    )
+
+
+def _crops(shape: InputSpec, rows: Iterable[LabelRow]) -> tuple[list[CropSample], tuple[Place, ...]]:
+    pairs = [
+        (sample, _place(row)) for row in rows for sample in crop_samples([row], shape.side_px, shape.mpp_um)
+    ]
+    if not pairs:
+        raise UsageError("There is no labelled cell to compare on.", code="no-pictures")
+    return [sample for sample, _ in pairs], tuple(place for _, place in pairs)
+
+
+def _place(row: LabelRow) -> Place:
+    return Place(row.source.scope, row.group or row.subject or row.image.name)
+
+
+def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
+    """Return, picture by picture with a mask, the Dice of cells and of nuclei, at the working scale.
+
+    Pictures whose mask shows no nucleus have no part in the latter. Raises: UsageError, where no picture
+    has a mask.
+    """
+    samples = [
+        (at_scale(sample, ensemble.input.mpp_um), _place(row))
+        for row in rows
+        if row.mask is not None
+        for sample in field_samples([row], STORE_MPP_UM)
+        if sample.kind is MapKind.EXACT
+    ]
+    if not samples:
+        raise UsageError("There is no masked picture to compare on.", code="no-pictures")
+    cells, nuclei = zip(*(_dice(ensemble, sample) for sample, _ in samples), strict=True)
+    folders, places = [sample.folder for sample, _ in samples], [place for _, place in samples]
+    return _known("cell_dice", folders, places, cells), _known("nucleus_dice", folders, places, nuclei)
+
+
+def _known(
+    measure: str, folders: Sequence[str], places: Sequence[Place], dice: Sequence[Mapping[str, float]]
+) -> MemberValues:
+    """Leaves out pictures that tell nothing of the measure."""
+    chosen = [index for index, by_member in enumerate(dice) if by_member]
+    names = dice[chosen[0]] if chosen else ()
+    return MemberValues(
+        measure,
+        tuple(folders[index] for index in chosen),
+        tuple(places[index] for index in chosen),
+        {name: np.array([dice[index][name] for index in chosen]) for name in names},
+    )
+
+
+def _dice(ensemble: Ensemble, sample: FieldSample) -> tuple[dict[str, float], dict[str, float]]:
+    """By member and for the mean: Dice of the cell, and of the nucleus where the mask shows one."""
+    rgb, tissue = padded(sample.pixels, sample.tissue, PICTURE_STRIDE_PX)
+    maps = {name: network(rgb[None])[0] for name, network in ensemble.members.items()}
+    maps[MEAN] = np.mean(list(maps.values()), axis=0)
+    overlaps = {name: tissue_overlaps(part, tissue) for name, part in maps.items()}
+    return (
+        {name: part.cell.dice for name, part in overlaps.items()},
+        {name: part.nucleus.dice for name, part in overlaps.items() if part.nucleus is not None},
+    )

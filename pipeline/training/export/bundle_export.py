@@ -1,0 +1,324 @@
+"""Writes a bundle: the best weights of several runs as ONNX files, and the manifest that tells about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from enum import StrEnum
+from importlib.metadata import version as package_version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.torch import load_file
+from torch import nn
+
+from pipeline.bundle.manifest import (
+    FILE_NAME,
+    BundleManifest,
+    ClassifierEntry,
+    DataEntry,
+    Figure,
+    MemberEntry,
+    Profile,
+    ProfileEntry,
+    RecipeEntry,
+    SegmenterEntry,
+    SegmenterMember,
+)
+from pipeline.model.domain import Probabilities
+from pipeline.model.errors import UsageError
+from pipeline.model.taxonomy import LEAVES
+from pipeline.networks.cenet import CENet, fit_float16
+from pipeline.networks.classifiers import LeukocyteClassifier
+from pipeline.training.data.sources import source_of
+from pipeline.training.export.onnx_export import OPSET, VIEWS, ExportForm, ExportShape, Storage, export_onnx
+from pipeline.training.fit.training_loop import BEST_FILE, weights_digest
+from pipeline.training.recipe.architectures import LightUNetPlan
+from pipeline.training.recipe.recipes import (
+    CellRecipe,
+    ClassifierRecipe,
+    PictureRecipe,
+    SegmenterRecipe,
+    parse_recipe,
+)
+from pipeline.training.recipe.shippable import (
+    CLASSIFIER_PARAMETERS,
+    FAST_SEGMENTER_PARAMETERS,
+    require_light,
+    require_shippable,
+    require_small,
+)
+
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
+_SOFTWARE = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless")
+TEMPERATURES = tuple(float(value) for value in np.round(np.geomspace(0.5, 3.0, 37), 3))
+"""Below 1 too: label smoothing and the mean over members leave an ensemble less sure than it is right.
+Measured on the first bundle's val: −log 0.282 at 0.8, 0.303 at 1; the sets that it knew least (aml_lmu,
+bm_mll_munich) ask for 1.0 to 1.25, which is for the threshold to guard."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundleName:
+    """What a bundle is called; its folder is `<name>-<version>`."""
+
+    name: str
+    version: str
+
+
+class Halved(StrEnum):
+    """Which networks' weights are stored as float16."""
+
+    NONE = "none"
+    HEAVY = "heavy"
+    """those that are not in the profile `fast`"""
+    ALL = "all"
+
+    @property
+    def fast(self) -> Storage:
+        """Of the networks of the profile `fast`, the classifiers among them."""
+        return Storage.FLOAT16 if self is Halved.ALL else Storage.FLOAT32
+
+    @property
+    def heavy(self) -> Storage:
+        """Of all others."""
+        return Storage.FLOAT32 if self is Halved.NONE else Storage.FLOAT16
+
+
+@dataclass(frozen=True, slots=True)
+class Making:
+    """How the files of a bundle are made."""
+
+    views: int = 1
+    """of a crop whose class probabilities each classifier's graph averages: 1, 2 or 4"""
+    halved: Halved = Halved.HEAVY
+
+
+AS_SHIPPED = Making()
+
+
+@dataclass(frozen=True, slots=True)
+class Runs:
+    """The finished runs that a bundle is made of."""
+
+    segmenters: tuple[Path, ...]
+    classifier: Path
+
+    @property
+    def all(self) -> tuple[Path, ...]:
+        return (*self.segmenters, self.classifier)
+
+
+def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
+    """Return the recipe that a run folder was made with.
+
+    Raises: UsageError, where it is no run, or one of classifiers of whole pictures: those never ship.
+    """
+    try:
+        recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"'{run_dir.name}' holds no training run.", code="no-run") from error
+    if isinstance(recipe, PictureRecipe):
+        raise UsageError(
+            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong-run"
+        )
+    return recipe
+
+
+def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
+    """Return the run's best segmenter. Raises: UsageError, where it has not finished an epoch."""
+    return _with_weights(recipe.network.build(), run_dir / recipe.name)
+
+
+def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
+    """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
+    return {
+        member.name: _with_weights(
+            LeukocyteClassifier(member.backbone, recipe.dropout, member.colours), run_dir / member.name
+        )
+        for member in recipe.members
+    }
+
+
+def _with_weights(network: nn.Module, folder: Path) -> nn.Module:
+    file = folder / BEST_FILE
+    if not file.exists():
+        raise UsageError(f"The run has no trained '{folder.name}' yet.", code="no-run")
+    network.load_state_dict(load_file(file))
+    return network.eval()
+
+
+def fit_temperature(logits: Sequence[NDArray[np.float32]], allowed: NDArray[np.bool_]) -> float:
+    """Return the temperature under which the members' mean probability of what is allowed is likeliest.
+
+    `logits` float32 (N, L) by member; `allowed` bool (N, L). Source: Guo et al. 2017, arXiv 1706.04599.
+    """
+    return min(TEMPERATURES, key=lambda temperature: _surprise(logits, allowed, temperature))
+
+
+def _surprise(logits: Sequence[NDArray[np.float32]], allowed: NDArray[np.bool_], temperature: float) -> float:
+    mean: Probabilities = np.mean([_softmax(part / np.float32(temperature)) for part in logits], axis=0)
+    return float(-np.log(np.maximum((mean * allowed).sum(axis=1), 1e-7)).mean())
+
+
+def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    grown = np.exp(logits - logits.max(axis=1, keepdims=True))
+    shares: NDArray[np.float32] = grown / grown.sum(axis=1, keepdims=True)
+    return shares
+
+
+def write_bundle(
+    runs: Runs, target: Path, called: BundleName, temperature: float, making: Making = AS_SHIPPED
+) -> BundleManifest:
+    """Return the manifest of the bundle that is now in `target`, as yet without figures and thresholds.
+
+    Raises: UsageError, where a run is unfinished or of the other kind, learned from what may not be shipped,
+    or is too large; DeploymentError, where an exported file does not give what its network gives.
+    """
+    if making.views not in VIEWS:
+        raise UsageError(f"Views are {', '.join(map(str, VIEWS))}, not {making.views}.", code="bad-views")
+    finders = _segmenter_runs(runs)
+    ensemble = recipe_of(runs.classifier)
+    if not isinstance(ensemble, ClassifierRecipe):
+        raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+    recipes = (*(recipe for _, recipe in finders), ensemble)
+    for recipe in recipes:
+        require_shippable(recipe)
+    target.mkdir(parents=True, exist_ok=True)
+    segmenter = _write_segmenters(finders, target, making)
+    classifier = _write_classifiers(runs.classifier, ensemble, target, temperature, making)
+    require_small([target / member.file for member in (*segmenter.members, *classifier.members)])
+    manifest = BundleManifest(
+        name=called.name,
+        version=called.version,
+        classes=tuple(str(leaf) for leaf in LEAVES),
+        opset=OPSET,
+        segmenter=segmenter,
+        classifier=classifier,
+        data_sets=_data_sets(runs),
+        recipes=tuple(RecipeEntry(recipe.name, recipe.digest) for recipe in recipes),
+        thresholds=None,
+        figures=(),
+        timings=(),
+        trained_on=_trained_on(runs),
+        software=tuple((name, package_version(name)) for name in _SOFTWARE),
+    )
+    write_manifest(target, manifest)
+    return manifest
+
+
+def _segmenter_runs(runs: Runs) -> list[tuple[Path, SegmenterRecipe]]:
+    """Return the segmenters, the one of the profile `fast` last, as the profile `accurate` asks them."""
+    found: list[tuple[Path, SegmenterRecipe]] = []
+    for run in runs.segmenters:
+        recipe = recipe_of(run)
+        if not isinstance(recipe, SegmenterRecipe):
+            raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+        found.append((run, recipe))
+    light = [recipe for _, recipe in found if isinstance(recipe.network, LightUNetPlan)]
+    if len(light) != 1 or len({recipe.name for _, recipe in found}) < len(found):
+        raise UsageError(
+            "A bundle needs one run of a light U-Net, and each other segmenter once.", code="wrong-run"
+        )
+    if len({recipe.input.mpp_um for _, recipe in found}) > 1:
+        raise UsageError("The segmenters were trained at different scales.", code="wrong-run")
+    return sorted(found, key=lambda run: run[1] is light[0])
+
+
+def _write_segmenters(
+    found: Sequence[tuple[Path, SegmenterRecipe]], target: Path, making: Making
+) -> SegmenterEntry:
+    members: list[SegmenterMember] = []
+    for run, recipe in found:
+        network = trained_segmenter(run, recipe)
+        light = isinstance(recipe.network, LightUNetPlan)
+        entry = _entry(recipe.name, f"segmenter_{_plain(recipe.name)}.onnx", recipe, network)
+        if isinstance(network, CENet):
+            fit_float16(network)
+        if light:
+            require_light("segmenter of the profile 'fast'", [entry], FAST_SEGMENTER_PARAMETERS)
+        shape = ExportShape(recipe.input.side_px, recipe.network.stride_px)
+        export_onnx(
+            network,
+            shape,
+            1.0,
+            target / entry.file,
+            ExportForm(making.halved.fast if light else making.halved.heavy),
+        )
+        members.append(SegmenterMember(**asdict(_signed(entry, target)), stride_px=recipe.network.stride_px))
+    names = tuple(member.name for member in members)
+    profiles = [ProfileEntry(Profile.FAST, names[-1:])]
+    if len(names) > 1:
+        profiles.append(ProfileEntry(Profile.ACCURATE, names))
+    return SegmenterEntry(found[0][1].input.mpp_um, tuple(members), tuple(profiles))
+
+
+def _write_classifiers(
+    run: Path, recipe: ClassifierRecipe, target: Path, temperature: float, making: Making
+) -> ClassifierEntry:
+    networks = trained_members(run, recipe)
+    members = [
+        _entry(name, f"classifier_{_plain(name.removeprefix('efficientnet-'))}.onnx", recipe, network)
+        for name, network in networks.items()
+    ]
+    require_light("classifiers", members, CLASSIFIER_PARAMETERS)
+    form = ExportForm(making.halved.fast, making.views)
+    for member in members:
+        shape = ExportShape(recipe.input.side_px, None)
+        export_onnx(networks[member.name], shape, temperature, target / member.file, form)
+    signed = tuple(_signed(member, target) for member in members)
+    return ClassifierEntry(recipe.input.side_px, recipe.input.mpp_um, making.views, signed)
+
+
+def _entry(name: str, file: str, recipe: CellRecipe, network: nn.Module) -> MemberEntry:
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+    return MemberEntry(name, file, "", parameters, recipe.digest, weights_digest(network.state_dict()))
+
+
+def _signed(entry: MemberEntry, target: Path) -> MemberEntry:
+    """Return the entry with the digest of its file, which is written by now."""
+    return replace(entry, sha256=hashlib.sha256((target / entry.file).read_bytes()).hexdigest())
+
+
+def _plain(name: str) -> str:
+    return name.replace("-", "")
+
+
+def write_manifest(target: Path, manifest: BundleManifest) -> None:
+    """Write `manifest.json` into the bundle's folder."""
+    (target / FILE_NAME).write_text(manifest.render(), encoding="utf-8")
+
+
+def figures_of(scores: Sequence[tuple[str, str, float]]) -> tuple[Figure, ...]:
+    """Return figures of (data set, measure, value), rounded to what is worth telling."""
+    return tuple(Figure(data_set, measure, round(value, 4)) for data_set, measure, value in scores)
+
+
+def _data_sets(runs: Runs) -> tuple[DataEntry, ...]:
+    """Of each data set the most images that a run of the bundle saw: another may have skipped some."""
+    counts: dict[str, tuple[int, int]] = {}
+    for run in runs.all:
+        noted = json.loads((run / RUN_FILE).read_text(encoding="utf-8"))
+        for folder, images in noted.items():
+            train, val = counts.get(str(folder), (0, 0))
+            counts[str(folder)] = (max(train, int(images["train"])), max(val, int(images["val"])))
+    return tuple(
+        DataEntry(folder, source_of(folder).licence, train, val) for folder, (train, val) in counts.items()
+    )
+
+
+def _trained_on(runs: Runs) -> str:
+    finished = max((run / RUN_FILE).stat().st_mtime for run in runs.all)
+    return date.fromtimestamp(finished).isoformat()
+
+
+def member_logits(network: nn.Module, pixels: torch.Tensor, batch: int) -> NDArray[np.float32]:
+    """Return float32 (N, L) of uint8 (N, H, W, 3) crops."""
+    with torch.inference_mode():
+        parts = [network(part).numpy() for part in torch.split(pixels, batch)]
+    return np.asarray(np.concatenate(parts), np.float32)

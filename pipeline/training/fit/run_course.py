@@ -1,0 +1,52 @@
+"""The networks of a run, one after the other, each with its weights, history and curves in a folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+
+from pipeline.training.fit.curves import draw_curves
+from pipeline.training.fit.progress import EpochRecord, TrainingProgress
+from pipeline.training.fit.training_loop import BEST_FILE, Subject, Task, fit, kept_epoch, weights_digest
+from pipeline.training.recipe.recipes import Schedule
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedNetwork:
+    """One network of a run and how its training went."""
+
+    name: str
+    history: tuple[EpochRecord, ...]
+    kept: EpochRecord
+    """the epoch whose weights stay"""
+    weights_sha256: str
+
+    def facts(self) -> dict[str, object]:
+        """Return what a run folder says of the network."""
+        return {
+            "name": self.name,
+            "epochs": len(self.history),
+            "kept_epoch": self.kept.epoch + 1,
+            "train_accuracy": round(self.kept.train_accuracy, 4),
+            "val_accuracy": round(self.kept.val_accuracy, 4),
+            "weights_sha256": self.weights_sha256,
+        }
+
+
+def fit_all(
+    subjects: Sequence[Subject], task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
+) -> tuple[TrainedNetwork, ...]:
+    """Return the trained networks; those that were finished before are not trained again."""
+    trained: list[TrainedNetwork] = []
+    for subject in subjects:
+        folder = run_dir / subject.name
+        history = fit(subject, task, schedule, folder, progress)
+        draw_curves(subject.name, history, folder / "curves.png")
+        kept = history[kept_epoch(history, schedule.keep)]
+        trained.append(
+            TrainedNetwork(subject.name, history, kept, weights_digest(load_file(folder / BEST_FILE)))
+        )
+    return tuple(trained)

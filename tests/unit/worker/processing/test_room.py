@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+import pytest
+
+from worker.processing.shared_exclusive_lock import Room
+
+DEADLINE_S = 20
+
+
+class Guest:
+    """A thread that is inside until it is told to go."""
+
+    def __init__(self, room: Room, way: str) -> None:
+        self.inside, self._go = threading.Event(), threading.Event()
+        self._way = getattr(room, way)
+        self._thread = threading.Thread(target=self._visit)
+        self._thread.start()
+
+    def _visit(self) -> None:
+        with self._way():
+            self.inside.set()
+            assert self._go.wait(DEADLINE_S)
+
+    def leave(self) -> None:
+        self._go.set()
+        self._thread.join(DEADLINE_S)
+
+
+@contextmanager
+def guests(room: Room, *ways: str) -> Iterator[list[Guest]]:
+    invited = [Guest(room, way) for way in ways]
+    try:
+        yield invited
+    finally:
+        for guest in invited:
+            guest.leave()
+
+
+def test_scans_are_inside_together():
+    with guests(Room(), "together", "together", "together") as invited:
+        assert all(guest.inside.wait(DEADLINE_S) for guest in invited)
+
+
+def test_a_suspect_waits_until_everybody_left_and_who_comes_later_waits_for_it():
+    room = Room()
+    with guests(room, "together") as (first,):
+        assert first.inside.wait(DEADLINE_S)
+        with guests(room, "alone") as (suspect,):
+            assert not suspect.inside.wait(0.05)
+            with guests(room, "together") as (late,):
+                assert not late.inside.wait(0.05)
+                first.leave()
+                assert suspect.inside.wait(DEADLINE_S)
+                assert not late.inside.wait(0.05)
+                suspect.leave()
+                assert late.inside.wait(DEADLINE_S)
+
+
+def test_suspects_are_never_together():
+    room, inside, most = Room(), [0], [0]
+
+    def visit(number: int) -> None:
+        with room.alone() if number % 2 else room.together():
+            if number % 2:
+                inside[0] += 1
+                most[0] = max(most[0], inside[0])
+                inside[0] -= 1
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(visit, range(400)))
+    assert most == [1]
+
+
+def test_who_raises_leaves():
+    room = Room()
+    for way in (room.alone, room.together):
+        with pytest.raises(ValueError, match="broken"), way():
+            raise ValueError("broken")
+    with guests(room, "alone") as (guest,):
+        assert guest.inside.wait(DEADLINE_S)

@@ -1,0 +1,212 @@
+"""Whose scan is it: read from the object's metadata and key, or not at all. Pure; nothing is guessed."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass
+from email.errors import HeaderParseError
+from email.header import decode_header
+from urllib.parse import quote, unquote
+
+from db.states import Priority
+from pipeline.model.errors import UsageError
+
+META_PATIENT = "patient-id"
+META_SPECIMEN = "specimen-id"
+META_PRIORITY = "priority"
+UNSPECIFIED = "unspecified"
+"""the specimen, where the patient is named and the specimen is not"""
+MAX_ID_CHARS = 64
+MAX_SLIDE_CHARS = 200
+
+_FIELDS = ("patient", "specimen", "slide", "ext")
+_PLACEHOLDER = re.compile(r"<(\w+|\*)>")
+_ENCODED_WORD = re.compile(r"=\?[^?]+\?[bBqQ]\?[^?]*\?=")
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an upload says about its origin, in NFC."""
+
+    patient: str
+    specimen: str
+    slide: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unidentified:
+    """Why an upload names no patient; the sentence holds neither key nor identifier."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPattern:
+    """A compiled key convention."""
+
+    text: str
+    expression: re.Pattern[str]
+
+    @classmethod
+    def parse(cls, text: str) -> KeyPattern:
+        """Return the pattern of a text like `<patient>/<specimen>/<slide>.<ext>`.
+
+        Raises: UsageError, where the text names no patient, or a placeholder twice or wrongly.
+        """
+        pieces: list[str] = []
+        seen: set[str] = set()
+        position = 0
+        for match in _PLACEHOLDER.finditer(text):
+            name = match[1]
+            if name != "*" and (name not in _FIELDS or name in seen):
+                raise _bad_pattern(f"<{name}> is unknown or stands there twice")
+            pieces += [re.escape(text[position : match.start()]), _piece(name)]
+            seen.add(name)
+            position = match.end()
+        pieces.append(re.escape(text[position:]))
+        if "patient" not in seen:
+            raise _bad_pattern("it names no <patient>")
+        return cls(text=text, expression=re.compile("".join(pieces), re.DOTALL))
+
+    def key_of(self, identity: Identity, extension: str) -> str:
+        """Return the key that this pattern reads as `identity`; `extension` without its dot."""
+        values = {
+            "patient": identity.patient,
+            "specimen": identity.specimen,
+            "slide": identity.slide,
+            "ext": extension,
+            "*": "any",
+        }
+        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.text)
+
+
+def identify(key: str, metadata: Mapping[str, str], pattern: KeyPattern) -> Identity | Unidentified:
+    """Return whose scan an object is, or why that cannot be said.
+
+    `metadata`: user metadata of the object, names lower-case without `x-amz-meta-`, values as the server
+    gave them. It goes before the key; where both name a patient or specimen and differ, nobody is named.
+    """
+    try:
+        told = {name: _metadata_id(metadata, name) for name in (META_PATIENT, META_SPECIMEN)}
+    except _Unreadable as error:
+        return Unidentified(f"the object's metadata {error}")
+    try:
+        found = _from_key(key, pattern)
+    except _Unreadable as error:
+        if told[META_PATIENT] is None:
+            return Unidentified(f"the object's key {error}, and its metadata names no patient")
+        found = {}
+    return _combined(told, found, key)
+
+
+def priority_of(metadata: Mapping[str, str]) -> Priority:
+    """Return STAT where the metadata say so, else ROUTINE."""
+    asked = metadata.get(META_PRIORITY, "").strip().lower()
+    return Priority.STAT if asked == Priority.STAT else Priority.ROUTINE
+
+
+def metadata_for(patient: str, specimen: str | None, priority: Priority) -> dict[str, str]:
+    """Return user metadata, in ASCII, that `identify` and `priority_of` read as these."""
+    metadata = {META_PATIENT: _encoded(patient)}
+    if specimen is not None:
+        metadata[META_SPECIMEN] = _encoded(specimen)
+    if priority is not Priority.ROUTINE:
+        metadata[META_PRIORITY] = priority.value
+    return metadata
+
+
+def checked_id(text: str) -> str:
+    """Return a patient's or specimen's identifier in NFC.
+
+    Raises: UsageError, where it could not be one.
+    """
+    try:
+        return _checked(text, MAX_ID_CHARS)
+    except _Unreadable as error:
+        raise UsageError(f"the identifier {error}", code="identifier_invalid") from error
+
+
+class _Unreadable(Exception):
+    """Says, as the end of a sentence, what is wrong with a name."""
+
+
+def _combined(told: Mapping[str, str | None], found: Mapping[str, str], key: str) -> Identity | Unidentified:
+    pairs = {"patient": told[META_PATIENT], "specimen": told[META_SPECIMEN]}
+    for name, value in pairs.items():
+        if value is not None and name in found and found[name] != value:
+            return Unidentified(f"the object's metadata and its key name different {name}s")
+    patient = pairs["patient"] or found.get("patient")
+    if patient is None:
+        return Unidentified("neither the object's key nor its metadata names a patient")
+    return Identity(
+        patient=patient,
+        specimen=pairs["specimen"] or found.get("specimen") or UNSPECIFIED,
+        slide=found.get("slide") or _slide_of(key),
+    )
+
+
+def _from_key(key: str, pattern: KeyPattern) -> dict[str, str]:
+    parts = key.split("/")
+    if any(part in ("", ".", "..") for part in parts):
+        raise _Unreadable("has an empty part, or one that points to another folder")
+    match = pattern.expression.fullmatch(key)
+    if match is None:
+        raise _Unreadable("does not follow the naming pattern")
+    found = {name: value for name, value in match.groupdict().items() if name != "ext"}
+    limits = {"slide": MAX_SLIDE_CHARS}
+    return {name: _checked(value, limits.get(name, MAX_ID_CHARS)) for name, value in found.items()}
+
+
+def _metadata_id(metadata: Mapping[str, str], name: str) -> str | None:
+    value = metadata.get(name, "")
+    return _checked(_decoded(value), MAX_ID_CHARS) if value.strip() else None
+
+
+def _checked(text: str, max_chars: int) -> str:
+    composed = unicodedata.normalize("NFC", text)
+    if not composed or composed != composed.strip():
+        raise _Unreadable("has an identifier that is empty, or begins or ends with a space")
+    if len(composed) > max_chars:
+        raise _Unreadable(f"has an identifier of more than {max_chars} characters")
+    if any(unicodedata.category(char).startswith("C") for char in composed):
+        raise _Unreadable("has control or invisible characters in an identifier")
+    if composed in (".", "..") or "/" in composed:
+        raise _Unreadable("has an identifier that is a path")
+    return composed
+
+
+def _decoded(value: str) -> str:
+    """Return a metadata value as text: RFC 2047 words, percent escapes, or raw UTF-8 in a header."""
+    try:
+        if _ENCODED_WORD.search(value):
+            words = decode_header(value)
+            return "".join(
+                word if isinstance(word, str) else word.decode(charset or "ascii") for word, charset in words
+            )
+        # HTTP headers arrive as Latin-1; bytes above ASCII in them are UTF-8 or nothing we can tell.
+        return unquote(value.encode("latin-1").decode("utf-8"), errors="strict")
+    except (UnicodeError, LookupError, HeaderParseError) as error:
+        raise _Unreadable("is in no text encoding that can be read") from error
+
+
+def _encoded(value: str) -> str:
+    return quote(value, safe="!#$&'()*+,-./:;<>@[]^_`{|}~ ")
+
+
+def _slide_of(key: str) -> str:
+    name = unicodedata.normalize("NFC", key.rsplit("/", 1)[-1])
+    stem = name.rsplit(".", 1)[0] or name
+    printable = "".join(char for char in stem if not unicodedata.category(char).startswith("C")).strip()
+    return printable[:MAX_SLIDE_CHARS] or UNSPECIFIED
+
+
+def _piece(name: str) -> str:
+    if name == "*":
+        return "[^/]*"
+    return f"(?P<{name}>[^/.]+)" if name == "ext" else f"(?P<{name}>[^/]+?)"
+
+
+def _bad_pattern(cause: str) -> UsageError:
+    return UsageError(f"the key pattern cannot be used: {cause}", code="key_pattern_invalid")

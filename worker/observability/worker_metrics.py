@@ -1,0 +1,198 @@
+"""The metrics of a worker."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from db.states import Priority
+from pipeline.model.ports import Stage
+from pipeline.runtime.concurrency.batcher import Load
+from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.process_metrics import NAMESPACE, new_registry
+from worker.queue.slots import Slots
+
+STAGE_BUCKETS_S = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0)
+WAIT_BUCKETS_S = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.0, 14400.0, 86400.0)
+
+
+class Ending(StrEnum):
+    """How a claim ended, as the worker that held it knows it."""
+
+    COMPLETED = "completed"
+    QUARANTINED = "quarantined"
+    RETRYABLE = "retryable"
+    HANDED_BACK = "handed_back"
+    LEASE_LOST = "lease_lost"
+
+
+class WorkerMetrics:
+    """What one worker did since it started, and what it does now."""
+
+    def __init__(self, slots: Slots) -> None:
+        self.registry = registry = new_registry()
+        self._running: set[Stopwatch] = set()
+        self._claims = Counter(
+            "claims_ended",
+            "Claims on scans that ended, by how.",
+            ["outcome"],
+            namespace=NAMESPACE,
+            registry=registry,
+        )
+        for ending in Ending:
+            self._claims.labels(ending.value)
+        self._failures = Counter(
+            "failures",
+            "Claims that ended without a result, by error code.",
+            ["code"],
+            namespace=NAMESPACE,
+            registry=registry,
+        )
+        self._bytes = Counter(
+            "scan_read_bytes",
+            "Bytes of scans read from the object store.",
+            namespace=NAMESPACE,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "stage_duration_seconds",
+            "Time that one analysis spent in a stage.",
+            ["stage"],
+            namespace=NAMESPACE,
+            buckets=STAGE_BUCKETS_S,
+            registry=registry,
+        )
+        for stage in Stage:
+            self._stages.labels(stage.value)
+        self._waits = Histogram(
+            "wait_duration_seconds",
+            "Time from a scan's arrival to its first claim.",
+            ["priority"],
+            namespace=NAMESPACE,
+            buckets=WAIT_BUCKETS_S,
+            registry=registry,
+        )
+        self._turnarounds = Histogram(
+            "turnaround_duration_seconds",
+            "Time from a scan's arrival to its result.",
+            ["priority"],
+            namespace=NAMESPACE,
+            buckets=WAIT_BUCKETS_S,
+            registry=registry,
+        )
+        for priority in Priority:
+            self._waits.labels(priority.value)
+            self._turnarounds.labels(priority.value)
+        self._gauge("worker_slots", "Scans that this worker analyses at once.", lambda: slots.count)
+        self._gauge("worker_busy_slots", "Scans that this worker analyses now.", lambda: slots.busy)
+        self._gauge(
+            "analysis_still_seconds",
+            "Time since the stillest running analysis made progress; 0 where none runs.",
+            self._stillest_s,
+        )
+
+    def _gauge(self, name: str, documentation: str, ask: Callable[[], float]) -> None:
+        gauge = Gauge(name, documentation, namespace=NAMESPACE, registry=self.registry)
+        gauge.set_function(ask)
+
+    def tell_health(self, ready: Callable[[], bool], idle_s: Callable[[], float]) -> None:
+        """Tell from now on whether the worker is ready, and how long it left work lying."""
+        self._gauge("worker_ready", "Whether this worker takes scans and can analyse them.", ready)
+        self._gauge(
+            "worker_idle_at_work_seconds",
+            "Time for which work waited and this worker had a free slot and took none.",
+            idle_s,
+        )
+
+    def claimed(self, priority: Priority, waited_s: float) -> None:
+        """Note a scan's first claim."""
+        self._waits.labels(priority.value).observe(waited_s)
+
+    def completed(self, priority: Priority, turnaround_s: float) -> None:
+        """Note a result."""
+        self._claims.labels(Ending.COMPLETED.value).inc()
+        self._turnarounds.labels(priority.value).observe(turnaround_s)
+
+    def failed(self, ending: Ending, code: str) -> None:
+        """Note a claim that ended without a result."""
+        self._claims.labels(ending.value).inc()
+        self._failures.labels(code).inc()
+
+    def read(self, size_bytes: int) -> None:
+        """Note bytes of a scan that were read."""
+        self._bytes.inc(size_bytes)
+
+    @contextmanager
+    def observing(self, watch: Stopwatch) -> Iterator[None]:
+        """Return a context that spans an analysis; at its end its stages are noted, however it ended."""
+        self._running.add(watch)
+        try:
+            yield
+        finally:
+            self._running.discard(watch)
+            for stage, seconds in watch.timings_s:
+                self._stages.labels(stage).observe(seconds)
+
+    def _stillest_s(self) -> float:
+        return max((watch.still_s for watch in tuple(self._running)), default=0.0)
+
+
+_OfLoad = tuple[str, str, Callable[[Load], float]]
+_COUNTED: tuple[_OfLoad, ...] = (
+    ("batches", "Batches that the network ran.", lambda load: load.batches),
+    ("items", "Pictures in those batches.", lambda load: load.items),
+    ("busy_seconds", "Time of those batches, of each that ran at once.", lambda load: load.busy_s),
+)
+_SHOWN: tuple[_OfLoad, ...] = (
+    ("batch_capacity_items", "Pictures that fit into a batch.", lambda load: load.max_batch),
+    ("servers", "Batches that run at once.", lambda load: load.servers),
+    ("waiting_items", "Pictures that wait for a batch.", lambda load: load.waiting_items),
+)
+
+
+class EngineCollector(Collector):
+    """Tells what the networks were asked. Busy share: rate of busy seconds, over the servers."""
+
+    def __init__(self, loads: Callable[[], Mapping[str, Load]]) -> None:
+        self._loads = loads
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the counters and gauges, with a line for each network."""
+        loads = self._loads()
+        for name, documentation, total in _COUNTED:
+            counter = CounterMetricFamily(f"{NAMESPACE}_engine_{name}", documentation, labels=["network"])
+            for network, load in loads.items():
+                counter.add_metric([network], total(load))
+            yield counter
+        for name, documentation, now in _SHOWN:
+            gauge = GaugeMetricFamily(f"{NAMESPACE}_engine_{name}", documentation, labels=["network"])
+            for network, load in loads.items():
+                gauge.add_metric([network], now(load))
+            yield gauge
+
+
+class SpoolCollector(Collector):
+    """Tells the room of the file system that scans are put on while they are analysed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield size and free bytes; nothing where the folder cannot be looked at."""
+        try:
+            usage = shutil.disk_usage(self._folder)
+        except OSError:
+            return
+        size = GaugeMetricFamily(f"{NAMESPACE}_spool_size_bytes", "Size of the spool's file system.")
+        size.add_metric([], usage.total)
+        yield size
+        free = GaugeMetricFamily(f"{NAMESPACE}_spool_free_bytes", "Bytes that are free on it.")
+        free.add_metric([], usage.free)
+        yield free

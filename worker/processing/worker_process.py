@@ -1,0 +1,163 @@
+"""The one Celery task, and the worker process around it."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from time import monotonic, sleep
+from uuid import UUID
+
+import structlog
+from celery import Celery
+from celery.worker import state as worker_state
+
+from db.database import Database
+from db.results import register_bundle
+from db.schema import require_current
+from pipeline.model.errors import DeploymentError
+from worker.observability.health import Services, WorkerHealth, WorkerUnderWatch
+from worker.observability.health_server import served
+from worker.observability.traces import open_traces
+from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
+from worker.processing.analyst import Analyst, open_analyst
+from worker.processing.scan_processor import Desk
+from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
+from worker.queue.consumer_state import CeleryConsumer
+from worker.queue.slots import Slots
+from worker.settings import Settings
+from worker.storage.object_store import open_object_store
+
+EXIT_CONFIG = 78
+"""sysexits.h EX_CONFIG: restarting will not help before somebody mends the deployment."""
+EXIT_STALLED = 70
+"""sysexits.h EX_SOFTWARE: the worker took nothing although work waited; restarting is what helps."""
+FINISH_S = 600.0
+"""So long may scans run on in a worker that takes no more; what is not done by then, another worker does."""
+FAREWELL_S = 15.0
+"""So long may a worker without a scan take to end in good order, before it is ended."""
+
+
+def scan_task(desk: Desk) -> Callable[[UUID], None]:
+    """Return the task: claim, analyse, save."""
+
+    def analyse_scan(scan_id: UUID) -> None:
+        with desk.claimed(scan_id) as claim:
+            if claim is not None:
+                desk.save(claim, desk.analyse(claim))
+
+    return analyse_scan
+
+
+def answering_messages(task: Callable[[UUID], None], slots: Slots) -> Callable[[object], None]:
+    """Return what Celery calls. No scan's id: ignored. A wrong deployment stops the whole worker."""
+
+    def guarded(scan_id: object) -> None:
+        try:
+            known = UUID(str(scan_id))
+        except ValueError:
+            structlog.get_logger().warning("message_ignored")
+            return
+        try:
+            with slots.taken():
+                task(known)
+        except DeploymentError:
+            worker_state.should_stop = EXIT_CONFIG
+            raise
+
+    return guarded
+
+
+def register_task(app: Celery, desk: Desk, slots: Slots) -> None:
+    """Make the application answer scan messages with this desk, in these slots."""
+    app.task(name=TASK_NAME, acks_late=True)(answering_messages(scan_task(desk), slots))
+
+
+def ending_when_stalled(consumer: CeleryConsumer, slots: Slots) -> Callable[[], None]:
+    """Return what begins to end this process: in good order if its consumer still hears, else all the same.
+
+    The scans that run are finished first, unless that takes longer than FINISH_S.
+    """
+
+    def end() -> None:
+        _until(lambda: slots.busy == 0, FINISH_S)
+        sleep(FAREWELL_S)
+        # Still here: the consumer that would have ended us is what hangs.
+        sys.stderr.flush()
+        os._exit(EXIT_STALLED)
+
+    def begin() -> None:
+        structlog.get_logger().critical("worker_stalled", exit_code=EXIT_STALLED, running=slots.busy)
+        consumer.ask_to_end(EXIT_STALLED)
+        threading.Thread(target=end, name="farewell", daemon=True).start()
+
+    return begin
+
+
+def _until(true: Callable[[], bool], deadline_s: float) -> None:
+    until_s = monotonic() + deadline_s
+    while not true() and monotonic() < until_s:
+        sleep(0.1)
+
+
+def _record_bundle(database: Database, analyst: Analyst) -> None:
+    bundle = analyst.bundle
+    with database.transaction() as connection:
+        register_bundle(connection, bundle.digest, bundle.name, bundle.manifest.render())
+
+
+OpenedAnalyst = Callable[[Settings], AbstractContextManager[Analyst]]
+
+
+def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
+    """Return the exit code, after SIGTERM let the running scans finish.
+
+    Several scans run in threads of this one process: they share the networks and their batches.
+    Raises: DeploymentError, where the bundle, a bucket or the credentials do not fit.
+    """
+    name = f"{socket.gethostname()}-{os.getpid()}"
+    slots, health = Slots(settings.worker_slots), WorkerHealth()
+    metrics = WorkerMetrics(slots)
+    metrics.tell_health(lambda: health.ready().yes, lambda: health.idle_at_work_s)
+    metrics.registry.register(SpoolCollector(settings.spool_dir))
+    with ExitStack() as stack:
+        stack.enter_context(served(settings, metrics.registry, health))
+        analyst = stack.enter_context(opened(settings))
+        metrics.registry.register(EngineCollector(analyst.loads))
+        database = stack.enter_context(
+            Database(settings.database_url.get_secret_value(), pool_size=settings.worker_slots + 2)
+        )
+        require_current(settings.database_url.get_secret_value())
+        _record_bundle(database, analyst)
+        desk = Desk(
+            settings=settings,
+            database=database,
+            scans=open_object_store(settings, settings.bucket_scans),
+            results=open_object_store(settings, settings.bucket_results),
+            analyst=analyst,
+            worker=name,
+            traces=stack.enter_context(open_traces(settings, name)),
+            metrics=metrics,
+        )
+        app = make_app(settings)
+        register_task(app, desk, slots)
+        consumer = CeleryConsumer()
+        watched = WorkerUnderWatch(
+            Services(database, desk.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
+        )
+        stack.enter_context(health.asking(watched, metrics.registry, ending_when_stalled(consumer, slots)))
+        structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
+        worker = app.Worker(
+            pool="threads",
+            concurrency=settings.worker_slots,
+            hostname=f"leukoflow@{name}",
+            without_gossip=True,
+            without_mingle=True,
+            quiet=True,
+            loglevel="WARNING",
+        )
+        worker.start()
+        return int(worker.exitcode or 0)

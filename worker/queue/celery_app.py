@@ -1,0 +1,168 @@
+"""The queue: Celery over Redis or RabbitMQ, JSON only. A message is the id of a scan and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from urllib.parse import urlsplit
+
+from amqp.exceptions import AccessRefused
+from celery import Celery
+from kombu.entity import Queue
+from kombu.exceptions import ChannelError, OperationalError
+from redis.exceptions import AuthenticationError
+
+from db.records import Due
+from pipeline.model.errors import DeploymentError, TransientError
+from worker.queue.broker_dialects import dialect_of
+from worker.settings import Settings
+
+TASK_NAME = "leukoflow.analyse_scan"
+
+MAX_MESSAGE_BYTES = 1 << 20
+"""A scan's id with its envelope is a thousandth of it. The embedded broker takes nothing larger."""
+
+ASK_TIMEOUT_S = 5.0
+NOT_FOUND, PRECONDITION_FAILED = "404", "406"
+"""AMQP's reply codes, which kombu gives for every transport."""
+DECLARE = "Queue.declare"
+"""AMQP's method; what was refused is named by it."""
+
+_REFUSALS = (AuthenticationError, AccessRefused)
+"""of a login, by Redis and RabbitMQ"""
+
+SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
+
+
+def make_app(settings: Settings) -> Celery:
+    """Return the Celery application. Connects at first use."""
+    url = settings.broker_url.get_secret_value()
+    dialect = dialect_of(url)
+    queue = Queue(  # type: ignore[no-untyped-call]
+        settings.queue, queue_arguments=dict(dialect.queue_arguments)
+    )
+    app = Celery("leukoflow", broker=url)
+    app.conf.update(
+        task_serializer="json",
+        accept_content=["json"],
+        result_backend=None,
+        task_ignore_result=True,
+        task_default_queue=settings.queue,
+        task_queues=[queue],
+        task_acks_late=True,
+        task_reject_on_worker_lost=True,
+        task_acks_on_failure_or_timeout=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
+        worker_send_task_events=False,
+        worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
+        worker_consumer="worker.queue.messages:ScanConsumer",
+        broker_use_ssl=_tls_of(settings),
+        broker_transport=dialect.transport,
+        broker_transport_options=dict(dialect.transport_options),
+        broker_channel_error_retry=dialect.comes_back_after_channel_error,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        enable_utc=True,
+    )
+    app.finalize()
+    for task in list(app.tasks):  # Celery's own, which call others by name
+        app.tasks.unregister(task)
+    return app
+
+
+def _tls_of(settings: Settings) -> dict[str, object] | None:
+    """Return how the broker's certificate and name are checked; None where its URL is not for TLS.
+
+    kombu by itself would speak TLS with anybody.
+    """
+    parts = urlsplit(settings.broker_url.get_secret_value())
+    ca_certificates = str(settings.ca_certificates) if settings.ca_certificates else None
+    if parts.scheme == "rediss":
+        return {"ssl_cert_reqs": "required", "ssl_check_hostname": True, "ssl_ca_certs": ca_certificates}
+    if parts.scheme == "amqps":
+        return {
+            "context": {"check_hostname": True, "cafile": ca_certificates},
+            "server_hostname": parts.hostname,
+        }
+    return None
+
+
+class CeleryQueue:
+    """Sends a message a scan, after the commit that marked them queued; and says how many lie there."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._priorities = dialect_of(app.conf.broker_url).priorities
+
+    def waiting_messages(self) -> int:
+        """Return how many messages lie in the queue, taken by nobody. Asks over a connection of its own.
+
+        Raises: TransientError, where the broker is away or refuses our login.
+        """
+        with self._app.connection_for_read() as connection:
+            try:
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=ASK_TIMEOUT_S)
+                channel = connection.default_channel
+                return int(
+                    channel.queue_declare(self._app.conf.task_default_queue, passive=True).message_count
+                )
+            except (*connection.channel_errors, ChannelError) as error:
+                if _is_missing_queue(error):
+                    return 0
+                raise _away(error) from error
+            except (OperationalError, *connection.connection_errors) as error:
+                raise _away(error) from error
+
+    def send(self, due: Iterable[Due]) -> int:
+        """Return how many messages were sent.
+
+        Raises: TransientError, where the broker is away or refuses our login; the ledger sends again what is
+        still queued.
+        DeploymentError, where the queue is another's.
+        """
+        sent = 0
+        with self._app.connection_for_write() as connection:
+            try:
+                for scan in due:
+                    self._app.send_task(
+                        TASK_NAME,
+                        args=[str(scan.scan_id)],
+                        priority=self._priorities[scan.priority],
+                        connection=connection,
+                        retry=True,
+                        retry_policy=SEND_RETRY,
+                    )
+                    sent += 1
+            except (*connection.channel_errors, ChannelError) as error:
+                raise (queue_differs() if is_refused_queue(error) else _away(error)) from error
+            except (OperationalError, *connection.connection_errors) as error:
+                raise _away(error) from error
+        return sent
+
+
+def _is_missing_queue(error: Exception) -> bool:
+    """Return whether the broker has no such queue, as the Redis transport has none without a message."""
+    return str(getattr(error, "reply_code", "")) == NOT_FOUND
+
+
+def is_refused_queue(error: Exception) -> bool:
+    """Return whether the broker has a queue of our name that was not declared as ours is."""
+    refused = str(getattr(error, "reply_code", "")) == PRECONDITION_FAILED
+    return refused and getattr(error, "method_name", "") == DECLARE
+
+
+def queue_differs() -> DeploymentError:
+    """Return what to say of such a queue."""
+    return DeploymentError(
+        "the broker has a queue of the name LEUKOFLOW_QUEUE that was not declared by this release; delete it "
+        "there, or name another: what waits is sent again",
+        code="queue_differs",
+    )
+
+
+def _away(error: Exception) -> TransientError:
+    """Return that it does not answer; or, as a restart of ours mends neither, that it does not let us in."""
+    if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
+        return TransientError("the broker refuses the login in LEUKOFLOW_BROKER_URL", code="broker_refused")
+    return TransientError("the broker does not answer", code="broker_unreachable")
