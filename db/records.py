@@ -32,7 +32,7 @@ class ScanRef:
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class SpecimenIdentity:
     """Whose scan it is, in the laboratory's own numbers."""
 
     patient: str = field(repr=False)
@@ -45,7 +45,7 @@ class Arrival:
 
     ref: ScanRef
     slide_name: str = field(repr=False)
-    identity: Identity | None = None
+    identity: SpecimenIdentity | None = None
     reason: str | None = None
     priority: Priority = Priority.ROUTINE
 

@@ -9,7 +9,7 @@ from sqlalchemy import ARRAY, BigInteger, Connection, Text, bindparam, select, t
 from sqlalchemy.sql.functions import now
 
 from db.events import EventKind, append, append_many
-from db.records import Arrival, Identity, Registered, ScanRef
+from db.records import Arrival, Registered, ScanRef, SpecimenIdentity
 from db.same_content import flag_same_content, lock_content
 from db.states import IllegalTransition, Priority, ScanState, require
 from db.tables import DEFAULT_MAX_ATTEMPTS, Patient, Scan, Specimen
@@ -146,7 +146,7 @@ def _register_batch(
     return (Registered(row.id, ScanState(row.state), Priority(row.priority)) for row in rows)
 
 
-def _add_specimens(connection: Connection, identities: Sequence[Identity]) -> None:
+def _add_specimens(connection: Connection, identities: Sequence[SpecimenIdentity]) -> None:
     if not identities:
         return
     patients = [identity.patient for identity in identities]
@@ -156,7 +156,7 @@ def _add_specimens(connection: Connection, identities: Sequence[Identity]) -> No
     )
 
 
-def assign(connection: Connection, scan_id: UUID, identity: Identity) -> ScanState:
+def assign(connection: Connection, scan_id: UUID, identity: SpecimenIdentity) -> ScanState:
     """Return the state of the scan, which is the identity's from now on.
 
     An unassigned scan becomes received. Another keeps its state, and its results go with it: the correction

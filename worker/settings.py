@@ -24,8 +24,8 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import LeukoflowError, UsageError
 from pipeline.runtime.engines.engine_port import EngineName
-from worker.ingest.identification import KeyPattern
-from worker.queue.broker_dialects import SCHEMES
+from worker.broker_schemes import BROKER_SCHEMES
+from worker.key_pattern import KeyPattern
 
 PREFIX = "LEUKOFLOW_"
 FILE_SUFFIX = "_FILE"
@@ -272,7 +272,7 @@ class Settings(KeepingSettings, DeliverySettings, ServedSettings):
     @classmethod
     def _broker_is_known(cls, url: SecretStr) -> SecretStr:
         parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in SCHEMES or not parts.hostname:
+        if parts.scheme not in BROKER_SCHEMES or not parts.hostname:
             raise ValueError("it is no redis:// or amqp:// URL with a host")
         _require_port(parts.netloc)
         if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):

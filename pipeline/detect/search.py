@@ -14,7 +14,7 @@ from pipeline.detect.candidates import candidate_frame, candidates_px0, windows_
 from pipeline.detect.instances import SlideFrame, find_instances
 from pipeline.detect.stitch import Sighting, depth_px0, stitched
 from pipeline.detect.tiling import tile_grid
-from pipeline.measure.quality import tiles_with_tissue
+from pipeline.detect.tissue import tiles_with_tissue
 from pipeline.model.domain import CellInstance, Probabilities, Tile, TileCounts, TileSpec
 from pipeline.model.execution import Execution
 from pipeline.model.geometry import Rect

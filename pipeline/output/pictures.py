@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 import cv2
 import numpy as np
 
-from pipeline.measure.quality import thumbnail_of
 from pipeline.model.domain import CallStatus, Cell, Rgb
 from pipeline.model.geometry import Size
 from pipeline.model.ports import SlideReader
 from pipeline.model.taxonomy import CellClass, group_of
 from pipeline.sampling.crops import read_px0, resized
+from pipeline.sampling.thumbnail import thumbnail_of
 
 Colour = tuple[int, int, int]
 

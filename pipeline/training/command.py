@@ -18,16 +18,13 @@ from pipeline.training.data.datasets import DataPart, Layout, read_parts, readab
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import crop_samples, field_samples
 from pipeline.training.evaluate.network_evaluation import BundleReport, evaluate_bundle
+from pipeline.training.evaluate.temperature import fit_temperature, member_logits
 from pipeline.training.export.bundle_export import (
     AS_SHIPPED,
     BundleName,
     Making,
     Runs,
     figures_of,
-    fit_temperature,
-    member_logits,
-    recipe_of,
-    trained_members,
     write_bundle,
     write_manifest,
 )
@@ -35,7 +32,7 @@ from pipeline.training.fit.classifying import ClassifierTask, plain_crop
 from pipeline.training.fit.picture_training import train_pictures
 from pipeline.training.fit.progress import TrainingProgress
 from pipeline.training.fit.run_course import TrainedNetwork, fit_all
-from pipeline.training.fit.run_folder import open_run, refuse_taken, write_result
+from pipeline.training.fit.run_folder import open_run, recipe_of, refuse_taken, trained_members, write_result
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask
 from pipeline.training.fit.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
 from pipeline.training.fit.training_loop import Subject, Task, make_deterministic

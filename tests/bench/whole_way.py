@@ -25,7 +25,7 @@ from worker.cli.submit import Delivery
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import running_leukoflow
-from worker.ingest.identification import KeyPattern
+from worker.key_pattern import KeyPattern
 from worker.processing.analyst import Analyst
 from worker.storage.object_store import open_object_store
 

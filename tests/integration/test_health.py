@@ -19,8 +19,9 @@ from tests.acceptance.pictures import field_jpeg
 from tests.support.house import House, house_on
 from tests.support.served import Served, serving
 from worker.embedded import EmbeddedSet, ServerName
-from worker.processing.worker_process import EXIT_STALLED
-from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
+from worker.exit_codes import EXIT_STALLED
+from worker.queue.celery_app import CeleryQueue, make_app
+from worker.queue.scan_message import TASK_NAME
 from worker.settings import variable_of
 
 IMPATIENT = {"stalled_after_s": "2"}

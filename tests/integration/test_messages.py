@@ -17,7 +17,8 @@ from tests.acceptance.pictures import field_jpeg
 from tests.support.hostile import HOSTILE_TASKS, NO_ID, Sending
 from tests.support.house import House, house_on
 from worker.embedded.child_process import Child
-from worker.queue.celery_app import MAX_MESSAGE_BYTES, TASK_NAME, make_app
+from worker.queue.celery_app import make_app
+from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME
 
 
 @pytest.fixture(scope="module")

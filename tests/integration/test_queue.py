@@ -14,7 +14,8 @@ from pipeline.model.errors import TransientError
 from tests.acceptance.pictures import field_jpeg
 from tests.support.brokers import BROKERS, broker_url, house_by, settings_by
 from tests.support.house import House, house_on
-from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
+from worker.queue.celery_app import CeleryQueue, make_app
+from worker.queue.scan_message import TASK_NAME
 
 
 @pytest.fixture(params=BROKERS)

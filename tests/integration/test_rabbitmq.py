@@ -27,9 +27,9 @@ from tests.support.brokers import amqp_url, at_port, house_by, remove_queue, set
 from tests.support.hostile import HOSTILE_TASKS, NO_ID
 from tests.support.house import House
 from tests.support.tls import tls_in_front_of
-from worker.processing.worker_process import EXIT_CONFIG
-from worker.queue.celery_app import MAX_MESSAGE_BYTES, TASK_NAME, CeleryQueue, make_app
-from worker.queue.messages import NoScanMessage, require_scan_message
+from worker.exit_codes import EXIT_CONFIG
+from worker.queue.celery_app import CeleryQueue, make_app
+from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME, NoScanMessage, require_scan_message
 from worker.settings import Settings, load_settings
 
 PORTS = {"amqp": 5672, "amqps": 5671}
@@ -137,7 +137,7 @@ def test_a_broker_that_is_away_is_away(wire):
 
 
 def test_a_broker_that_falls_silent_holds_nobody_for_ever(wire, settings, monkeypatch):
-    monkeypatch.setattr("worker.queue.messages.SOCKET_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("worker.queue.transports.SOCKET_TIMEOUT_S", 0.5)
     url = at_port(amqp_url(), wire.port)
     queue = CeleryQueue(make_app(settings_by(url, settings)))
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import text
 
-from db.records import Arrival, Identity, ScanRef
+from db.records import Arrival, ScanRef, SpecimenIdentity
 from db.registration import register
 from tests.support.house import House, house_on
 from worker.embedded import Principal
@@ -24,7 +24,7 @@ def house(embedded, tmp_path_factory) -> Iterator[House]:
     with house_on(embedded, tmp_path_factory.mktemp("house")) as house:
         with house.database.transaction() as connection:
             ref = ScanRef("scans", f"{PATIENT}/S-1/a.jpg", "v", 1, "v")
-            register(connection, Arrival(ref, "a", Identity(PATIENT, "S-1")))
+            register(connection, Arrival(ref, "a", SpecimenIdentity(PATIENT, "S-1")))
         yield house
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from celery import Celery, signature
 
-from worker.queue.celery_app import TASK_NAME
+from worker.queue.scan_message import TASK_NAME
 
 NO_ID = "00000000-0000-0000-0000-000000000000"
 UNKNOWN_TASK = "os.system"

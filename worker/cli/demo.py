@@ -29,7 +29,7 @@ from worker.cli.synth import write_field, write_slide
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import running_leukoflow
-from worker.ingest.identification import KeyPattern
+from worker.key_pattern import KeyPattern
 from worker.settings import Settings
 from worker.storage.object_store import open_object_store
 

@@ -13,7 +13,7 @@ from rich.live import Live
 from db.database import Database
 from db.reads import find_scan
 from db.reads import scans as matching_scans
-from db.records import Identity, ScanFilter, ScanRow
+from db.records import ScanFilter, ScanRow, SpecimenIdentity
 from db.registration import assign as assign_scan
 from db.registration import requeue as requeue_scan
 from db.states import ScanState
@@ -57,7 +57,7 @@ def assign(
     specimen: Annotated[str, typer.Option(help="The specimen's identifier.")] = UNSPECIFIED,
 ) -> None:
     """Say whose scan it is."""
-    identity = Identity(checked_id(patient), checked_id(specimen))
+    identity = SpecimenIdentity(checked_id(patient), checked_id(specimen))
     with _database() as database, database.transaction() as connection:
         scan_id = find_scan(connection, scan)
         state = assign_scan(connection, scan_id, identity)

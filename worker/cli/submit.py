@@ -10,7 +10,8 @@ import typer
 
 from db.states import Priority
 from pipeline.model.errors import DeploymentError, UsageError
-from worker.ingest.identification import UNSPECIFIED, Identity, KeyPattern, checked_id, metadata_for
+from worker.ingest.identification import UNSPECIFIED, checked_id, metadata_for
+from worker.key_pattern import KeyPattern, ScanIdentity
 from worker.processing.analyst import digest_of
 from worker.settings import load_delivery_settings
 from worker.storage.object_store import ObjectStore, open_object_store
@@ -90,4 +91,4 @@ class Delivery:
             return True  # a scanner's keys: they put, and see nothing
 
     def _key(self, slide: str, extension: str) -> str:
-        return self._pattern.key_of(Identity(self._patient, self._specimen, slide), extension)
+        return self._pattern.key_of(ScanIdentity(self._patient, self._specimen, slide), extension)

@@ -11,7 +11,7 @@ from redis.exceptions import RedisError
 from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, write_private
 from worker.embedded.free_ports import LOOPBACK, PortBook
-from worker.queue.celery_app import MAX_MESSAGE_BYTES
+from worker.queue.scan_message import MAX_MESSAGE_BYTES
 
 DATABASES = 256
 _CONFIGURATION = """\

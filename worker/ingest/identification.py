@@ -12,6 +12,7 @@ from urllib.parse import quote, unquote
 
 from db.states import Priority
 from pipeline.model.errors import UsageError
+from worker.key_pattern import KeyPattern, ScanIdentity
 
 META_PATIENT = "patient-id"
 META_SPECIMEN = "specimen-id"
@@ -21,18 +22,7 @@ UNSPECIFIED = "unspecified"
 MAX_ID_CHARS = 64
 MAX_SLIDE_CHARS = 200
 
-_FIELDS = ("patient", "specimen", "slide", "ext")
-_PLACEHOLDER = re.compile(r"<(\w+|\*)>")
 _ENCODED_WORD = re.compile(r"=\?[^?]+\?[bBqQ]\?[^?]*\?=")
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """What an upload says about its origin, in NFC."""
-
-    patient: str
-    specimen: str
-    slide: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,47 +32,7 @@ class Unidentified:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class KeyPattern:
-    """A compiled key convention."""
-
-    text: str
-    expression: re.Pattern[str]
-
-    @classmethod
-    def parse(cls, text: str) -> KeyPattern:
-        """Return the pattern of a text like `<patient>/<specimen>/<slide>.<ext>`.
-
-        Raises: UsageError, where the text names no patient, or a placeholder twice or wrongly.
-        """
-        pieces: list[str] = []
-        seen: set[str] = set()
-        position = 0
-        for match in _PLACEHOLDER.finditer(text):
-            name = match[1]
-            if name != "*" and (name not in _FIELDS or name in seen):
-                raise _bad_pattern(f"<{name}> is unknown or stands there twice")
-            pieces += [re.escape(text[position : match.start()]), _piece(name)]
-            seen.add(name)
-            position = match.end()
-        pieces.append(re.escape(text[position:]))
-        if "patient" not in seen:
-            raise _bad_pattern("it names no <patient>")
-        return cls(text=text, expression=re.compile("".join(pieces), re.DOTALL))
-
-    def key_of(self, identity: Identity, extension: str) -> str:
-        """Return the key that this pattern reads as `identity`; `extension` without its dot."""
-        values = {
-            "patient": identity.patient,
-            "specimen": identity.specimen,
-            "slide": identity.slide,
-            "ext": extension,
-            "*": "any",
-        }
-        return _PLACEHOLDER.sub(lambda match: values[match[1]], self.text)
-
-
-def identify(key: str, metadata: Mapping[str, str], pattern: KeyPattern) -> Identity | Unidentified:
+def identify(key: str, metadata: Mapping[str, str], pattern: KeyPattern) -> ScanIdentity | Unidentified:
     """Return whose scan an object is, or why that cannot be said.
 
     `metadata`: user metadata of the object, names lower-case without `x-amz-meta-`, values as the server
@@ -132,7 +82,9 @@ class _Unreadable(Exception):
     """Says, as the end of a sentence, what is wrong with a name."""
 
 
-def _combined(told: Mapping[str, str | None], found: Mapping[str, str], key: str) -> Identity | Unidentified:
+def _combined(
+    told: Mapping[str, str | None], found: Mapping[str, str], key: str
+) -> ScanIdentity | Unidentified:
     pairs = {"patient": told[META_PATIENT], "specimen": told[META_SPECIMEN]}
     for name, value in pairs.items():
         if value is not None and name in found and found[name] != value:
@@ -140,7 +92,7 @@ def _combined(told: Mapping[str, str | None], found: Mapping[str, str], key: str
     patient = pairs["patient"] or found.get("patient")
     if patient is None:
         return Unidentified("neither the object's key nor its metadata names a patient")
-    return Identity(
+    return ScanIdentity(
         patient=patient,
         specimen=pairs["specimen"] or found.get("specimen") or UNSPECIFIED,
         slide=found.get("slide") or _slide_of(key),
@@ -200,13 +152,3 @@ def _slide_of(key: str) -> str:
     stem = name.rsplit(".", 1)[0] or name
     printable = "".join(char for char in stem if not unicodedata.category(char).startswith("C")).strip()
     return printable[:MAX_SLIDE_CHARS] or UNSPECIFIED
-
-
-def _piece(name: str) -> str:
-    if name == "*":
-        return "[^/]*"
-    return f"(?P<{name}>[^/.]+)" if name == "ext" else f"(?P<{name}>[^/]+?)"
-
-
-def _bad_pattern(cause: str) -> UsageError:
-    return UsageError(f"the key pattern cannot be used: {cause}", code="key_pattern_invalid")

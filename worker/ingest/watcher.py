@@ -18,10 +18,11 @@ import structlog
 
 from db.database import Database
 from db.ledger import due_for_enqueue, expire_leases, mark_queued
-from db.records import Arrival, Due, Identity, ScanRef
+from db.records import Arrival, Due, ScanRef, SpecimenIdentity
 from db.registration import register_many, unregistered
 from pipeline.model.errors import InputError, TransientError
-from worker.ingest.identification import KeyPattern, Unidentified, identify, priority_of
+from worker.ingest.identification import Unidentified, identify, priority_of
+from worker.key_pattern import KeyPattern
 from worker.observability.watcher_metrics import Step, WatcherMetrics
 from worker.queue.celery_app import CeleryQueue
 from worker.settings import Settings
@@ -181,7 +182,9 @@ class Watcher:
         ref, priority = self._ref(found), priority_of(metadata)
         if isinstance(identity, Unidentified):
             return Arrival(ref, found.key, None, identity.reason, priority)
-        return Arrival(ref, identity.slide, Identity(identity.patient, identity.specimen), None, priority)
+        return Arrival(
+            ref, identity.slide, SpecimenIdentity(identity.patient, identity.specimen), None, priority
+        )
 
     def _ref(self, found: StoredObject) -> ScanRef:
         return ScanRef(

@@ -12,29 +12,24 @@ from time import monotonic, sleep
 from uuid import UUID
 
 import structlog
-from celery import Celery
-from celery.worker import state as worker_state
 
 from db.database import Database
 from db.results import register_bundle
 from db.schema import require_current
-from pipeline.model.errors import DeploymentError
+from worker.exit_codes import EXIT_STALLED
 from worker.observability.health import Services, WorkerHealth, WorkerUnderWatch
 from worker.observability.health_server import served
 from worker.observability.traces import open_traces
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 from worker.processing.analyst import Analyst, open_analyst
 from worker.processing.scan_processor import Desk
-from worker.queue.celery_app import TASK_NAME, CeleryQueue, make_app
+from worker.queue.celery_app import CeleryQueue, make_app
 from worker.queue.consumer_state import CeleryConsumer
 from worker.queue.slots import Slots
+from worker.queue.task import register_task, run_consumer
 from worker.settings import Settings
 from worker.storage.object_store import open_object_store
 
-EXIT_CONFIG = 78
-"""sysexits.h EX_CONFIG: restarting will not help before somebody mends the deployment."""
-EXIT_STALLED = 70
-"""sysexits.h EX_SOFTWARE: the worker took nothing although work waited; restarting is what helps."""
 FINISH_S = 600.0
 """So long may scans run on in a worker that takes no more; what is not done by then, another worker does."""
 FAREWELL_S = 15.0
@@ -50,30 +45,6 @@ def scan_task(desk: Desk) -> Callable[[UUID], None]:
                 desk.save(claim, desk.analyse(claim))
 
     return analyse_scan
-
-
-def answering_messages(task: Callable[[UUID], None], slots: Slots) -> Callable[[object], None]:
-    """Return what Celery calls. No scan's id: ignored. A wrong deployment stops the whole worker."""
-
-    def guarded(scan_id: object) -> None:
-        try:
-            known = UUID(str(scan_id))
-        except ValueError:
-            structlog.get_logger().warning("message_ignored")
-            return
-        try:
-            with slots.taken():
-                task(known)
-        except DeploymentError:
-            worker_state.should_stop = EXIT_CONFIG
-            raise
-
-    return guarded
-
-
-def register_task(app: Celery, desk: Desk, slots: Slots) -> None:
-    """Make the application answer scan messages with this desk, in these slots."""
-    app.task(name=TASK_NAME, acks_late=True)(answering_messages(scan_task(desk), slots))
 
 
 def ending_when_stalled(consumer: CeleryConsumer, slots: Slots) -> Callable[[], None]:
@@ -143,21 +114,11 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
             metrics=metrics,
         )
         app = make_app(settings)
-        register_task(app, desk, slots)
+        register_task(app, scan_task(desk), slots)
         consumer = CeleryConsumer()
         watched = WorkerUnderWatch(
             Services(database, desk.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )
         stack.enter_context(health.asking(watched, metrics.registry, ending_when_stalled(consumer, slots)))
         structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
-        worker = app.Worker(
-            pool="threads",
-            concurrency=settings.worker_slots,
-            hostname=f"leukoflow@{name}",
-            without_gossip=True,
-            without_mingle=True,
-            quiet=True,
-            loglevel="WARNING",
-        )
-        worker.start()
-        return int(worker.exitcode or 0)
+        return run_consumer(app, slots, f"leukoflow@{name}")

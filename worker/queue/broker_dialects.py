@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from kombu.transport.base import Transport
+
 from db.states import Priority
+from worker.broker_schemes import AMQP_SCHEMES, REDIS_SCHEMES
+from worker.queue.transports import SOCKET_TIMEOUT_S, AmqpTransport, RedisTransport
 
 VISIBILITY_TIMEOUT_S = 3600
 """Redis: an unacknowledged message comes back after this. The ledger answers sooner; a second copy finds its
 scan claimed or done, and ends."""
-
-SOCKET_TIMEOUT_S = 30
-"""A broker that is silent for so long, asked for an answer, is away."""
 
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
 """Seconds between tries of a worker to come back to a broker that is away: the first, what is added to each,
@@ -26,7 +27,7 @@ class Dialect:
 
     schemes: frozenset[str]
     """of URLs, without and with TLS"""
-    transport: str
+    transport: type[Transport]
     """kombu's, with our gate for messages in it"""
     transport_options: Mapping[str, object]
     priorities: Mapping[Priority, int]
@@ -40,8 +41,8 @@ class Dialect:
 _REDIS_PRIORITIES = {Priority.STAT: 0, Priority.ROUTINE: 9}
 
 REDIS = Dialect(
-    schemes=frozenset({"redis", "rediss"}),
-    transport="worker.queue.messages:RedisTransport",
+    schemes=REDIS_SCHEMES,
+    transport=RedisTransport,
     transport_options={
         "visibility_timeout": VISIBILITY_TIMEOUT_S,
         "unacked_restore_interval": 1,
@@ -60,8 +61,8 @@ REDIS = Dialect(
 """Kombu's Redis transport takes the lowest number first."""
 
 RABBITMQ = Dialect(
-    schemes=frozenset({"amqp", "amqps"}),
-    transport="worker.queue.messages:AmqpTransport",
+    schemes=AMQP_SCHEMES,
+    transport=AmqpTransport,
     transport_options={"confirm_publish": True},
     priorities={Priority.STAT: 1, Priority.ROUTINE: 0},
     queue_arguments={"x-queue-type": "classic", "x-max-priority": 1},
@@ -71,8 +72,6 @@ RABBITMQ = Dialect(
 channel of a consumer that has not acknowledged a message for `consumer_timeout`."""
 
 DIALECTS = (REDIS, RABBITMQ)
-SCHEMES = frozenset().union(*(dialect.schemes for dialect in DIALECTS))
-"""of URLs of brokers that we can speak to"""
 
 
 def dialect_of(broker_url: str) -> Dialect:

@@ -14,12 +14,8 @@ from redis.exceptions import AuthenticationError
 from db.records import Due
 from pipeline.model.errors import DeploymentError, TransientError
 from worker.queue.broker_dialects import dialect_of
+from worker.queue.scan_message import TASK_NAME
 from worker.settings import Settings
-
-TASK_NAME = "leukoflow.analyse_scan"
-
-MAX_MESSAGE_BYTES = 1 << 20
-"""A scan's id with its envelope is a thousandth of it. The embedded broker takes nothing larger."""
 
 ASK_TIMEOUT_S = 5.0
 NOT_FOUND, PRECONDITION_FAILED = "404", "406"
@@ -56,7 +52,6 @@ def make_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
         worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
-        worker_consumer="worker.queue.messages:ScanConsumer",
         broker_use_ssl=_tls_of(settings),
         broker_transport=dialect.transport,
         broker_transport_options=dict(dialect.transport_options),

@@ -22,8 +22,8 @@ from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import known_source, learnt_patients
 from pipeline.training.evaluate.members import MEAN, MemberValues
-from pipeline.training.export.bundle_export import recipe_of, trained_members, trained_segmenter
 from pipeline.training.fit.classifying import plain_crop
+from pipeline.training.fit.run_folder import recipe_of, trained_members, trained_segmenter
 from pipeline.training.fit.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
 from pipeline.training.recipe.recipes import ClassifierRecipe, InputSpec, SegmenterRecipe
 

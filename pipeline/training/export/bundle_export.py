@@ -11,10 +11,6 @@ from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from safetensors.torch import load_file
 from torch import nn
 
 from pipeline.bundle.manifest import (
@@ -30,21 +26,18 @@ from pipeline.bundle.manifest import (
     SegmenterEntry,
     SegmenterMember,
 )
-from pipeline.model.domain import Probabilities
 from pipeline.model.errors import UsageError
 from pipeline.model.taxonomy import LEAVES
 from pipeline.networks.cenet import CENet, fit_float16
-from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.training.data.sources import source_of
 from pipeline.training.export.onnx_export import OPSET, VIEWS, ExportForm, ExportShape, Storage, export_onnx
-from pipeline.training.fit.training_loop import BEST_FILE, weights_digest
+from pipeline.training.fit.run_folder import RUN_FILE, recipe_of, trained_members, trained_segmenter
+from pipeline.training.fit.training_loop import weights_digest
 from pipeline.training.recipe.architectures import LightUNetPlan
 from pipeline.training.recipe.recipes import (
     CellRecipe,
     ClassifierRecipe,
-    PictureRecipe,
     SegmenterRecipe,
-    parse_recipe,
 )
 from pipeline.training.recipe.shippable import (
     CLASSIFIER_PARAMETERS,
@@ -54,13 +47,7 @@ from pipeline.training.recipe.shippable import (
     require_small,
 )
 
-RUN_FILE = "run.json"
-RECIPE_FILE = "recipe.toml"
 _SOFTWARE = ("torch", "onnx", "onnxscript", "onnxruntime", "numpy", "opencv-python-headless")
-TEMPERATURES = tuple(float(value) for value in np.round(np.geomspace(0.5, 3.0, 37), 3))
-"""Below 1 too: label smoothing and the mean over members leave an ensemble less sure than it is right.
-Measured on the first bundle's val: −log 0.282 at 0.8, 0.303 at 1; the sets that it knew least (aml_lmu,
-bm_mll_munich) ask for 1.0 to 1.25, which is for the threshold to guard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,64 +99,6 @@ class Runs:
     @property
     def all(self) -> tuple[Path, ...]:
         return (*self.segmenters, self.classifier)
-
-
-def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
-    """Return the recipe that a run folder was made with.
-
-    Raises: UsageError, where it is no run, or one of classifiers of whole pictures: those never ship.
-    """
-    try:
-        recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UsageError(f"'{run_dir.name}' holds no training run.", code="no-run") from error
-    if isinstance(recipe, PictureRecipe):
-        raise UsageError(
-            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong-run"
-        )
-    return recipe
-
-
-def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
-    """Return the run's best segmenter. Raises: UsageError, where it has not finished an epoch."""
-    return _with_weights(recipe.network.build(), run_dir / recipe.name)
-
-
-def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
-    """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
-    return {
-        member.name: _with_weights(
-            LeukocyteClassifier(member.backbone, recipe.dropout, member.colours), run_dir / member.name
-        )
-        for member in recipe.members
-    }
-
-
-def _with_weights(network: nn.Module, folder: Path) -> nn.Module:
-    file = folder / BEST_FILE
-    if not file.exists():
-        raise UsageError(f"The run has no trained '{folder.name}' yet.", code="no-run")
-    network.load_state_dict(load_file(file))
-    return network.eval()
-
-
-def fit_temperature(logits: Sequence[NDArray[np.float32]], allowed: NDArray[np.bool_]) -> float:
-    """Return the temperature under which the members' mean probability of what is allowed is likeliest.
-
-    `logits` float32 (N, L) by member; `allowed` bool (N, L). Source: Guo et al. 2017, arXiv 1706.04599.
-    """
-    return min(TEMPERATURES, key=lambda temperature: _surprise(logits, allowed, temperature))
-
-
-def _surprise(logits: Sequence[NDArray[np.float32]], allowed: NDArray[np.bool_], temperature: float) -> float:
-    mean: Probabilities = np.mean([_softmax(part / np.float32(temperature)) for part in logits], axis=0)
-    return float(-np.log(np.maximum((mean * allowed).sum(axis=1), 1e-7)).mean())
-
-
-def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    grown = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float32] = grown / grown.sum(axis=1, keepdims=True)
-    return shares
 
 
 def write_bundle(
@@ -315,10 +244,3 @@ def _data_sets(runs: Runs) -> tuple[DataEntry, ...]:
 def _trained_on(runs: Runs) -> str:
     finished = max((run / RUN_FILE).stat().st_mtime for run in runs.all)
     return date.fromtimestamp(finished).isoformat()
-
-
-def member_logits(network: nn.Module, pixels: torch.Tensor, batch: int) -> NDArray[np.float32]:
-    """Return float32 (N, L) of uint8 (N, H, W, 3) crops."""
-    with torch.inference_mode():
-        parts = [network(part).numpy() for part in torch.split(pixels, batch)]
-    return np.asarray(np.concatenate(parts), np.float32)

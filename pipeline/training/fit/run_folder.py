@@ -11,16 +11,66 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
+from torch import nn
 
 from pipeline.model.errors import UsageError
+from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.training.data.label_tables import LabelRow, Split
-from pipeline.training.export.bundle_export import RECIPE_FILE, RUN_FILE
-from pipeline.training.recipe.recipes import Recipe
+from pipeline.training.fit.training_loop import BEST_FILE
+from pipeline.training.recipe.recipes import (
+    ClassifierRecipe,
+    PictureRecipe,
+    Recipe,
+    SegmenterRecipe,
+    parse_recipe,
+)
 
+RUN_FILE = "run.json"
+RECIPE_FILE = "recipe.toml"
 PROVENANCE_FILE = "provenance.json"
 RESULT_FILE = "result.json"
 RESEARCH_FILE = "RESEARCH_ONLY.txt"
 _SOFTWARE = ("leukoflow", "torch", "numpy", "opencv-python-headless", "safetensors")
+
+
+def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
+    """Return the recipe that a run folder was made with.
+
+    Raises: UsageError, where it is no run, or one of classifiers of whole pictures: those never ship.
+    """
+    try:
+        recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UsageError(f"'{run_dir.name}' holds no training run.", code="no-run") from error
+    if isinstance(recipe, PictureRecipe):
+        raise UsageError(
+            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong-run"
+        )
+    return recipe
+
+
+def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
+    """Return the run's best segmenter. Raises: UsageError, where it has not finished an epoch."""
+    return _with_weights(recipe.network.build(), run_dir / recipe.name)
+
+
+def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
+    """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
+    return {
+        member.name: _with_weights(
+            LeukocyteClassifier(member.backbone, recipe.dropout, member.colours), run_dir / member.name
+        )
+        for member in recipe.members
+    }
+
+
+def _with_weights(network: nn.Module, folder: Path) -> nn.Module:
+    file = folder / BEST_FILE
+    if not file.exists():
+        raise UsageError(f"The run has no trained '{folder.name}' yet.", code="no-run")
+    network.load_state_dict(load_file(file))
+    return network.eval()
 
 
 def open_run(run_dir: Path, recipe: Recipe, rows: Sequence[LabelRow], data_root: Path) -> str | None:

@@ -20,9 +20,9 @@ from pipeline.model.errors import UsageError
 from pipeline.training.data.images import resized
 from pipeline.training.data.samples import FieldSample, MapKind
 from pipeline.training.data.targets import LabelMap, Tissue
-from pipeline.training.export.bundle_export import recipe_of, trained_segmenter
 from pipeline.training.fit.progress import TrainingProgress
 from pipeline.training.fit.run_course import TrainedNetwork, fit_all
+from pipeline.training.fit.run_folder import recipe_of, trained_segmenter
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask, padded
 from pipeline.training.fit.training_loop import Subject, weights_digest
 from pipeline.training.recipe.overrides import Teacher

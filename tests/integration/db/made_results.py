@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from db import ledger, registration
-from db.records import Arrival, Identity, ScanRef
+from db.records import Arrival, SpecimenIdentity, ScanRef
 from db.states import Priority
 from pipeline.count.differential import differential_of
 from pipeline.model.domain import (
@@ -44,7 +44,7 @@ def arrival(patient: str | None = "P1", specimen: str = "S1", **given) -> Arriva
     return Arrival(
         ref=ScanRef("scans", key, version, size_bytes=1234, etag=version),
         slide_name="slide",
-        identity=None if patient is None else Identity(patient, specimen),
+        identity=None if patient is None else SpecimenIdentity(patient, specimen),
         reason=None if patient else "the key has no folders",
         priority=given.get("priority", Priority.ROUTINE),
     )

@@ -8,7 +8,7 @@ import pytest
 from made_results import arrival, claimed, registered
 
 from db import reads, registration
-from db.records import Identity, ScanFilter
+from db.records import SpecimenIdentity, ScanFilter
 from db.states import Priority, ScanState
 from pipeline.model.errors import UsageError
 
@@ -38,7 +38,7 @@ def test_an_upload_without_a_patient_waits_with_its_reason_until_it_is_assigned(
         assert (row.scan_id, row.reason, row.patient) == (scan_id, "the key has no folders", None)
         with pytest.raises(UsageError, match="assign"):
             registration.requeue(connection, scan_id)
-        assert registration.assign(connection, scan_id, Identity("P9", "S9")) is ScanState.RECEIVED
+        assert registration.assign(connection, scan_id, SpecimenIdentity("P9", "S9")) is ScanState.RECEIVED
         (row,) = reads.scans(connection, ScanFilter(patient="P9"))
     assert (row.scan_id, row.state, row.specimen, row.reason) == (scan_id, ScanState.RECEIVED, "S9", None)
     assert rows("SELECT kind FROM event WHERE scan_id = :scan ORDER BY id", scan=scan_id) == [
@@ -50,7 +50,7 @@ def test_an_upload_without_a_patient_waits_with_its_reason_until_it_is_assigned(
 def test_a_mislabelled_scan_goes_to_its_patient_and_keeps_its_state(database):
     (scan_id,) = registered(database, arrival("P1"))
     with database.transaction() as connection:
-        assert registration.assign(connection, scan_id, Identity("P2", "S1")) is ScanState.RECEIVED
+        assert registration.assign(connection, scan_id, SpecimenIdentity("P2", "S1")) is ScanState.RECEIVED
         assert reads.scans(connection, ScanFilter(patient="P1")) == []
         assert [row.scan_id for row in reads.scans(connection, ScanFilter(patient="P2"))] == [scan_id]
 
@@ -58,7 +58,7 @@ def test_a_mislabelled_scan_goes_to_its_patient_and_keeps_its_state(database):
 def test_a_scan_that_is_not_there_is_the_persons_mistake(database):
     with database.transaction() as connection:
         for ask in (
-            lambda: registration.assign(connection, uuid.uuid4(), Identity("P", "S")),
+            lambda: registration.assign(connection, uuid.uuid4(), SpecimenIdentity("P", "S")),
             lambda: registration.requeue(connection, uuid.uuid4()),
             lambda: reads.find_scan(connection, "ffffffff-dead"),
             lambda: reads.find_scan(connection, ""),

@@ -11,7 +11,7 @@ from made_results import arrival, cells, claimed, digest_of, registered, result
 from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results
-from db.records import Artefact, Identity, ScanFilter
+from db.records import Artefact, SpecimenIdentity, ScanFilter
 from db.states import ScanState
 from pipeline.count.differential import pooled, wilson_interval
 from pipeline.model.domain import SlideStatus
@@ -255,7 +255,7 @@ def test_the_same_bytes_under_two_patients_keep_both_results_and_flag_both_scans
     assert all(set(detail) == {"other_scan"} for _, detail in mine)
     # Once the mislabelled one is put right, nothing is left to flag, and the bytes count once.
     with database.transaction() as connection:
-        registration.assign(connection, second, Identity("P1", "S1"))
+        registration.assign(connection, second, SpecimenIdentity("P1", "S1"))
         assert {row.same_content_as for row in reads.scans(connection, ScanFilter())} == {None}
     assert answer(database, "P1").pooled.n_leukocytes == 8
     assert answer(database, "P2").slides == ()

@@ -18,7 +18,7 @@ import worker.storage.expired_and_orphaned
 from db import reads, registration, results
 from db.database import Database
 from db.ledger import record_digest
-from db.records import Arrival, Artefact, Identity, ScanRef
+from db.records import Arrival, Artefact, SpecimenIdentity, ScanRef
 from db.retention import Limit, delete_people, old_scans
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
@@ -53,7 +53,7 @@ class Laboratory:
         self.house.drop(key, content.encode())
         stored = self.house.store.stat(key).stored
         ref = ScanRef(self.house.settings.bucket_scans, key, stored.etag, stored.size_bytes, stored.etag)
-        identity = None if patient is None else Identity(patient, "S-1")
+        identity = None if patient is None else SpecimenIdentity(patient, "S-1")
         with self.house.database.transaction() as connection:
             return registration.register(connection, Arrival(ref, "slide", identity)).scan_id
 
@@ -259,7 +259,7 @@ def of_patient_without_scans(laboratory: Laboratory) -> Arrival:
     """Return a new upload of a patient whose last scan was just deleted."""
     laboratory.ask("DELETE FROM scan WHERE id = :s", laboratory.upload("P-1", "last"))
     assert laboratory.counts()["patient"] == 1
-    return Arrival(ScanRef("scans", "P-1/S-1/new.jpg", "v", 1, "v"), "new", Identity("P-1", "S-1"))
+    return Arrival(ScanRef("scans", "P-1/S-1/new.jpg", "v", 1, "v"), "new", SpecimenIdentity("P-1", "S-1"))
 
 
 def until_somebody_waits(laboratory: Laboratory) -> None:

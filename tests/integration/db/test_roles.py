@@ -13,7 +13,7 @@ from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results, schema
 from db.database import Database
-from db.records import Failure, Identity, Progress, ScanFilter
+from db.records import Failure, SpecimenIdentity, Progress, ScanFilter
 from db.roles import GRANTS, TABLES, VIEWS, Role
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
@@ -314,8 +314,8 @@ def test_a_clerk_assigns_and_requeues_and_reads_as_a_reader_does(as_):
     with as_(Principal.WORKER).transaction() as connection:
         results.save_result(connection, claim, result(cells(lymphocyte=1)), ())
     with clerk.transaction() as connection:
-        assert registration.assign(connection, nobodys, Identity("P-2", "S-1")) is ScanState.RECEIVED
-        assert registration.assign(connection, done, Identity("P-3", "S-1")) is ScanState.COMPLETED
+        assert registration.assign(connection, nobodys, SpecimenIdentity("P-2", "S-1")) is ScanState.RECEIVED
+        assert registration.assign(connection, done, SpecimenIdentity("P-3", "S-1")) is ScanState.COMPLETED
         registration.requeue(connection, done)
         found = reads.results_of_patient(connection, "P-3")
         reads.record_results_read(connection, found.patient_id, reader="r", purpose="p")

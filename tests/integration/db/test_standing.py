@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from db import ledger, registration, results
 from db import queue_statistics as standing
-from db.records import Failure, Identity
+from db.records import Failure, SpecimenIdentity
 from db.states import AttemptOutcome, Priority, ScanState
 
 pytestmark = pytest.mark.services
@@ -99,7 +99,7 @@ def test_what_a_person_assigns_or_requeues_waits_from_then_on(database):
         "UPDATE scan SET waiting_since = now() - interval '1 day', received_at = now() - interval '1 day'",
     )
     with database.transaction() as connection:
-        registration.assign(connection, nameless, Identity("P2", "S2"))
+        registration.assign(connection, nameless, SpecimenIdentity("P2", "S2"))
         registration.requeue(connection, done)
     waiting = stands(database).waiting[Priority.ROUTINE]
     assert waiting.scans == 2

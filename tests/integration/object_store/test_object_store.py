@@ -16,7 +16,8 @@ from pydantic import SecretStr
 
 from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, TransientError
 from worker.embedded import EmbeddedSet, ServerName
-from worker.ingest.identification import Identity, KeyPattern, Priority, identify, metadata_for, priority_of
+from worker.ingest.identification import Priority, identify, metadata_for, priority_of
+from worker.key_pattern import ScanIdentity, KeyPattern
 from worker.storage.object_store import MinioObjectStore, decoded_event_key, open_object_store
 
 pytestmark = pytest.mark.services
@@ -63,7 +64,7 @@ def test_a_file_is_stored_with_its_metadata(object_store: MinioObjectStore, tmp_
     found = object_store.stat("file/scan.png")
     assert (found.stored.size_bytes, found.content_type) == (12_000_000, "image/png")
     pattern = KeyPattern.parse("<patient>/<specimen>/<slide>.<ext>")
-    assert identify("scan.png", found.metadata, pattern) == Identity("Müller 1%41", "S-é", "scan")
+    assert identify("scan.png", found.metadata, pattern) == ScanIdentity("Müller 1%41", "S-é", "scan")
     assert priority_of(found.metadata) is Priority.STAT
 
 

@@ -11,10 +11,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.unit.pipeline.training.datasets.trees import class_tree, cnmc_tree
-
 from pipeline.training.recipe.recipes import read_recipe
 from tests.unit.pipeline.training.conftest import DrawnPack
+from tests.unit.pipeline.training.data.datasets.trees import class_tree, cnmc_tree
 from worker.cli import main
 
 

@@ -12,8 +12,6 @@ from pipeline.model.errors import UsageError
 from worker.ingest.identification import (
     MAX_ID_CHARS,
     UNSPECIFIED,
-    Identity,
-    KeyPattern,
     Priority,
     Unidentified,
     checked_id,
@@ -21,6 +19,7 @@ from worker.ingest.identification import (
     metadata_for,
     priority_of,
 )
+from worker.key_pattern import ScanIdentity, KeyPattern
 
 PATTERN = KeyPattern.parse("<patient>/<specimen>/<slide>.<ext>")
 IDENTIFIERS = st.text(
@@ -31,13 +30,13 @@ IDENTIFIERS = st.text(
 @pytest.mark.parametrize(
     ("key", "identity"),
     [
-        ("P1/S1/slide.png", Identity("P1", "S1", "slide")),
-        ("P 1/Ä/a.b.c.svs", Identity("P 1", "Ä", "a.b.c")),
-        ("P1/S1/.png.tiff", Identity("P1", "S1", ".png")),
-        ("病理/1/2.jpg", Identity("病理", "1", "2")),
+        ("P1/S1/slide.png", ScanIdentity("P1", "S1", "slide")),
+        ("P 1/Ä/a.b.c.svs", ScanIdentity("P 1", "Ä", "a.b.c")),
+        ("P1/S1/.png.tiff", ScanIdentity("P1", "S1", ".png")),
+        ("病理/1/2.jpg", ScanIdentity("病理", "1", "2")),
     ],
 )
-def test_a_key_of_the_pattern_names_patient_specimen_and_slide(key: str, identity: Identity) -> None:
+def test_a_key_of_the_pattern_names_patient_specimen_and_slide(key: str, identity: ScanIdentity) -> None:
     assert identify(key, {}, PATTERN) == identity
 
 
@@ -71,17 +70,17 @@ def test_a_key_that_does_not_follow_the_pattern_names_nobody(key: str) -> None:
 
 def test_metadata_name_the_patient_where_the_key_does_not() -> None:
     metadata = {"patient-id": "P1", "specimen-id": "S1"}
-    assert identify("dump/0001.png", metadata, PATTERN) == Identity("P1", "S1", "0001")
-    assert identify("../0001.png", metadata, PATTERN) == Identity("P1", "S1", "0001")
+    assert identify("dump/0001.png", metadata, PATTERN) == ScanIdentity("P1", "S1", "0001")
+    assert identify("../0001.png", metadata, PATTERN) == ScanIdentity("P1", "S1", "0001")
 
 
 def test_metadata_without_a_specimen_leave_it_to_the_key_or_unspecified() -> None:
-    assert identify("0001.png", {"patient-id": "P1"}, PATTERN) == Identity("P1", UNSPECIFIED, "0001")
-    assert identify("P1/S1/0001.png", {"patient-id": "P1"}, PATTERN) == Identity("P1", "S1", "0001")
+    assert identify("0001.png", {"patient-id": "P1"}, PATTERN) == ScanIdentity("P1", UNSPECIFIED, "0001")
+    assert identify("P1/S1/0001.png", {"patient-id": "P1"}, PATTERN) == ScanIdentity("P1", "S1", "0001")
 
 
 def test_a_blank_metadata_field_says_nothing() -> None:
-    assert identify("P1/S1/1.png", {"patient-id": " ", "specimen-id": ""}, PATTERN) == Identity(
+    assert identify("P1/S1/1.png", {"patient-id": " ", "specimen-id": ""}, PATTERN) == ScanIdentity(
         "P1", "S1", "1"
     )
 
@@ -102,7 +101,7 @@ def test_metadata_that_contradict_the_key_name_nobody(metadata: dict[str, str], 
     ["M%C3%BCller", "=?UTF-8?B?TcO8bGxlcg==?=", "=?utf-8?q?M=C3=BCller?=", "MÃ¼ller", "Mu%CC%88ller"],
 )
 def test_metadata_are_read_in_every_encoding_that_servers_and_clients_use(value: str) -> None:
-    assert identify("1.png", {"patient-id": value}, PATTERN) == Identity("Müller", UNSPECIFIED, "1")
+    assert identify("1.png", {"patient-id": value}, PATTERN) == ScanIdentity("Müller", UNSPECIFIED, "1")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +125,7 @@ def test_metadata_that_cannot_be_read_name_nobody_even_beside_a_good_key(value: 
 
 def test_composed_and_decomposed_letters_are_the_same_patient() -> None:
     metadata = {"patient-id": "Mu%CC%88ller"}
-    assert identify("Müller/S1/1.png", metadata, PATTERN) == Identity("Müller", "S1", "1")
+    assert identify("Müller/S1/1.png", metadata, PATTERN) == ScanIdentity("Müller", "S1", "1")
 
 
 @given(key=st.text(max_size=80), patient=st.text(max_size=80))
@@ -143,9 +142,9 @@ def test_nothing_breaks_it_and_no_reason_tells_the_key_or_the_patient(key: str, 
 def test_what_submit_writes_is_what_the_watcher_reads(patient: str, specimen: str) -> None:
     metadata = metadata_for(patient, specimen, Priority.STAT)
     assert all(value.isascii() for value in metadata.values())
-    assert identify("x.png", metadata, PATTERN) == Identity(patient, specimen, "x")
+    assert identify("x.png", metadata, PATTERN) == ScanIdentity(patient, specimen, "x")
     assert priority_of(metadata) is Priority.STAT
-    identity = Identity(patient, specimen, "slide")
+    identity = ScanIdentity(patient, specimen, "slide")
     assert identify(PATTERN.key_of(identity, "png"), {}, PATTERN) == identity
 
 
@@ -165,9 +164,9 @@ def test_priority_is_stat_only_where_it_is_said(metadata: dict[str, str], priori
 
 def test_other_patterns() -> None:
     flat = KeyPattern.parse("<patient>_<slide>.<ext>")
-    assert identify("P1_2.png", {}, flat) == Identity("P1", UNSPECIFIED, "2")
+    assert identify("P1_2.png", {}, flat) == ScanIdentity("P1", UNSPECIFIED, "2")
     deep = KeyPattern.parse("incoming/<*>/<patient>/<slide>.<ext>")
-    assert identify("incoming/2026-11-22/P1/2.png", {}, deep) == Identity("P1", UNSPECIFIED, "2")
+    assert identify("incoming/2026-11-22/P1/2.png", {}, deep) == ScanIdentity("P1", UNSPECIFIED, "2")
     assert isinstance(identify("other/2026-11-22/P1/2.png", {}, deep), Unidentified)
 
 

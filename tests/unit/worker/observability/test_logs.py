@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from pipeline.model.errors import InputError
-from worker.ingest.identification import Identity
+from worker.key_pattern import ScanIdentity
 from worker.observability.logs import configure
 
 TELLING = "Meier-4711"
@@ -68,10 +68,10 @@ def test_a_telling_field_is_withheld_and_named(lines: io.StringIO, field: str) -
 
 
 def test_a_record_is_not_written_out(lines: io.StringIO) -> None:
-    identity = Identity(TELLING, "S1", "1")
+    identity = ScanIdentity(TELLING, "S1", "1")
     structlog.get_logger().info("registered", what=identity, more=[identity], within={"patient": TELLING})
     assert TELLING not in lines.getvalue()
-    assert _events(lines)[0]["what"] == "<Identity>"
+    assert _events(lines)[0]["what"] == "<ScanIdentity>"
 
 
 def test_fields_bound_to_the_context_are_withheld_too(lines: io.StringIO) -> None:
@@ -123,7 +123,8 @@ def test_other_libraries_say_during_which_analysis_they_spoke(lines: io.StringIO
 
 def test_importing_sets_nothing_up_and_configured_logs_go_to_stderr() -> None:
     program = (
-        "import logging, structlog; before = structlog.get_config(); import worker.observability.logs as logs\n"
+        "import logging, structlog; before = structlog.get_config()\n"
+        "import worker.observability.logs as logs\n"
         "assert structlog.get_config() == before and not logging.getLogger().handlers\n"
         "logs.configure('info'); structlog.get_logger().info('ready')"
     )

@@ -17,7 +17,7 @@ from pipeline.networks.cenet import CENet  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine  # noqa: E402
 from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine  # noqa: E402
-from pipeline.training.export.bundle_export import TEMPERATURES, fit_temperature  # noqa: E402
+from pipeline.training.evaluate.temperature import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export.onnx_export import (  # noqa: E402
     OPSET,
     PARITY,

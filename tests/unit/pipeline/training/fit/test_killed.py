@@ -13,10 +13,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from tests.unit.pipeline.training.datasets.trees import cnmc_tree
-
 from pipeline.training.command import train
 from pipeline.training.recipe.recipes import read_recipe
+from tests.unit.pipeline.training.data.datasets.trees import cnmc_tree
 
 REPOSITORY = Path(__file__).parents[5]
 CHILD = """

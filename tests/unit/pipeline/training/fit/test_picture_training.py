@@ -13,25 +13,24 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from tests.unit.pipeline.training.datasets.trees import (  # noqa: E402
-    aml_tree,
-    class_tree,
-    cnmc_tree,
-    preliminary,
-)
-
 from pipeline.model.errors import UsageError  # noqa: E402
 from pipeline.networks.paper import network_1  # noqa: E402
 from pipeline.training.command import train  # noqa: E402
 from pipeline.training.data.cell_metrics import Confusion  # noqa: E402
 from pipeline.training.data.picture_samples import load_pictures  # noqa: E402
-from pipeline.training.export.bundle_export import recipe_of  # noqa: E402
 from pipeline.training.fit.picture_task import PictureTask  # noqa: E402
 from pipeline.training.fit.picture_training import picture_subjects, weighted_f1  # noqa: E402
 from pipeline.training.fit.run_course import TrainedNetwork  # noqa: E402
+from pipeline.training.fit.run_folder import recipe_of  # noqa: E402
 from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides  # noqa: E402
 from pipeline.training.recipe.recipes import Kept, Optimizer, PictureRecipe, RateCourse, read_recipe  # noqa: E402
 from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
+from tests.unit.pipeline.training.data.datasets.trees import (  # noqa: E402
+    aml_tree,
+    class_tree,
+    cnmc_tree,
+    preliminary,
+)
 
 
 @dataclass

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.unit.pipeline.training.datasets.trees import class_tree, draw
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import Layout, find_data, read_class_folders
 from pipeline.training.data.label_tables import Split, refuse_leaks
+from tests.unit.pipeline.training.data.datasets.trees import class_tree, draw
 
 TEN = [f"{n}.png" for n in range(10)]
 

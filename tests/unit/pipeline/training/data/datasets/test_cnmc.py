@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tests.unit.pipeline.training.datasets.trees import cnmc_tree, draw, preliminary
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import ByFold, BySubject, Layout, find_data, read_cnmc
 from pipeline.training.data.label_tables import LabelRow, Split
+from tests.unit.pipeline.training.data.datasets.trees import cnmc_tree, draw, preliminary
 
 TRAINING = "C-NMC_training_data"
 

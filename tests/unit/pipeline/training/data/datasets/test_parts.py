@@ -6,7 +6,6 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from tests.unit.pipeline.training.datasets.trees import aml_tree, class_tree, cnmc_tree
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import (
@@ -23,6 +22,7 @@ from pipeline.training.data.label_tables import Split, refuse_leaks
 from pipeline.training.data.picture_sets import PictureClass, class_index
 from pipeline.training.data.sources import ALL_SOURCES, SOURCES
 from tests.unit.pipeline.training.conftest import DrawnPack
+from tests.unit.pipeline.training.data.datasets.trees import aml_tree, class_tree, cnmc_tree
 
 TASK = (PictureClass("normal", ("hem", "lymphocytes")), PictureClass("all", ("all", "blasts")))
 TEN = [f"{n}.png" for n in range(10)]

@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.measure.quality import THUMBNAIL_PX, darkest_thumbnail_of, tissue_mask
+from pipeline.detect.tissue import tissue_mask
 from pipeline.model.domain import Level
 from pipeline.model.geometry import Size
+from pipeline.sampling.thumbnail import THUMBNAIL_PX, darkest_thumbnail_of
 from tests.support.drawn import DrawnSlide, drawn_cells
 
 

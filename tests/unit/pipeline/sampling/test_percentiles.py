@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
-from pipeline.measure.percentiles import percentile
+from pipeline.sampling.percentiles import percentile
 
 
 @given(
