@@ -1,4 +1,4 @@
-"""Making the database be as `db.roles` says. Everything here can be done twice."""
+"""ExportOptions the database be as `db.roles` says. Everything here can be done twice."""
 
 from __future__ import annotations
 

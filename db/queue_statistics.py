@@ -36,7 +36,7 @@ class Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class QueueStatistics:
     """What is in the ledger and not completed."""
 
     scans: Mapping[ScanState, int]
@@ -74,7 +74,7 @@ def answers(connection: Connection) -> bool:
     return answer == 1
 
 
-def standing(connection: Connection) -> Standing:
+def queue_statistics(connection: Connection) -> QueueStatistics:
     """Return what is not completed. One statement, over an index that holds no completed scan."""
     scans: dict[ScanState, int] = dict.fromkeys(UNFINISHED, 0)
     waiting: dict[Priority, Waiting] = dict.fromkeys(Priority, Waiting(0, 0.0))
@@ -85,7 +85,7 @@ def standing(connection: Connection) -> Standing:
             before = waiting[priority]
             oldest_s = max(before.oldest_s, float(row.oldest_s))
             waiting[priority] = Waiting(before.scans + row.scans, oldest_s)
-    return Standing(scans, waiting)
+    return QueueStatistics(scans, waiting)
 
 
 def workers_seen(connection: Connection, *, within_s: float) -> list[WorkerSeen]:

@@ -8,11 +8,11 @@ from pipeline.count.classification import CellClassification
 from pipeline.count.conclusion import conclude
 from pipeline.count.second_look import with_second_look
 from pipeline.detect.instances import SlideFrame
-from pipeline.detect.outlines import Draughtsman, outline_frame
+from pipeline.detect.outlines import OutlineRefiner, outline_frame
 from pipeline.detect.search import Search
 from pipeline.detect.stitch import reading_order
 from pipeline.detect.tissue import tissue_mask
-from pipeline.measure.illumination import light_of, lit
+from pipeline.measure.illumination import illumination_corrected, illumination_of
 from pipeline.measure.monolayer import monolayer_density_per_mm2
 from pipeline.measure.quality import quality_of
 from pipeline.measure.scale import scale_of
@@ -43,14 +43,14 @@ def analyse_slide(
     """
     observer = execution.observer
     with observer.stage(Stage.THUMBNAIL):
-        strips = StripReader(reader, execution.crew)
+        strips = StripReader(reader, execution.pool)
         tissue = tissue_mask(darkest_thumbnail_of(strips))
         sample = read_sample(strips, tissue)
-        segmenter = lit(models.segmenter, light_of(sample))
+        segmenter = illumination_corrected(models.segmenter, illumination_of(sample))
     with observer.stage(Stage.SCALE):
-        scale = scale_of(reader.meta.mpp, sample, segmenter, spec, execution.crew)
+        scale = scale_of(reader.meta.mpp, sample, segmenter, spec, execution.pool)
         frame = _frame(reader, scale, spec)
-    quality_measured = execution.crew.begin(
+    quality_measured = execution.pool.begin(
         lambda: quality_of(
             tissue, sample, frame.working, monolayer_density_per_mm2(reader, tissue, scale.mpp)
         )
@@ -58,8 +58,8 @@ def analyse_slide(
     found = Search(reader, segmenter, frame, spec, execution).found(tissue)
     with observer.stage(Stage.OUTLINE):
         finer = outline_frame(frame, spec)
-        draughtsman = Draughtsman(reader, segmenter, finer, spec, execution)
-        instances = tuple(sorted(draughtsman.redrawn(found.cells), key=reading_order))
+        refiner = OutlineRefiner(reader, segmenter, finer, spec, execution)
+        instances = tuple(sorted(refiner.refined(found.cells), key=reading_order))
     with observer.stage(Stage.CLASSIFY):
         classification = CellClassification(reader, models.classifier, scale, spec, execution)
         cells = with_second_look(classification.cells(instances), classification, sample, frame)

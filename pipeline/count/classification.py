@@ -40,10 +40,10 @@ class CellClassification:
         def crop_of(instance: CellInstance) -> Rgb:
             return read_crop(self.reader, _centre_px0(instance.bbox_px0), self.scale.mpp, size_px, mpp_um)
 
-        crew = self.execution.crew
-        batches = _chunks(crew.map(crop_of, instances), self.execution.crop_batch)
+        pool = self.execution.pool
+        batches = _chunks(pool.map(crop_of, instances), self.execution.crop_batch)
         nuclei_um2 = (instance.nucleus_area_um2 for instance in instances)
-        for members in crew.map(lambda batch: self.classifier.classify(np.stack(batch)), batches):
+        for members in pool.map(lambda batch: self.classifier.classify(np.stack(batch)), batches):
             for probabilities in np.swapaxes(members, 0, 1):
                 yield call_cell(probabilities, next(nuclei_um2), self.spec)
 

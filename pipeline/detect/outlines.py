@@ -42,7 +42,7 @@ Measured: docs/adr/outlines.md"""
 
 
 @dataclass(frozen=True, slots=True)
-class Draughtsman:
+class OutlineRefiner:
     """What drawing outlines needs."""
 
     reader: SlideReader
@@ -52,7 +52,7 @@ class Draughtsman:
     spec: PipelineSpec
     execution: Execution
 
-    def redrawn(self, cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
+    def refined(self, cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
         """Return the same cells in the same order; each has its new outline, or its old one where the new
         view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
@@ -64,9 +64,9 @@ class Draughtsman:
                 for view, maps in self._seen(batch)
             ]
 
-        crew, windows = self.execution.crew, _windows(cells, self.frame, self.segmenter.stride_px)
-        read = crew.map(partial(read_tile, self.reader, self.frame.working), windows)
-        for index, outline in chain.from_iterable(crew.map(drawn, self.execution.batches(read))):
+        pool, windows = self.execution.pool, _windows(cells, self.frame, self.segmenter.stride_px)
+        read = pool.map(partial(read_tile, self.reader, self.frame.working), windows)
+        for index, outline in chain.from_iterable(pool.map(drawn, self.execution.batches(read))):
             outlined[index] = outline
         return tuple(outlined)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pipeline.detect.candidates import candidate_frame, candidates_px0, windows_around
 from pipeline.detect.instances import SlideFrame, find_instances
-from pipeline.detect.stitch import Sighting, depth_px0, stitched
+from pipeline.detect.stitch import TileDetection, depth_px0, stitched
 from pipeline.detect.tiling import tile_grid
 from pipeline.detect.tissue import tiles_with_tissue
 from pipeline.model.domain import CellInstance, Probabilities, Tile, TileCounts, TileSpec
@@ -86,9 +86,9 @@ class Search:
 
     def _cells(self, tiles: Sequence[TileSpec], before: int) -> tuple[CellInstance, ...]:
         with self.execution.observer.stage(Stage.TILES):
-            return stitched(self._sightings(tiles, before))
+            return stitched(self._detections(tiles, before))
 
-    def _sightings(self, tiles: Sequence[TileSpec], before: int) -> Iterator[Sighting]:
+    def _detections(self, tiles: Sequence[TileSpec], before: int) -> Iterator[TileDetection]:
         """Yield the cells as each tile sees them; `before` tiles of a coarse look are done."""
         found, planned = 0, before + len(tiles)
         self.execution.observer.advanced(before, planned, found)
@@ -97,10 +97,10 @@ class Search:
             yield from seen
             self.execution.observer.advanced(done, planned, found)
 
-    def _seen(self, tile: TileSpec, maps: Probabilities) -> tuple[Sighting, ...]:
+    def _seen(self, tile: TileSpec, maps: Probabilities) -> tuple[TileDetection, ...]:
         core_px0 = self.frame.working.rect_to_px0(tile.core_px)
         instances = find_instances(maps, tile, self.frame, self.spec)
-        return tuple(Sighting(instance, depth_px0(instance, core_px0)) for instance in instances)
+        return tuple(TileDetection(instance, depth_px0(instance, core_px0)) for instance in instances)
 
     def _over(
         self, frame: SlideFrame, tiles: Sequence[TileSpec], look: Callable[[TileSpec, Probabilities], T]
@@ -114,9 +114,9 @@ class Search:
             maps = self.segmenter.segment(np.stack([tile.pixels for tile in batch]))
             return [look(tile.spec, own) for tile, own in zip(batch, maps, strict=True)]
 
-        done, crew = 0, self.execution.crew
-        read = crew.map(partial(read_tile, self.reader, frame.working), tiles)
-        for seen in crew.map(looked, self.execution.batches(read)):
+        done, pool = 0, self.execution.pool
+        read = pool.map(partial(read_tile, self.reader, frame.working), tiles)
+        for seen in pool.map(looked, self.execution.batches(read)):
             yield from seen
             done += len(seen)
         if done != len(tiles):

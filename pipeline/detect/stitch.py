@@ -17,7 +17,7 @@ SAME_CELL_IOU = 0.3
 
 
 @dataclass(frozen=True, slots=True)
-class Sighting:
+class TileDetection:
     """A cell as one tile saw it, and how deep its centroid lies in that tile's core (negative: outside)."""
 
     instance: CellInstance
@@ -30,14 +30,14 @@ def depth_px0(instance: CellInstance, core_px0: Rect) -> float:
     return min(x - core_px0.x, core_px0.right - x, y - core_px0.y, core_px0.bottom - y)
 
 
-def stitched(sightings: Iterable[Sighting]) -> tuple[CellInstance, ...]:
+def stitched(detections: Iterable[TileDetection]) -> tuple[CellInstance, ...]:
     """Return each cell once, in reading order (centroid top to bottom, then left to right).
 
-    Of several sightings of a cell, the one deepest inside its own tile's core stands: there the networks saw
-    most around it. The order of the sightings does not matter.
+    Of several detections of a cell, the one deepest inside its own tile's core stands: there the networks saw
+    most around it. The order of the detections does not matter.
     """
     ranked = sorted(
-        sightings, key=lambda s: (-s.depth_px0, s.instance.centroid_px0[1], s.instance.centroid_px0[0])
+        detections, key=lambda s: (-s.depth_px0, s.instance.centroid_px0[1], s.instance.centroid_px0[0])
     )
     kept = _without_repeats([sighting.instance for sighting in ranked])
     return tuple(sorted(kept, key=reading_order))

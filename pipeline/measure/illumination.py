@@ -29,16 +29,16 @@ USUAL_GAINS = (0.8, 1.25)
 
 
 @dataclass(frozen=True, slots=True)
-class Light:
+class Illumination:
     """By how much each channel, red, green and blue, is multiplied."""
 
     gains: tuple[float, float, float]
 
 
-USUAL = Light((1.0, 1.0, 1.0))
+USUAL = Illumination((1.0, 1.0, 1.0))
 
 
-def light_of(sample: Rgb) -> Light:
+def illumination_of(sample: Rgb) -> Illumination:
     """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`; 1 where it is usual."""
     height, width = sample.shape[:2]
     size = (max(1, width // COARSE_PX0), max(1, height // COARSE_PX0))
@@ -49,18 +49,18 @@ def light_of(sample: Rgb) -> Light:
     if USUAL_GAINS[0] <= full.min() and full.max() <= USUAL_GAINS[1]:
         return USUAL
     red, green, blue = (float(gain) for gain in np.sqrt(full * full.mean()))
-    return Light((red, green, blue))
+    return Illumination((red, green, blue))
 
 
-def lit(segmenter: Segmenter, light: Light) -> Segmenter:
+def illumination_corrected(segmenter: Segmenter, light: Illumination) -> Segmenter:
     """Return the segmenter as it sees the pictures of a scan in that light."""
-    return segmenter if light == USUAL else LitSegmenter(segmenter, light)
+    return segmenter if light == USUAL else IlluminationCorrectedSegmenter(segmenter, light)
 
 
-class LitSegmenter:
+class IlluminationCorrectedSegmenter:
     """A `ports.Segmenter` that sees every picture of a scan in the scan's own light."""
 
-    def __init__(self, segmenter: Segmenter, light: Light) -> None:
+    def __init__(self, segmenter: Segmenter, light: Illumination) -> None:
         self._segmenter = segmenter
         self._table = _table(light)
 
@@ -70,11 +70,11 @@ class LitSegmenter:
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W): see `ports.Segmenter`."""
-        lit = np.stack([np.asarray(cv2.LUT(picture, self._table), np.uint8) for picture in batch])
-        return self._segmenter.segment(lit)
+        corrected = np.stack([np.asarray(cv2.LUT(picture, self._table), np.uint8) for picture in batch])
+        return self._segmenter.segment(corrected)
 
 
-def _table(light: Light) -> NDArray[np.uint8]:
+def _table(light: Illumination) -> NDArray[np.uint8]:
     """Return uint8 (1, 256, 3): what each value of each channel becomes."""
     values = np.arange(256, dtype=np.float64)[:, None] * np.array(light.gains)
     table: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]

@@ -19,7 +19,7 @@ from pipeline.detect.instances import labelled_cells
 from pipeline.measure.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0
 from pipeline.model.domain import Rgb, Scale, ScaleSource
 from pipeline.model.geometry import Mpp, Rect, Size
-from pipeline.model.ports import Crew, Segmenter
+from pipeline.model.ports import OrderedPool, Segmenter
 from pipeline.model.spec import PipelineSpec
 from pipeline.sampling.crops import resized
 
@@ -80,7 +80,9 @@ class Vote:
     weight: float
 
 
-def scale_of(stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, crew: Crew) -> Scale:
+def scale_of(
+    stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, pool: OrderedPool
+) -> Scale:
     """Return the scale: what the file says, else a measurement on `sample` (level 0), else the default."""
     if stated is not None:
         return Scale(stated, ScaleSource.FILE)
@@ -89,7 +91,7 @@ def scale_of(stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: Pipeli
     if diameter_px0 is not None and _plausible(RED_CELL_UM / diameter_px0):
         return Scale(Mpp(RED_CELL_UM / diameter_px0), ScaleSource.RED_CELLS)
     red_cells_um = [um for d in red_cells_px0 if _plausible(um := RED_CELL_UM / d)]
-    votes = tuple(leukocyte_votes(sample, segmenter, spec, crew))
+    votes = tuple(leukocyte_votes(sample, segmenter, spec, pool))
     return agreed(red_cells_um, votes, spec.assumed_mpp_um)
 
 
@@ -143,7 +145,9 @@ def _support(votes: Sequence[Vote]) -> NDArray[np.float64]:
     return support
 
 
-def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, crew: Crew) -> Iterator[Vote]:
+def leukocyte_votes(
+    sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, pool: OrderedPool
+) -> Iterator[Vote]:
     """Return the votes of the leukocytes that the segmenter sees in the middle of the sample.
 
     It sees the sample as if it had each candidate scale. Candidates near the truth outline the same cells and
@@ -160,7 +164,7 @@ def leukocyte_votes(sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, crew:
         probabilities = probabilities[:, : picture.shape[0], : picture.shape[1]]
         return tuple(_votes(probabilities, candidate_um, spec, counted))
 
-    return chain.from_iterable(crew.map(votes, CANDIDATES_UM))
+    return chain.from_iterable(pool.map(votes, CANDIDATES_UM))
 
 
 def _votes(

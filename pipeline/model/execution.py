@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from pipeline.model.domain import Tile
-from pipeline.model.ports import Crew, Observer
+from pipeline.model.ports import Observer, OrderedPool
 
 SMALL_PX = 256
 """Side of the largest tile that counts as small: what is shown around a candidate or a cell."""
@@ -17,7 +17,7 @@ class Execution:
     """Who watches an analysis, and how much of it goes on at once."""
 
     observer: Observer
-    crew: Crew
+    pool: OrderedPool
     tile_batch: int = 2
     small_tile_batch: int = 16
     crop_batch: int = 32

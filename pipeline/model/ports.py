@@ -87,7 +87,7 @@ class Observer(Protocol):
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None: ...
 
 
-class Crew(Protocol):
+class OrderedPool(Protocol):
     """Does several things of one analysis at once. What is asked of it does not ask it in turn."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:

@@ -33,27 +33,27 @@ class EngineChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class EngineResources:
     """What an engine may use of the machine."""
 
     parallelism: Parallelism
     plans: Path
     """folder where TensorRT keeps its plans between starts"""
-    multiplies_bytes: bool = True
-    """whether the processor adds products of bytes without clipping them: see `machine.multiplies_bytes`"""
+    supports_int8: bool = True
+    """whether the processor adds products of bytes without clipping them: see `machine.supports_int8`"""
 
 
-def choose_engine(asked: EngineName, means: Means) -> EngineChoice:
+def choose_engine(asked: EngineName, resources: EngineResources) -> EngineChoice:
     """Return the engine that was asked for; with `auto` the one that suits the machine.
 
     Raises: DeploymentError, which names what is missing for the engine.
     """
     if asked is not EngineName.AUTO:
-        return _chosen(asked, ASKED, means)
+        return _chosen(asked, ASKED, resources)
     missing = what_is_missing()
     if missing is None:
-        return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", means)
-    return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", means)
+        return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", resources)
+    return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", resources)
 
 
 def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:
@@ -62,33 +62,33 @@ def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:
     return f"{' + '.join(names)} ({choice.why})"
 
 
-def _chosen(name: EngineName, why: str, means: Means) -> EngineChoice:
+def _chosen(name: EngineName, why: str, resources: EngineResources) -> EngineChoice:
     if name is EngineName.TENSORRT:
-        return EngineChoice(name, why, Precision.FP32, _tensorrt(means))
+        return EngineChoice(name, why, Precision.FP32, _tensorrt(resources))
     if name is EngineName.OPENVINO:
-        if means.multiplies_bytes:
-            return EngineChoice(name, why, Precision.INT8, _openvino(means))
-        return EngineChoice(name, f"{why}; {IN_FLOATS}", Precision.FP32, _openvino(means))
-    return EngineChoice(name, why, Precision.FP32, onnx_runtime(means.parallelism.threads))
+        if resources.supports_int8:
+            return EngineChoice(name, why, Precision.INT8, _openvino(resources))
+        return EngineChoice(name, f"{why}; {IN_FLOATS}", Precision.FP32, _openvino(resources))
+    return EngineChoice(name, why, Precision.FP32, onnx_runtime(resources.parallelism.threads))
 
 
-def _openvino(means: Means) -> Opener:
+def _openvino(resources: EngineResources) -> Opener:
     try:
         # Loading it takes a second, which the other engines need not wait for.
-        from pipeline.runtime.engines.openvino_engine import Lanes, openvino
+        from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
     except (ImportError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
         raise DeploymentError(f"OpenVINO cannot be loaded: {first_line}.", code="openvino_missing") from error
-    return openvino(Lanes(means.parallelism.threads, means.parallelism.streams))
+    return openvino(StreamCounts(resources.parallelism.threads, resources.parallelism.streams))
 
 
-def _tensorrt(means: Means) -> Opener:
+def _tensorrt(resources: EngineResources) -> Opener:
     find_tensorrt()
     find_gpu()
     from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt
 
     def opened(graph: GraphFile) -> Engine:
-        return open_tensorrt(graph.path, PlanRequest(shapes_of(graph), means.plans))
+        return open_tensorrt(graph.path, PlanRequest(shapes_of(graph), resources.plans))
 
     return opened
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.model.domain import Rgb, SlideMeta
 from pipeline.model.geometry import Rect
-from pipeline.model.ports import Crew, SlideReader
+from pipeline.model.ports import OrderedPool, SlideReader
 
 STRIP_LV = 512
 """Strips end at multiples of this in the level's rows, which tiles of 128, 256 and 512 px do too: no tile is
@@ -18,13 +18,13 @@ decoded for two of them."""
 
 @dataclass(frozen=True, slots=True)
 class StripReader:
-    """A `ports.SlideReader` that has a crew read strips of what it is asked for; the pixels are the same.
+    """A `ports.SlideReader` that has a pool read strips of what it is asked for; the pixels are the same.
 
-    The crew itself must not ask it: see `ports.Crew`.
+    The pool itself must not ask it: see `ports.OrderedPool`.
     """
 
     reader: SlideReader
-    crew: Crew
+    pool: OrderedPool
 
     @property
     def meta(self) -> SlideMeta:
@@ -35,7 +35,7 @@ class StripReader:
         strips = list(_strips(rect_lv))
         if len(strips) < 2:  # where there is nothing to join, nothing is copied
             return self.reader.read(level, rect_lv)
-        return np.concatenate(list(self.crew.map(lambda strip: self.reader.read(level, strip), strips)))
+        return np.concatenate(list(self.pool.map(lambda strip: self.reader.read(level, strip), strips)))
 
 
 def _strips(rect_lv: Rect) -> Iterator[Rect]:

@@ -52,7 +52,7 @@ def oversampling(um_per_px0: float) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Sitter:
+class PaintedCell:
     """A leukocyte to be painted, in level-0 pixels."""
 
     cell_class: CellClass
@@ -60,17 +60,17 @@ class Sitter:
     nuclei_px0: tuple[Contour, ...]
 
 
-def paint(sitter: Sitter, stain: Stain, texture: Texture, rng: np.random.Generator, fine: int) -> Patch:
+def paint(painted: PaintedCell, stain: Stain, texture: Texture, rng: np.random.Generator, fine: int) -> Patch:
     """Return the leukocyte, drawn `fine` times finer and averaged down."""
-    low = np.floor(sitter.outline_px0.min(axis=0)).astype(int) - 2
-    high = np.ceil(sitter.outline_px0.max(axis=0)).astype(int) + 2
+    low = np.floor(painted.outline_px0.min(axis=0)).astype(int) - 2
+    high = np.ceil(painted.outline_px0.max(axis=0)).astype(int) + 2
     width, height = (int(side) for side in high - low)
     shape = (height * fine, width * fine)
     edge = _EDGE_UM / texture.um_per_px
-    cell = soft_mask([(sitter.outline_px0 - low) * fine], shape, edge)
-    nucleus = soft_mask([(nucleus - low) * fine for nucleus in sitter.nuclei_px0], shape, edge)
+    cell = soft_mask([(painted.outline_px0 - low) * fine], shape, edge)
+    nucleus = soft_mask([(nucleus - low) * fine for nucleus in painted.nuclei_px0], shape, edge)
     canvas = _Canvas(cell, nucleus, stain, texture, rng)
-    colours = _PAINTERS[sitter.cell_class](canvas)
+    colours = _PAINTERS[painted.cell_class](canvas)
     return Patch(
         int(low[0]),
         int(low[1]),

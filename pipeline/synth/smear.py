@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.domain import Rgb
 from pipeline.model.geometry import Rect
-from pipeline.synth.paint import Patch, Sitter, oversampling, paint
+from pipeline.synth.paint import PaintedCell, Patch, oversampling, paint
 from pipeline.synth.placement import PlacedCell, Positions, place_leukocytes, place_platelets, place_red_cells
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.sprites import draw_pools
@@ -94,8 +94,8 @@ class Smear:
     def _paint_leukocyte(self, index: int) -> Patch:
         cell = self.truth[index]
         rng = np.random.default_rng((self.spec.seed, 9, index))
-        sitter = Sitter(cell.cell_class, cell.outline_px0, cell.nuclei_px0)
-        return paint(sitter, self._stain, self._texture, rng, self._fine)
+        painted = PaintedCell(cell.cell_class, cell.outline_px0, cell.nuclei_px0)
+        return paint(painted, self._stain, self._texture, rng, self._fine)
 
 
 class _Register:

@@ -20,9 +20,9 @@ from pipeline.training.data.samples import crop_samples, field_samples
 from pipeline.training.evaluate.network_evaluation import BundleReport, evaluate_bundle
 from pipeline.training.evaluate.temperature import fit_temperature, member_logits
 from pipeline.training.export.bundle_export import (
-    AS_SHIPPED,
+    SHIPPED_OPTIONS,
     BundleName,
-    Making,
+    ExportOptions,
     Runs,
     figures_of,
     write_bundle,
@@ -137,7 +137,7 @@ def _channels_last(network: nn.Module) -> nn.Module:
 
 
 def export_bundle(
-    runs: Runs, data_root: Path, target: Path, called: BundleName, making: Making = AS_SHIPPED
+    runs: Runs, data_root: Path, target: Path, called: BundleName, making: ExportOptions = SHIPPED_OPTIONS
 ) -> BundleManifest:
     """Return the manifest, with its figures on val, of the bundle that is now in `target`.
 

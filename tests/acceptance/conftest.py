@@ -1,4 +1,4 @@
-"""A house with a watcher and a worker at work, for a module of tests."""
+"""A deployment with a watcher and a worker at work, for a module of tests."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import EmbeddedSet
 
 
 @pytest.fixture(scope="module")
-def house(embedded: EmbeddedSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    """Return a house whose watcher and worker run."""
-    folder: Path = tmp_path_factory.mktemp("house")
-    with house_on(embedded, folder) as house:
-        house.start("watch")
-        house.start("worker")
-        yield house
+def deployment(embedded: EmbeddedSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """Return a deployment whose watcher and worker run."""
+    folder: Path = tmp_path_factory.mktemp("deployment")
+    with deployment_on(embedded, folder) as deployment:
+        deployment.start("watch")
+        deployment.start("worker")
+        yield deployment

@@ -15,7 +15,7 @@ from db.states import ScanState
 from pipeline.model.taxonomy import LEAVES
 from pipeline.synth.truth import parse_truth
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House
+from tests.support.deployment import Deployment
 from worker.cli import app
 from worker.embedded import Principal
 from worker.settings import variable_of
@@ -30,8 +30,8 @@ SCAN_FIELDS = {
 
 
 @pytest.fixture(autouse=True)
-def environment(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in house.environment.items():
+def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in deployment.environment.items():
         if name.startswith("LEUKOFLOW_"):
             monkeypatch.setenv(name, value)
 
@@ -138,11 +138,11 @@ def test_a_missing_setting_is_named(monkeypatch):
     assert "LEUKOFLOW_DATABASE_URL" in result.stderr
 
 
-def test_submitted_scans_become_results(house, scans):
-    before = sum(house.counts().values())
+def test_submitted_scans_become_results(deployment, scans):
+    before = sum(deployment.counts().values())
     run("submit", str(scans), "--patient", "P-CLI", "--specimen", "S-1", "--stat")
     files = len(list(scans.iterdir()))
-    house.until_ended(before + files)
+    deployment.until_ended(before + files)
 
     lines = [json.loads(line) for line in run("scans", "--patient", "P-CLI", "--json").splitlines()]
     assert len(lines) == files
@@ -159,33 +159,33 @@ def test_submitted_scans_become_results(house, scans):
     assert "neutrophil" in run("results", "P-CLI")
 
 
-def slides_of_two_scans_of_one_name(house, scans, patient: str) -> int:
+def slides_of_two_scans_of_one_name(deployment, scans, patient: str) -> int:
     """Return how many slides the patient has after both were submitted."""
     path = next(scans.glob("*.jpg"))
-    before = sum(house.counts().values())
+    before = sum(deployment.counts().values())
     run("submit", str(path), "--patient", patient)
     path.write_bytes(field_jpeg(77))
     run("submit", str(path), "--patient", patient)
-    house.until_ended(before + 2)
-    return len(house.results(patient).slides)
+    deployment.until_ended(before + 2)
+    return len(deployment.results(patient).slides)
 
 
-def test_submitting_never_overwrites(house, scans):
-    assert slides_of_two_scans_of_one_name(house, scans, "P-TWICE") == 2
+def test_submitting_never_overwrites(deployment, scans):
+    assert slides_of_two_scans_of_one_name(deployment, scans, "P-TWICE") == 2
 
 
-def test_a_scanners_keys_are_all_that_submitting_needs(house, scans, monkeypatch):
+def test_a_scanners_keys_are_all_that_submitting_needs(deployment, scans, monkeypatch):
     for of_others in ("LEUKOFLOW_DATABASE_URL", "LEUKOFLOW_BROKER_URL"):
         monkeypatch.delenv(of_others)
-    for name, key in house.servers.secrets_of(Principal.SCANNER).items():
+    for name, key in deployment.servers.secrets_of(Principal.SCANNER).items():
         monkeypatch.setenv(variable_of(name), key)
-    assert slides_of_two_scans_of_one_name(house, scans, "P-SCANNER") == 2
+    assert slides_of_two_scans_of_one_name(deployment, scans, "P-SCANNER") == 2
 
 
-def test_a_nameless_scan_is_assigned_by_a_person(house):
-    before = sum(house.counts().values())
-    house.drop("nameless.jpg", field_jpeg(55))
-    house.until_ended(before + 1)
+def test_a_nameless_scan_is_assigned_by_a_person(deployment):
+    before = sum(deployment.counts().values())
+    deployment.drop("nameless.jpg", field_jpeg(55))
+    deployment.until_ended(before + 1)
     (line,) = [
         json.loads(row)
         for row in run("scans", "--state", "unassigned", "--json").splitlines()
@@ -193,20 +193,20 @@ def test_a_nameless_scan_is_assigned_by_a_person(house):
     ]
     assert line["reason"]
     run("assign", line["scan"], "--patient", "P-FOUND", "--specimen", "S-1")
-    house.until_ended(before + 1)
-    assert house.results("P-FOUND").slides[0].state is ScanState.COMPLETED
+    deployment.until_ended(before + 1)
+    assert deployment.results("P-FOUND").slides[0].state is ScanState.COMPLETED
 
 
-def test_quarantined_scans_are_listed_and_tried_again(house):
-    before = sum(house.counts().values())
-    house.drop("P-Q/S-1/broken.png", b"\x89PNG\r\n\x1a\nno")
-    house.until_ended(before + 1)
+def test_quarantined_scans_are_listed_and_tried_again(deployment):
+    before = sum(deployment.counts().values())
+    deployment.drop("P-Q/S-1/broken.png", b"\x89PNG\r\n\x1a\nno")
+    deployment.until_ended(before + 1)
     lines = [json.loads(line) for line in run("quarantine", "list", "--json").splitlines()]
     (line,) = [line for line in lines if line["patient"] == "P-Q"]
     assert line["reason"]
     run("requeue", line["scan"][:18])
-    house.until_ended(before + 1)
-    assert house.results("P-Q").slides[0].state is ScanState.QUARANTINED
+    deployment.until_ended(before + 1)
+    assert deployment.results("P-Q").slides[0].state is ScanState.QUARANTINED
 
 
 def test_models_are_listed_and_verified():
@@ -218,12 +218,12 @@ def test_the_schema_is_upgraded_twice():
     assert run("db", "upgrade") == run("db", "upgrade")
 
 
-def test_names_in_brackets_are_printed_as_they_are(house, monkeypatch):
+def test_names_in_brackets_are_printed_as_they_are(deployment, monkeypatch):
     monkeypatch.setenv("COLUMNS", "240")
-    before = sum(house.counts().values())
-    house.drop("x[/b].jpg", field_jpeg(56))
-    house.drop("P-B/S-1/blood[left].jpg", field_jpeg(57))
-    house.until_ended(before + 2)
+    before = sum(deployment.counts().values())
+    deployment.drop("x[/b].jpg", field_jpeg(56))
+    deployment.drop("P-B/S-1/blood[left].jpg", field_jpeg(57))
+    deployment.until_ended(before + 2)
     assert "x[/b].jpg" in run("scans", "--state", "unassigned")
     assert "blood[left]" in run("results", "P-B")
 
@@ -236,10 +236,10 @@ def test_requeueing_is_all_or_nothing():
     assert json.loads(run("scans", "--patient", "P-B", "--json"))["state"] == "completed"
 
 
-def test_an_identifier_is_one_however_it_is_composed(house):
-    before = sum(house.counts().values())
-    house.drop("M\u00fcller/S-1/a.jpg", field_jpeg(58))
-    house.until_ended(before + 1)
+def test_an_identifier_is_one_however_it_is_composed(deployment):
+    before = sum(deployment.counts().values())
+    deployment.drop("M\u00fcller/S-1/a.jpg", field_jpeg(58))
+    deployment.until_ended(before + 1)
     assert json.loads(run("results", "Mu\u0308ller", "--format", "json"))["n_slides"] == 1
     assert run("scans", "--patient", "Mu\u0308ller", "--json")
 

@@ -14,12 +14,12 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Rect, Size
 from pipeline.model.ports import SlideReader
 from pipeline.run import analyse_slide
-from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.readers import open_slide
 from pipeline.synth.smear import Smear, draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
 
@@ -44,8 +44,8 @@ def drawn(tmp_path_factory) -> Iterator[tuple[Smear, SlideReader]]:
 
 def analysed(analyst: Analyst, reader: SlideReader, core_px: int, tile_batch: int = 2) -> SlideAnalysis:
     spec = replace(analyst.spec, tile_core_px=core_px)
-    with ThreadCrew(2) as crew:
-        return analyse_slide(reader, analyst.models, spec, Execution(Stopwatch(), crew, tile_batch))
+    with OrderedThreadPool(2) as pool:
+        return analyse_slide(reader, analyst.models, spec, Execution(AnalysisMonitor(), pool, tile_batch))
 
 
 @pytest.fixture(scope="module")
@@ -125,9 +125,9 @@ def test_leukocytes_of_a_large_slide_are_found(analyst, tmp_path):
 def _is_found(true, analysis: SlideAnalysis) -> bool:
     """Whether exactly one cell lies on the drawn one, at IoU ≥ 0.5 of their boxes."""
     x, y = true.outline_px0[:, 0], true.outline_px0[:, 1]
-    box = Rect(int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1)
+    stack = Rect(int(x.min()), int(y.min()), int(np.ptp(x)) + 1, int(np.ptp(y)) + 1)
     hits = 0
     for cell in analysis.cells:
-        common = box.intersection(cell.instance.bbox_px0).area
-        hits += common >= 0.5 * (box.area + cell.instance.bbox_px0.area - common)
+        common = stack.intersection(cell.instance.bbox_px0).area
+        hits += common >= 0.5 * (stack.area + cell.instance.bbox_px0.area - common)
     return hits == 1

@@ -15,7 +15,7 @@ from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from tests.acceptance.pictures import field_jpeg
 from tests.chaos.proxy import Proxy, Wire
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import EmbeddedSet
 from worker.embedded.leukoflow_processes import prepare_services
 
@@ -30,36 +30,36 @@ def slide(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
-def runs_and_cells(house: House) -> list[tuple[int, int]]:
+def runs_and_cells(deployment: Deployment) -> list[tuple[int, int]]:
     """(cells stored, cells found) of every run."""
     cells = select(func.count()).where(Cell.run_id == Run.id).scalar_subquery()
-    with house.database.transaction() as connection:
+    with deployment.database.transaction() as connection:
         return [tuple(row) for row in connection.execute(select(cells, Run.n_found))]
 
 
-def attempts(house: House) -> list[str]:
-    with house.database.transaction() as connection:
+def attempts(deployment: Deployment) -> list[str]:
+    with deployment.database.transaction() as connection:
         return list(connection.execute(select(Attempt.outcome).order_by(Attempt.number)).scalars())
 
 
 def test_a_worker_killed_in_mid_scan_loses_and_doubles_nothing(embedded, tmp_path, slide):
-    with house_on(embedded, tmp_path, **SHORT_LEASE) as house:
-        house.start("watch")
-        first = house.start("worker")
-        house.drop("P-1/S-1/slide.tif", slide)
-        house.drop("P-1/S-1/field.jpg", field_jpeg(5))
+    with deployment_on(embedded, tmp_path, **SHORT_LEASE) as deployment:
+        deployment.start("watch")
+        first = deployment.start("worker")
+        deployment.drop("P-1/S-1/slide.tif", slide)
+        deployment.drop("P-1/S-1/field.jpg", field_jpeg(5))
 
         def in_mid_scan() -> bool:
-            return any(r.state is ScanState.RUNNING and r.progress.tiles_done > 0 for r in house.rows())
+            return any(r.state is ScanState.RUNNING and r.progress.tiles_done > 0 for r in deployment.rows())
 
-        house.until(in_mid_scan)
+        deployment.until(in_mid_scan)
         first.kill()
-        house.start("worker")
-        house.until_ended(2)
+        deployment.start("worker")
+        deployment.until_ended(2)
 
-        assert house.counts()[ScanState.COMPLETED] == 2
-        assert sorted(attempts(house)) == ["completed", "completed", "lost"]
-        found = runs_and_cells(house)
+        assert deployment.counts()[ScanState.COMPLETED] == 2
+        assert sorted(attempts(deployment)) == ["completed", "completed", "lost"]
+        found = runs_and_cells(deployment)
         assert len(found) == 2
         assert all(stored == counted for stored, counted in found)
         assert max(counted for _, counted in found) > 30
@@ -71,22 +71,22 @@ def test_a_restart_of_the_whole_set_loses_nothing(tmp_path):
     folder.mkdir()
     try:
         servers.start()
-        with house_on(servers, folder, **SHORT_LEASE) as house:
-            house.start("watch")
+        with deployment_on(servers, folder, **SHORT_LEASE) as deployment:
+            deployment.start("watch")
             for number in range(6):
-                house.drop(f"P-{number}/S-1/field.jpg", field_jpeg(30 + number))
-            house.until(lambda: sum(house.counts().values()) == 6)
-            house.stop()
-            values = house.settings
+                deployment.drop(f"P-{number}/S-1/field.jpg", field_jpeg(30 + number))
+            deployment.until(lambda: sum(deployment.counts().values()) == 6)
+            deployment.stop()
+            values = deployment.settings
             servers.stop()
             servers.start()
             prepare_services(values)
-            house.database.close()
-            house.start("watch")
-            house.start("worker")
-            house.until_ended(6)
-            assert house.counts()[ScanState.COMPLETED] == 6
-            assert [stored == counted for stored, counted in runs_and_cells(house)] == [True] * 6
+            deployment.database.close()
+            deployment.start("watch")
+            deployment.start("worker")
+            deployment.until_ended(6)
+            assert deployment.counts()[ScanState.COMPLETED] == 6
+            assert [stored == counted for stored, counted in runs_and_cells(deployment)] == [True] * 6
     finally:
         servers.delete_outside()
 
@@ -95,21 +95,21 @@ def test_a_store_that_is_away_costs_a_scan_no_attempt(embedded, tmp_path):
     wire = Proxy(int(embedded.s3_endpoint.rpartition(":")[2]))
     try:
         endpoint = f"127.0.0.1:{wire.port}"
-        with house_on(embedded, tmp_path, s3_endpoint=endpoint, max_attempts="1") as house:
-            house.drop("P-1/S-1/field.jpg", field_jpeg(5))
-            watcher = house.start("watch")
-            house.until(lambda: house.counts()[ScanState.QUEUED] == 1)
+        with deployment_on(embedded, tmp_path, s3_endpoint=endpoint, max_attempts="1") as deployment:
+            deployment.drop("P-1/S-1/field.jpg", field_jpeg(5))
+            watcher = deployment.start("watch")
+            deployment.until(lambda: deployment.counts()[ScanState.QUEUED] == 1)
             watcher.ask_to_stop()
             wire.set(Wire.REFUSING)
-            worker_started = house.start("worker")
-            house.until(lambda: attempts(house) == ["handed_back"])
-            assert house.counts()[ScanState.RETRYABLE] == 1
-            assert [row.error_code for row in house.rows()] == ["store_unreachable"]
+            worker_started = deployment.start("worker")
+            deployment.until(lambda: attempts(deployment) == ["handed_back"])
+            assert deployment.counts()[ScanState.RETRYABLE] == 1
+            assert [row.error_code for row in deployment.rows()] == ["store_unreachable"]
             wire.set(Wire.WHOLE)
             assert worker_started.is_running()
-            house.start("watch")
-            house.until_ended(1)
-            assert house.counts()[ScanState.COMPLETED] == 1
-            house.stop()
+            deployment.start("watch")
+            deployment.until_ended(1)
+            assert deployment.counts()[ScanState.COMPLETED] == 1
+            deployment.stop()
     finally:
         wire.close()

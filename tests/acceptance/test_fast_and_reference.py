@@ -23,7 +23,7 @@ from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from pipeline.training.data.label_tables import read_table
 from pipeline.training.data.sources import known_source
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import load_local_settings
 
@@ -94,7 +94,7 @@ def _compared(ways: Ways, scan: Path) -> int:
 
 def _analysis(analyst: Analyst, scan: Path) -> SlideAnalysis:
     with analyst.open(scan) as reader:
-        return analyst.analyse(reader, "0" * 64, Stopwatch()).analysis
+        return analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
 
 
 def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:

@@ -13,12 +13,12 @@ from minio.signer import sign_v4_s3
 
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House
+from tests.support.deployment import Deployment
 
 
-def put_raw(house: House, path: str, body: bytes, **extra: str) -> int:
+def put_raw(deployment: Deployment, path: str, body: bytes, **extra: str) -> int:
     """PUT to a path exactly as it is written; returns the HTTP status."""
-    settings = house.settings
+    settings = deployment.settings
     now = datetime.now(UTC)
     digest = hashlib.sha256(body).hexdigest()
     headers = {
@@ -46,26 +46,26 @@ def put_raw(house: House, path: str, body: bytes, **extra: str) -> int:
     return status
 
 
-def test_keys_with_dots_and_escapes_end_in_the_ledger(house: House):
+def test_keys_with_dots_and_escapes_end_in_the_ledger(deployment: Deployment):
     bodies = {
         "P-8/S-1/%2E%2E/field.jpg": field_jpeg(80),
         "P-8/S-1/a%20b%2Bc%25.jpg": field_jpeg(81),
         "P-8//field.jpg": field_jpeg(82),
         "P-8/S-1/..field.jpg": field_jpeg(83),
     }
-    before = sum(house.counts().values())
-    taken = sum(put_raw(house, path, body) == 200 for path, body in bodies.items())
+    before = sum(deployment.counts().values())
+    taken = sum(put_raw(deployment, path, body) == 200 for path, body in bodies.items())
     assert taken >= 3
-    listed = sum(1 for _ in house.store.list())
-    house.until_ended(before + taken)
-    assert sum(house.counts().values()) >= listed
-    for row in house.rows():
+    listed = sum(1 for _ in deployment.store.list())
+    deployment.until_ended(before + taken)
+    assert sum(deployment.counts().values()) >= listed
+    for row in deployment.rows():
         if row.state in (ScanState.UNASSIGNED, ScanState.QUARANTINED):
             assert row.reason
-    assert all(child.is_running() for child in house.children)
+    assert all(child.is_running() for child in deployment.children)
 
 
-def test_an_object_that_we_may_not_read_stops_nobody(house: House):
+def test_an_object_that_we_may_not_read_stops_nobody(deployment: Deployment):
     key = hashlib.sha256(b"the scanner's own key").digest()
     encrypted = {
         "x_amz_server_side_encryption_customer_algorithm": "AES256",
@@ -74,9 +74,9 @@ def test_an_object_that_we_may_not_read_stops_nobody(house: House):
             hashlib.md5(key, usedforsecurity=False).digest()
         ).decode(),
     }
-    before = sum(house.counts().values())
-    assert put_raw(house, "P-9/S-1/secret.jpg", field_jpeg(84), **encrypted) == 200
-    house.drop("P-9/S-1/open.jpg", field_jpeg(85))
-    house.until_ended(before + 2)
-    states = {slide.slide_name: slide.state for slide in house.results("P-9").slides}
+    before = sum(deployment.counts().values())
+    assert put_raw(deployment, "P-9/S-1/secret.jpg", field_jpeg(84), **encrypted) == 200
+    deployment.drop("P-9/S-1/open.jpg", field_jpeg(85))
+    deployment.until_ended(before + 2)
+    states = {slide.slide_name: slide.state for slide in deployment.results("P-9").slides}
     assert states == {"secret": ScanState.QUARANTINED, "open": ScanState.COMPLETED}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.house import House
+from tests.support.deployment import Deployment
 from worker.cli import app
 from worker.settings import settings_table
 
@@ -23,8 +23,8 @@ def commands() -> list[str]:
     return [line for block in blocks for line in block.splitlines() if line.strip()]
 
 
-def test_every_command_of_the_readme_runs(house: House, tmp_path: Path):
-    before = sum(house.counts().values())
+def test_every_command_of_the_readme_runs(deployment: Deployment, tmp_path: Path):
+    before = sum(deployment.counts().values())
     assert len(commands()) >= 8
     for command in commands():
         name, *arguments = shlex.split(command)
@@ -32,7 +32,7 @@ def test_every_command_of_the_readme_runs(house: House, tmp_path: Path):
         result = subprocess.run(
             [sys.executable, "-m", "worker", *arguments],
             cwd=tmp_path,
-            env={**house.environment},
+            env={**deployment.environment},
             capture_output=True,
             text=True,
             timeout=120,
@@ -41,7 +41,7 @@ def test_every_command_of_the_readme_runs(house: House, tmp_path: Path):
         assert result.returncode == 0, f"{command}\n{result.stderr}"
         if arguments[0] == "submit":
             before += 1
-            house.until_ended(before)
+            deployment.until_ended(before)
 
 
 def test_the_table_of_settings_is_that_of_the_code():

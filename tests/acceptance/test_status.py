@@ -11,32 +11,32 @@ from typer.testing import CliRunner
 
 from db.states import Priority, ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.cli import app
 
 
 @pytest.fixture(scope="module")
-def house(embedded, tmp_path_factory) -> Iterator[House]:
-    """Return a house in which two scans are done, one is put aside, one has no patient, and two wait."""
-    with house_on(embedded, tmp_path_factory.mktemp("status"), settle_s="0") as house:
-        house.start("watch")
-        worker = house.start("worker")
+def deployment(embedded, tmp_path_factory) -> Iterator[Deployment]:
+    """Return a deployment in which two scans are done, one is put aside, one has no patient, and two wait."""
+    with deployment_on(embedded, tmp_path_factory.mktemp("status"), settle_s="0") as deployment:
+        deployment.start("watch")
+        worker = deployment.start("worker")
         for number in range(2):
-            house.drop(f"Meier-4711/S-1/{number}.jpg", field_jpeg(40 + number))
-        house.drop("Meier-4711/S-1/broken.png", b"\x89PNG\r\n\x1a\nno")
-        house.drop("nameless.jpg", field_jpeg(50))
-        house.until_ended(4)
+            deployment.drop(f"Meier-4711/S-1/{number}.jpg", field_jpeg(40 + number))
+        deployment.drop("Meier-4711/S-1/broken.png", b"\x89PNG\r\n\x1a\nno")
+        deployment.drop("nameless.jpg", field_jpeg(50))
+        deployment.until_ended(4)
         worker.ask_to_stop()
         worker.wait(60)
-        house.drop("Meier-4711/S-1/late.jpg", field_jpeg(60))
-        house.drop("Meier-4711/S-1/stat.jpg", field_jpeg(61), {"priority": "stat"})
-        house.until(lambda: house.counts()[ScanState.QUEUED] == 2)
-        yield house
+        deployment.drop("Meier-4711/S-1/late.jpg", field_jpeg(60))
+        deployment.drop("Meier-4711/S-1/stat.jpg", field_jpeg(61), {"priority": "stat"})
+        deployment.until(lambda: deployment.counts()[ScanState.QUEUED] == 2)
+        yield deployment
 
 
 @pytest.fixture(autouse=True)
-def environment(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in house.environment.items():
+def environment(deployment: Deployment, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in deployment.environment.items():
         if name.startswith("LEUKOFLOW_"):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("COLUMNS", "200")
@@ -48,9 +48,9 @@ def run(*arguments: str) -> str:
     return result.stdout
 
 
-def test_programs_get_one_object(house: House):
+def test_programs_get_one_object(deployment: Deployment):
     document = json.loads(run("--json"))
-    assert document["scans"] == {state.value: count for state, count in house.counts().items()}
+    assert document["scans"] == {state.value: count for state, count in deployment.counts().items()}
     assert document["scans"]["completed"] == 2
     assert {name: one["scans"] for name, one in document["waiting"].items()} == {
         priority.value: 1 for priority in Priority
@@ -60,28 +60,28 @@ def test_programs_get_one_object(house: House):
     assert (worker["running"], worker["completed"], worker["failed"]) == (0, 2, 1)
     (failure,) = document["failures"]
     assert (failure["outcome"], failure["attempts"]) == ("failed", 1)
-    (broken,) = house.rows(ScanState.QUARANTINED)
+    (broken,) = deployment.rows(ScanState.QUARANTINED)
     assert failure["code"] == broken.error_code
 
 
-def test_people_get_tables(house: House):
+def test_people_get_tables(deployment: Deployment):
     shown = run()
     for word in ("quarantined", "waiting for a worker", "stat", "workers seen in the last 1 h", "oldest"):
         assert word in shown
-    (broken,) = house.rows(ScanState.QUARANTINED)
+    (broken,) = deployment.rows(ScanState.QUARANTINED)
     assert broken.error_code in shown
 
 
-def test_what_is_longer_ago_than_asked_is_left_out(house: House):
-    earlier(house, "3 hours")
+def test_what_is_longer_ago_than_asked_is_left_out(deployment: Deployment):
+    earlier(deployment, "3 hours")
     recent, wider = (json.loads(run("--json", "--hours", hours)) for hours in ("2", "4"))
-    earlier(house, "-3 hours")
+    earlier(deployment, "-3 hours")
     assert (recent["workers"], recent["failures"]) == ([], [])
     assert len(wider["workers"]) == len(wider["failures"]) == 1
 
 
-def earlier(house: House, by: str) -> None:
-    with house.database.transaction() as connection:
+def earlier(deployment: Deployment, by: str) -> None:
+    with deployment.database.transaction() as connection:
         change = "UPDATE attempt SET started_at = started_at - CAST(:by AS interval)"
         connection.execute(text(change), {"by": by})
 

@@ -9,7 +9,7 @@ from time import perf_counter
 import psutil
 
 from db.states import ScanState
-from tests.support.house import house_on
+from tests.support.deployment import deployment_on
 from worker.ingest.watcher import Sweep, Watcher
 from worker.observability.watcher_metrics import WatcherMetrics
 from worker.queue.celery_app import CeleryQueue, make_app
@@ -19,12 +19,12 @@ MEMORY_BYTES = 150 * 2**20
 
 
 def test_one_sweep_registers_ten_thousand(embedded, tmp_path, record_property):
-    with house_on(embedded, tmp_path, settle_s="0") as house:
+    with deployment_on(embedded, tmp_path, settle_s="0") as deployment:
         with ThreadPoolExecutor(8) as pool:
             keys = [f"P-{n % 500:04d}/S-{n % 1000:04d}/{n:05d}.jpg" for n in range(OBJECTS)]
-            list(pool.map(lambda key: house.drop(key, b"\xff\xd8 no picture"), keys))
-        queue = CeleryQueue(make_app(house.settings))
-        watcher = Watcher(house.settings, house.database, house.store, queue, WatcherMetrics())
+            list(pool.map(lambda key: deployment.drop(key, b"\xff\xd8 no picture"), keys))
+        queue = CeleryQueue(make_app(deployment.settings))
+        watcher = Watcher(deployment.settings, deployment.database, deployment.store, queue, WatcherMetrics())
         before_bytes, start_s = _resident_bytes(), perf_counter()
 
         first = watcher.sweep()
@@ -36,10 +36,10 @@ def test_one_sweep_registers_ten_thousand(embedded, tmp_path, record_property):
         record_property("second_sweep_s", perf_counter() - start_s)
         record_property("growth_bytes", _resident_bytes() - before_bytes)
         assert second == Sweep(listed=OBJECTS, known=OBJECTS, registered=0, unsettled=0, gone=0)
-        assert house.counts()[ScanState.RECEIVED] == OBJECTS
+        assert deployment.counts()[ScanState.RECEIVED] == OBJECTS
         assert _resident_bytes() - before_bytes < MEMORY_BYTES
         assert watcher.dispatch() == OBJECTS
-        assert house.counts()[ScanState.QUEUED] == OBJECTS
+        assert deployment.counts()[ScanState.QUEUED] == OBJECTS
         assert watcher.dispatch() == 0
 
 

@@ -15,7 +15,7 @@ from db.registration import requeue
 from db.states import ScanState
 from pipeline.model.errors import InputError
 from tests.acceptance.pictures import encoded, field_jpeg, png_bomb
-from tests.support.house import House
+from tests.support.deployment import Deployment
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def _lying_tiff(pixels):
     return bytes(body[: len(body) // 3])
 
 
-def test_every_kind_of_upload_ends_with_a_result_or_a_reason(house: House, field: bytes):
+def test_every_kind_of_upload_ends_with_a_result_or_a_reason(deployment: Deployment, field: bytes):
     pixels = np.asarray(Image.open(io.BytesIO(field)).convert("RGB"))
     good = {
         "P-1/S-1/field.jpg": field,
@@ -61,38 +61,38 @@ def test_every_kind_of_upload_ends_with_a_result_or_a_reason(house: House, field
     }
     nameless = {"loose.jpg": field + b"\n\n\n", "a//b.jpg": field + b"\n\n\n\n", "x/../y/z/w.jpg": field}
     for key, body in {**good, **bad}.items():
-        house.drop(key, body)
+        deployment.drop(key, body)
     dropped = len(good) + len(bad)
     for key, body in nameless.items():
-        dropped += _dropped(house, key, body)
+        dropped += _dropped(deployment, key, body)
 
-    house.until_ended(dropped)
+    deployment.until_ended(dropped)
 
-    counts = house.counts()
-    assert counts[ScanState.COMPLETED] == len(good), house.logs()
+    counts = deployment.counts()
+    assert counts[ScanState.COMPLETED] == len(good), deployment.logs()
     assert counts[ScanState.QUARANTINED] == len(bad)
     assert counts[ScanState.UNASSIGNED] == dropped - len(good) - len(bad)
-    for row in house.rows():
+    for row in deployment.rows():
         if row.state is not ScanState.COMPLETED:
             assert row.reason
             assert "\n" not in row.reason
-    assert all(child.is_running() for child in house.children)
+    assert all(child.is_running() for child in deployment.children)
 
 
-def _dropped(house: House, key: str, body: bytes) -> bool:
+def _dropped(deployment: Deployment, key: str, body: bytes) -> bool:
     """Whether the server took the key: some keys no client can send."""
     try:
-        house.drop(key, body)
+        deployment.drop(key, body)
     except InputError:
         return False
     return True
 
 
-def test_a_patient_reads_counts_that_add_up(house: House):
-    found = house.results("P-1")
+def test_a_patient_reads_counts_that_add_up(deployment: Deployment):
+    found = deployment.results("P-1")
     assert found is not None
     assert all(slide.run is not None for slide in found.slides)
-    with house.database.transaction() as connection:
+    with deployment.database.transaction() as connection:
         for slide in found.slides:
             cells = cells_of_run(connection, slide.run.run_id)
             assert len(cells) == slide.run.differential.n_found
@@ -102,54 +102,54 @@ def test_a_patient_reads_counts_that_add_up(house: House):
     assert found.pooled.n_leukocytes > 0
 
 
-def test_the_same_picture_under_another_patient_is_flagged_on_both(house: House):
+def test_the_same_picture_under_another_patient_is_flagged_on_both(deployment: Deployment):
     body = field_jpeg(11)
-    before = sum(house.counts().values())
-    house.drop("P-3/S-1/a.jpg", body)
-    house.drop("P-4/S-1/a.jpg", body)
-    house.until_ended(before + 2)
-    twins = [house.results(patient).slides[0] for patient in ("P-3", "P-4")]
+    before = sum(deployment.counts().values())
+    deployment.drop("P-3/S-1/a.jpg", body)
+    deployment.drop("P-4/S-1/a.jpg", body)
+    deployment.until_ended(before + 2)
+    twins = [deployment.results(patient).slides[0] for patient in ("P-3", "P-4")]
     assert twins[0].same_content_as == twins[1].scan_id
     assert twins[1].same_content_as == twins[0].scan_id
 
 
-def test_two_runs_give_identical_rows(house: House):
+def test_two_runs_give_identical_rows(deployment: Deployment):
     body = field_jpeg(13)
-    before = sum(house.counts().values())
-    house.drop("P-6/S-1/a.jpg", body)
-    house.drop("P-6/S-1/b.jpg", body)
-    house.until_ended(before + 2)
-    one, other = house.results("P-6").slides
-    with house.database.transaction() as connection:
+    before = sum(deployment.counts().values())
+    deployment.drop("P-6/S-1/a.jpg", body)
+    deployment.drop("P-6/S-1/b.jpg", body)
+    deployment.until_ended(before + 2)
+    one, other = deployment.results("P-6").slides
+    with deployment.database.transaction() as connection:
         rows = [repr(cells_of_run(connection, slide.run.run_id)) for slide in (one, other)]
     assert rows[0] == rows[1]
     assert one.run.differential == other.run.differential
-    assert house.results("P-6").n_slides_pooled == 1
+    assert deployment.results("P-6").n_slides_pooled == 1
 
 
-def test_analysing_again_changes_no_row(house: House):
-    (before,) = house.results("P-6").slides[:1]
-    with house.database.transaction() as connection:
+def test_analysing_again_changes_no_row(deployment: Deployment):
+    (before,) = deployment.results("P-6").slides[:1]
+    with deployment.database.transaction() as connection:
         cells = repr(cells_of_run(connection, before.run.run_id))
         requeue(connection, before.scan_id)
-    house.until_ended(sum(house.counts().values()))
-    (after,) = house.results("P-6").slides[:1]
+    deployment.until_ended(sum(deployment.counts().values()))
+    (after,) = deployment.results("P-6").slides[:1]
     assert after.run == before.run
-    with house.database.transaction() as connection:
+    with deployment.database.transaction() as connection:
         assert repr(cells_of_run(connection, after.run.run_id)) == cells
 
 
-def test_metadata_names_the_patient(house: House):
-    before = sum(house.counts().values())
-    house.drop("inbox-4711.jpg", field_jpeg(12), {"patient-id": "P-5", "specimen-id": "S-9"})
-    house.until_ended(before + 1)
-    (slide,) = house.results("P-5").slides
+def test_metadata_names_the_patient(deployment: Deployment):
+    before = sum(deployment.counts().values())
+    deployment.drop("inbox-4711.jpg", field_jpeg(12), {"patient-id": "P-5", "specimen-id": "S-9"})
+    deployment.until_ended(before + 1)
+    (slide,) = deployment.results("P-5").slides
     assert slide.state is ScanState.COMPLETED
     assert slide.specimen == "S-9"
 
 
-def test_pictures_lie_beside_the_result_under_names_that_say_nothing(house: House):
-    (slide,) = house.results("P-5").slides
+def test_pictures_lie_beside_the_result_under_names_that_say_nothing(deployment: Deployment):
+    (slide,) = deployment.results("P-5").slides
     kinds = {artefact.kind for artefact in slide.run.artefacts}
     assert {"overview", "cells"} <= kinds
     for artefact in slide.run.artefacts:
@@ -157,8 +157,8 @@ def test_pictures_lie_beside_the_result_under_names_that_say_nothing(house: Hous
         assert "P-5" not in artefact.object_name
 
 
-def test_no_log_names_a_patient(house: House):
-    logs = house.logs()
+def test_no_log_names_a_patient(deployment: Deployment):
+    logs = deployment.logs()
     assert "worker_ready" in logs
     for telling in ("P-1", "P-5", "S-9", "Пациент", "inbox-4711", "field.jpg"):
         assert telling not in logs

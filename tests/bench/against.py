@@ -22,7 +22,7 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Size
 from pipeline.model.spec import PipelineSpec
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.concurrency.ordered_threads import Alone, ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool, SerialPool
 from pipeline.runtime.readers import open_slide
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
@@ -36,7 +36,7 @@ from tests.bench.torch_twins import (
     torch_classifier,
     torch_segmenter,
 )
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst
 
 CROWDED_PX0, CROWD = 2048, 40
@@ -75,7 +75,7 @@ class Way:
 
     models: Models
     spec: PipelineSpec
-    crew: Callable[[], Alone | ThreadCrew]
+    pool: Callable[[], SerialPool | OrderedThreadPool]
 
 
 def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
@@ -111,8 +111,8 @@ def _compared(ways: Mapping[str, Way], path: Path) -> Iterator[tuple[str, Measur
     for _ in range(ROUNDS):
         for name, way in ways.items():
             start_s = perf_counter()
-            with open_slide(path) as reader, way.crew() as crew:
-                found[name] = analyse_slide(reader, way.models, way.spec, Execution(Stopwatch(), crew))
+            with open_slide(path) as reader, way.pool() as pool:
+                found[name] = analyse_slide(reader, way.models, way.spec, Execution(AnalysisMonitor(), pool))
             taken[name].append(perf_counter() - start_s)
     ours_s = median(taken.pop(OURS))
     for name, seconds in taken.items():
@@ -126,12 +126,12 @@ def _ways(analyst: Analyst, networks: _Twins, side_px0: int) -> Mapping[str, Way
     everywhere = replace(analyst.spec, whole_up_to_tiles=MANY)
     monai = MonaiSegmenter(networks.network, stride_px)
     return {
-        OURS: Way(analyst.models, analyst.spec, lambda: ThreadCrew(analyst.read_ahead)),
-        "torch_loop": Way(Models(networks.segmenter, networks.classifier), everywhere, Alone),
+        OURS: Way(analyst.models, analyst.spec, lambda: OrderedThreadPool(analyst.read_ahead)),
+        "torch_loop": Way(Models(networks.segmenter, networks.classifier), everywhere, SerialPool),
         "monai": Way(
             Models(monai, networks.classifier),
             replace(everywhere, tile_core_px=whole_px),
-            Alone,
+            SerialPool,
         ),
     }
 

@@ -11,7 +11,7 @@ from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.geometry import Size
 from pipeline.model.ports import Classifier, Segmenter
 from pipeline.run import Models
-from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from tests.bench.measure import seconds
 
 Shape = tuple[int, ...]
@@ -63,5 +63,5 @@ class Asked:
 def _seconds(ask: Callable[[Rgb], Probabilities], shapes: Sequence[Shape], ahead: int) -> float:
     random = np.random.default_rng(0)
     batches = [random.integers(0, 256, shape, np.uint8) for shape in shapes]
-    with ThreadCrew(ahead) as crew:
-        return seconds(lambda: deque(crew.map(ask, batches), maxlen=0))
+    with OrderedThreadPool(ahead) as pool:
+        return seconds(lambda: deque(pool.map(ask, batches), maxlen=0))

@@ -13,7 +13,7 @@ from pipeline.training.data.label_tables import read_table
 from pipeline.training.data.sources import known_source
 from tests.bench.measure import Measure
 from tests.bench.networks import LEUKOCYTES, drawn_slide, timed
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
@@ -45,7 +45,7 @@ def candidates(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
 
 def _analysed(analyst: Analyst, picture: Path) -> SlideAnalysis:
     with analyst.open(picture) as reader:
-        return analyst.analyse(reader, "0" * 64, Stopwatch()).analysis
+        return analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
 
 
 def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:

@@ -24,10 +24,10 @@ from pathlib import Path
 from worker.processing.analyst import open_analyst
 from worker.settings import load_local_settings
 from time import perf_counter
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 with open_analyst(load_local_settings()) as analyst, analyst.open(Path(sys.argv[1])) as reader:
     start_s = perf_counter()
-    cells = len(analyst.analyse(reader, "0" * 64, Stopwatch()).analysis.cells)
+    cells = len(analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis.cells)
     taken_s = perf_counter() - start_s
 # Not getrusage's: that peak is the greater of ours and our parent's at the fork.
 (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))

@@ -18,7 +18,7 @@ from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.asked import Asked
 from tests.bench.measure import ROUNDS, Measure, seconds
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst
 
 SIZE_PX0 = Size(4096, 4096)
@@ -69,11 +69,11 @@ def drawn_slide(path: Path, leukocytes: int) -> Path:
     return path
 
 
-def timed(analyst: Analyst, path: Path) -> tuple[float, Stopwatch]:
+def timed(analyst: Analyst, path: Path) -> tuple[float, AnalysisMonitor]:
     """Return how long a scan takes, median of several after one to warm up, and the stages of the last."""
     taken: list[float] = []
     for _ in range(ROUNDS + 1):
-        watch = Stopwatch()
+        watch = AnalysisMonitor()
         with open_slide(path) as reader:
             start_s = perf_counter()
             analyst.analyse(reader, "0" * 64, watch)
@@ -86,6 +86,6 @@ def engine_alone_s(analyst: Analyst, path: Path) -> float:
     asked = Asked(analyst.models)
     noting = replace(analyst, models_for=lambda _asker: asked.models)
     with open_slide(path) as reader:
-        noting.analyse(reader, "0" * 64, Stopwatch())
+        noting.analyse(reader, "0" * 64, AnalysisMonitor())
     with analyst.in_flight.scan():
         return asked.seconds_alone(analyst.read_ahead)

@@ -23,10 +23,10 @@ from db.reads import scans
 from db.records import Due, ScanFilter
 from db.states import Priority, ScanState
 from tests.chaos.clock import Clock
+from tests.chaos.fault_injection_worker import Step, traps_folder
 from tests.chaos.laboratory import Clocks, Laboratory, Role, owners_connection
 from tests.chaos.proxy import Wire
 from tests.chaos.refusals import refuse_half, refuse_none
-from tests.chaos.trapped_worker import Step, traps_folder
 from worker.embedded import ServerName
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_settings

@@ -16,9 +16,9 @@ import psycopg
 import worker.embedded.child_process
 from db.database import Database
 from tests.chaos.clock import Clock, a_clock
+from tests.chaos.fault_injection_worker import traps_folder
 from tests.chaos.proxy import HOST, Proxy
 from tests.chaos.refusals import prepare_refusals
-from tests.chaos.trapped_worker import traps_folder
 from tests.support.brokers import at_port
 from worker.embedded import EmbeddedSet, Principal, ServerName
 from worker.embedded.child_process import Child
@@ -60,7 +60,7 @@ class _Post:
 
     @property
     def module(self) -> str:
-        return "worker" if self.role is Role.WATCHER else "tests.chaos.trapped_worker"
+        return "worker" if self.role is Role.WATCHER else "tests.chaos.fault_injection_worker"
 
     @property
     def command(self) -> str:

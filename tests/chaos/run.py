@@ -20,7 +20,7 @@ from tests.chaos.laboratory import Laboratory
 from tests.chaos.oracle import Verdict, completion_times, judged
 from tests.chaos.plan import Plan
 from tests.chaos.scans import DroppedScan
-from tests.support.house import ENDED
+from tests.support.deployment import ENDED
 from worker.ingest.identification import metadata_for
 
 TICK_S = 0.05

@@ -14,7 +14,7 @@ from tests.chaos.oracle import Verdict, judged
 from tests.chaos.plan import Plan, one_of_each
 from tests.chaos.run import RECOVERY_DEADLINE_S, run_chaos
 from tests.chaos.scans import DroppedScan, drawn_scans
-from tests.support.house import logs_in
+from tests.support.deployment import logs_in
 
 pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
 

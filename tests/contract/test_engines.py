@@ -21,7 +21,7 @@ from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Size
 from pipeline.runtime.engines.engine_port import BatchRefused, Engine, GraphFile, Opener, TensorSpec
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine, onnx_runtime
-from pipeline.runtime.engines.openvino_engine import Lanes, openvino
+from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
 from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
 from tests.support import tiny_bundle, tiny_networks
 from tests.support.fake_engine import open_on_fake_device
@@ -57,8 +57,8 @@ def _on_fake_device(graph: GraphFile) -> Engine:
 
 READERS = (
     Case("onnxruntime", onnx_runtime(threads=1)),
-    Case("openvino", openvino(Lanes(threads=2, streams=2))),
-    Case("openvino", openvino(Lanes(threads=1, streams=1)), Precision.INT8),
+    Case("openvino", openvino(StreamCounts(threads=2, streams=2))),
+    Case("openvino", openvino(StreamCounts(threads=1, streams=1)), Precision.INT8),
 )
 """engines that read ONNX files themselves"""
 CASES = (*READERS, Case("tensorrt", _on_fake_device))
@@ -248,10 +248,11 @@ from pathlib import Path
 import numpy as np
 from pipeline.model.errors import CapacityError
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine
+from pipeline.runtime.engines.openvino_engine import StreamCounts, OpenVinoEngine
 
 file = Path(sys.argv[2])
-engine = OnnxRuntimeEngine(file, 1) if sys.argv[1] == "onnxruntime" else OpenVinoEngine(file, Lanes(1, 1))
+is_onnxruntime = sys.argv[1] == "onnxruntime"
+engine = OnnxRuntimeEngine(file, 1) if is_onnxruntime else OpenVinoEngine(file, StreamCounts(1, 1))
 large, small = np.zeros((1, 4096, 4096, 3), np.uint8), np.zeros((1, 64, 64, 3), np.uint8)
 engine.run(small)
 pages = int(Path("/proc/self/statm").read_text().split()[0])
@@ -282,9 +283,9 @@ def hook(event, arguments):
 sys.addaudithook(hook)
 from pathlib import Path
 import numpy as np
-from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine
+from pipeline.runtime.engines.openvino_engine import StreamCounts, OpenVinoEngine
 
-with OpenVinoEngine(Path(sys.argv[1]), Lanes(1, 1)) as engine:
+with OpenVinoEngine(Path(sys.argv[1]), StreamCounts(1, 1)) as engine:
     print(engine.run(np.zeros((1, 64, 64, 3), np.uint8)).shape)
 """
 

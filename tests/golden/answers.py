@@ -18,7 +18,7 @@ from pipeline.runtime.bundle_loader import SHIPPED
 from pipeline.runtime.engines.engine_port import EngineName
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of, open_analyst
 from worker.settings import load_local_settings
 
@@ -78,7 +78,7 @@ def shipped_analyst() -> Iterator[Analyst]:
 def answer_of(analyst: Analyst, picture: Path) -> PictureAnswer:
     """Return what the bundle says of one picture."""
     with analyst.open(picture) as reader:
-        analysis = analyst.analyse(reader, digest_of(picture), Stopwatch()).analysis
+        analysis = analyst.analyse(reader, digest_of(picture), AnalysisMonitor()).analysis
     return PictureAnswer(tuple(_cell(cell) for cell in analysis.cells), _middle(analysis))
 
 

@@ -17,28 +17,28 @@ from db.records import Due
 from db.states import Priority
 from tests.chaos.proxy import Proxy, Wire
 from tests.support.brokers import at_port, settings_by
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.queue.celery_app import CeleryQueue, make_app
 
 
 @pytest.fixture
-def house(embedded, tmp_path) -> Iterator[House]:
-    with house_on(embedded, tmp_path) as house:
-        yield house
+def deployment(embedded, tmp_path) -> Iterator[Deployment]:
+    with deployment_on(embedded, tmp_path) as deployment:
+        yield deployment
 
 
 @pytest.fixture
-def wire(house: House) -> Iterator[Proxy]:
-    with closing(Proxy(urlsplit(house.settings.broker_url.get_secret_value()).port)) as wire:
+def wire(deployment: Deployment) -> Iterator[Proxy]:
+    with closing(Proxy(urlsplit(deployment.settings.broker_url.get_secret_value()).port)) as wire:
         yield wire
 
 
 @pytest.fixture
-def app(house: House, wire: Proxy) -> Celery:
+def app(deployment: Deployment, wire: Proxy) -> Celery:
     """Return the application with two messages in its queue, its broker behind the wire."""
-    CeleryQueue(make_app(house.settings)).send([Due(uuid.uuid4(), Priority.ROUTINE) for _ in range(2)])
-    url = at_port(house.settings.broker_url.get_secret_value(), wire.port)
-    return make_app(settings_by(url, house.settings))
+    CeleryQueue(make_app(deployment.settings)).send([Due(uuid.uuid4(), Priority.ROUTINE) for _ in range(2)])
+    url = at_port(deployment.settings.broker_url.get_secret_value(), wire.port)
+    return make_app(settings_by(url, deployment.settings))
 
 
 @pytest.fixture

@@ -14,38 +14,38 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
+from tests.support.deployment import Deployment, deployment_on
 from tests.support.hostile import HOSTILE_TASKS, NO_ID, Sending
-from tests.support.house import House, house_on
 from worker.embedded.child_process import Child
 from worker.queue.celery_app import make_app
 from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME
 
 
 @pytest.fixture(scope="module")
-def house(embedded, tmp_path_factory) -> Iterator[House]:
-    with house_on(embedded, tmp_path_factory.mktemp("house"), worker_slots="1") as house:
-        yield house
+def deployment(embedded, tmp_path_factory) -> Iterator[Deployment]:
+    with deployment_on(embedded, tmp_path_factory.mktemp("deployment"), worker_slots="1") as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="module")
-def worker(house: House) -> Child:
+def worker(deployment: Deployment) -> Child:
     """Return a worker that has already answered to a message."""
-    house.start("watch")
-    worker = house.start("worker")
-    house.drop("P-0/S-1/first.jpg", field_jpeg(40))
-    house.until(lambda: house.counts()[ScanState.COMPLETED] == 1)
+    deployment.start("watch")
+    worker = deployment.start("worker")
+    deployment.drop("P-0/S-1/first.jpg", field_jpeg(40))
+    deployment.until(lambda: deployment.counts()[ScanState.COMPLETED] == 1)
     return worker
 
 
 @pytest.fixture
-def app(house: House) -> Iterator[Celery]:
-    app = make_app(house.settings)
+def app(deployment: Deployment) -> Iterator[Celery]:
+    app = make_app(deployment.settings)
     yield app
     app.close()
 
 
-def broker_of(house: House) -> Redis:
-    return Redis.from_url(house.settings.broker_url.get_secret_value())
+def broker_of(deployment: Deployment) -> Redis:
+    return Redis.from_url(deployment.settings.broker_url.get_secret_value())
 
 
 def envelope(body: bytes, content_type: str = "application/json", **headers: object) -> str:
@@ -111,53 +111,53 @@ def bent_envelopes() -> Iterator[str]:
             part[name] = value
 
 
-def test_no_field_of_a_message_can_be_bent_to_stop_a_worker(house, worker):
-    broker = broker_of(house)
+def test_no_field_of_a_message_can_be_bent_to_stop_a_worker(deployment, worker):
+    broker = broker_of(deployment)
     for bent in bent_envelopes():
-        broker.lpush(house.settings.queue, bent)
-    done = house.counts()[ScanState.COMPLETED]
-    house.drop("P-1/S-1/bent.jpg", field_jpeg(43))
-    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=100)
-    house.until(lambda: broker.llen(house.settings.queue) == 0, deadline_s=60)
+        broker.lpush(deployment.settings.queue, bent)
+    done = deployment.counts()[ScanState.COMPLETED]
+    deployment.drop("P-1/S-1/bent.jpg", field_jpeg(43))
+    deployment.until(lambda: deployment.counts()[ScanState.COMPLETED] == done + 1, deadline_s=100)
+    deployment.until(lambda: broker.llen(deployment.settings.queue) == 0, deadline_s=60)
     assert worker.is_running()
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_what_is_no_scans_id_is_ignored_and_the_worker_goes_on(house, worker, app, tmp_path, kind):
+def test_what_is_no_scans_id_is_ignored_and_the_worker_goes_on(deployment, worker, app, tmp_path, kind):
     mark = tmp_path / "mark"
     HOSTILE[kind](app, mark)
-    done = house.counts()[ScanState.COMPLETED]
-    house.drop(f"P-1/S-1/{uuid.uuid4().hex}.jpg", field_jpeg(41))
-    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
+    done = deployment.counts()[ScanState.COMPLETED]
+    deployment.drop(f"P-1/S-1/{uuid.uuid4().hex}.jpg", field_jpeg(41))
+    deployment.until(lambda: deployment.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
     assert worker.is_running()
     assert not mark.exists()
-    assert "DROP TABLE" not in house.logs()
-    broker = broker_of(house)
-    house.until(lambda: broker.llen(house.settings.queue) == 0, deadline_s=20)
+    assert "DROP TABLE" not in deployment.logs()
+    broker = broker_of(deployment)
+    deployment.until(lambda: broker.llen(deployment.settings.queue) == 0, deadline_s=20)
 
 
-def test_the_only_task_is_ours(house):
-    assert list(make_app(house.settings).tasks) == []
+def test_the_only_task_is_ours(deployment):
+    assert list(make_app(deployment.settings).tasks) == []
 
 
-def test_a_message_beyond_the_limit_does_not_even_get_into_the_broker(house, worker):
+def test_a_message_beyond_the_limit_does_not_even_get_into_the_broker(deployment, worker):
     with pytest.raises(RedisError):
-        broker_of(house).lpush(house.settings.queue, "x" * (MAX_MESSAGE_BYTES + 1))
-    assert broker_of(house).ping()
+        broker_of(deployment).lpush(deployment.settings.queue, "x" * (MAX_MESSAGE_BYTES + 1))
+    assert broker_of(deployment).ping()
     assert worker.is_running()
 
 
-def test_nobody_without_the_password_speaks_to_the_broker(house):
-    password = house.settings.broker_url.get_secret_value().split(":")[2].split("@")[0]
+def test_nobody_without_the_password_speaks_to_the_broker(deployment):
+    password = deployment.settings.broker_url.get_secret_value().split(":")[2].split("@")[0]
     for wrong in ("", ":wrong@"):
-        url = house.settings.broker_url.get_secret_value().replace(f":{password}@", wrong)
+        url = deployment.settings.broker_url.get_secret_value().replace(f":{password}@", wrong)
         with pytest.raises(AuthenticationError):
             Redis.from_url(url).ping()
 
 
-def test_nobody_stops_a_worker_by_a_message(house, worker, app):
+def test_nobody_stops_a_worker_by_a_message(deployment, worker, app):
     app.control.broadcast("shutdown")
-    done = house.counts()[ScanState.COMPLETED]
-    house.drop("P-1/S-1/after.jpg", field_jpeg(42))
-    house.until(lambda: house.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
+    done = deployment.counts()[ScanState.COMPLETED]
+    deployment.drop("P-1/S-1/after.jpg", field_jpeg(42))
+    deployment.until(lambda: deployment.counts()[ScanState.COMPLETED] == done + 1, deadline_s=60)
     assert worker.is_running()

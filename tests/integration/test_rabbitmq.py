@@ -24,8 +24,8 @@ from pipeline.model.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
 from tests.chaos.proxy import Proxy, Wire
 from tests.support.brokers import amqp_url, at_port, house_by, remove_queue, settings_by
+from tests.support.deployment import Deployment
 from tests.support.hostile import HOSTILE_TASKS, NO_ID
-from tests.support.house import House
 from tests.support.tls import tls_in_front_of
 from worker.exit_codes import EXIT_CONFIG
 from worker.queue.celery_app import CeleryQueue, make_app
@@ -68,9 +68,9 @@ def queue(settings: Settings) -> CeleryQueue:
 
 
 @pytest.fixture
-def house(embedded, tmp_path) -> Iterator[House]:
-    with house_by(amqp_url(), embedded, tmp_path, worker_slots="1", resend_after_s="1") as house:
-        yield house
+def deployment(embedded, tmp_path) -> Iterator[Deployment]:
+    with house_by(amqp_url(), embedded, tmp_path, worker_slots="1", resend_after_s="1") as deployment:
+        yield deployment
 
 
 @pytest.fixture
@@ -120,11 +120,11 @@ def test_a_queue_of_others_is_refused_with_what_to_do(settings, queue):
     assert refused.value.code == "queue_differs"
 
 
-def test_a_worker_at_a_queue_of_others_ends_with_what_to_do(house):
-    with make_app(house.settings).connection_for_write() as connection:
-        connection.default_channel.queue_declare(house.settings.queue, durable=True, auto_delete=False)
-    assert house.start("worker").wait(60) == EXIT_CONFIG
-    assert "queue_differs" in house.logs()
+def test_a_worker_at_a_queue_of_others_ends_with_what_to_do(deployment):
+    with make_app(deployment.settings).connection_for_write() as connection:
+        connection.default_channel.queue_declare(deployment.settings.queue, durable=True, auto_delete=False)
+    assert deployment.start("worker").wait(60) == EXIT_CONFIG
+    assert "queue_differs" in deployment.logs()
 
 
 def test_a_broker_that_is_away_is_away(wire):
@@ -150,10 +150,10 @@ def test_a_broker_that_falls_silent_holds_nobody_for_ever(wire, settings, monkey
         queue.send(scans())
 
 
-def test_what_is_no_scans_id_is_dropped_and_the_worker_goes_on(house, tmp_path):
-    app, mark = make_app(house.settings), tmp_path / "mark"
-    house.start("watch")
-    worker = house.start("worker")
+def test_what_is_no_scans_id_is_dropped_and_the_worker_goes_on(deployment, tmp_path):
+    app, mark = make_app(deployment.settings), tmp_path / "mark"
+    deployment.start("watch")
+    worker = deployment.start("worker")
     for send in HOSTILE_TASKS.values():
         send(app, mark)
     app.send_task(TASK_NAME, args=[NO_ID + " " * MAX_MESSAGE_BYTES])
@@ -161,14 +161,14 @@ def test_what_is_no_scans_id_is_dropped_and_the_worker_goes_on(house, tmp_path):
     with app.connection_for_write() as connection:
         for body, properties in odd_messages():
             producer = connection.Producer(serializer=None)
-            producer.publish(body, routing_key=house.settings.queue, **properties)
-    house.drop("P-1/S-1/after.jpg", field_jpeg(41))
-    house.until_ended(1)
-    house.until(lambda: CeleryQueue(app).waiting_messages() == 0)
-    assert house.counts()[ScanState.COMPLETED] == 1
+            producer.publish(body, routing_key=deployment.settings.queue, **properties)
+    deployment.drop("P-1/S-1/after.jpg", field_jpeg(41))
+    deployment.until_ended(1)
+    deployment.until(lambda: CeleryQueue(app).waiting_messages() == 0)
+    assert deployment.counts()[ScanState.COMPLETED] == 1
     assert worker.is_running()
     assert not mark.exists()
-    assert "DROP TABLE" not in house.logs()
+    assert "DROP TABLE" not in deployment.logs()
 
 
 def test_a_little_stays_a_little_until_it_is_known_to_be_ours(settings, queue):
@@ -210,23 +210,23 @@ UNREADABLE = {
 }
 
 
-def test_properties_that_cannot_be_read_stop_no_worker(house):
-    house.start("watch")
-    worker = house.start("worker")
-    app = make_app(house.settings)
-    house.drop("P-1/S-1/before.jpg", field_jpeg(40))
-    house.until_ended(1)
+def test_properties_that_cannot_be_read_stop_no_worker(deployment):
+    deployment.start("watch")
+    worker = deployment.start("worker")
+    app = make_app(deployment.settings)
+    deployment.drop("P-1/S-1/before.jpg", field_jpeg(40))
+    deployment.until_ended(1)
     with app.connection_for_write() as connection:
         for properties in UNREADABLE.values():
             connection.default_channel.basic_publish(
-                RawProperties(properties), routing_key=house.settings.queue
+                RawProperties(properties), routing_key=deployment.settings.queue
             )
-    house.drop("P-1/S-1/after.jpg", field_jpeg(41))
-    house.until_ended(2)
-    house.until(lambda: CeleryQueue(app).waiting_messages() == 0)
-    assert house.counts()[ScanState.COMPLETED] == 2
-    assert house.logs().count("message_ignored") == len(UNREADABLE)
-    assert "Traceback" not in house.logs()
+    deployment.drop("P-1/S-1/after.jpg", field_jpeg(41))
+    deployment.until_ended(2)
+    deployment.until(lambda: CeleryQueue(app).waiting_messages() == 0)
+    assert deployment.counts()[ScanState.COMPLETED] == 2
+    assert deployment.logs().count("message_ignored") == len(UNREADABLE)
+    assert "Traceback" not in deployment.logs()
     assert worker.is_running()
 
 
@@ -242,39 +242,39 @@ def odd_messages() -> Iterator[tuple[bytes, dict[str, object]]]:
         yield b'[["%s"], {}, {}]' % NO_ID.encode(), {**ours, "headers": {**headers, **odd}}
 
 
-def test_a_queue_that_is_emptied_or_deleted_loses_nothing(house):
-    house.start("watch")
-    app = make_app(house.settings)
-    house.drop("P-1/S-1/a.jpg", field_jpeg(40))
-    house.until(lambda: CeleryQueue(app).waiting_messages() == 1)
+def test_a_queue_that_is_emptied_or_deleted_loses_nothing(deployment):
+    deployment.start("watch")
+    app = make_app(deployment.settings)
+    deployment.drop("P-1/S-1/a.jpg", field_jpeg(40))
+    deployment.until(lambda: CeleryQueue(app).waiting_messages() == 1)
     with app.connection_for_write() as connection:
-        assert connection.default_channel.queue_purge(house.settings.queue) >= 1
-    worker = house.start("worker")
-    house.until_ended(1)
+        assert connection.default_channel.queue_purge(deployment.settings.queue) >= 1
+    worker = deployment.start("worker")
+    deployment.until_ended(1)
     with app.connection_for_write() as connection:
-        connection.default_channel.queue_delete(house.settings.queue)
-    house.drop("P-1/S-1/b.jpg", field_jpeg(41))
-    house.until_ended(2)
-    assert house.counts()[ScanState.COMPLETED] == 2
+        connection.default_channel.queue_delete(deployment.settings.queue)
+    deployment.drop("P-1/S-1/b.jpg", field_jpeg(41))
+    deployment.until_ended(2)
+    assert deployment.counts()[ScanState.COMPLETED] == 2
     assert worker.is_running()
 
 
 def test_connections_that_are_cut_lose_nothing(embedded, tmp_path, wire):
     url = at_port(amqp_url(), wire.port)
-    with house_by(url, embedded, tmp_path, worker_slots="1", resend_after_s="1") as house:
-        watcher, worker = house.start("watch"), house.start("worker")
-        house.drop("P-1/S-1/before.jpg", field_jpeg(40))
-        house.until_ended(1)
+    with house_by(url, embedded, tmp_path, worker_slots="1", resend_after_s="1") as deployment:
+        watcher, worker = deployment.start("watch"), deployment.start("worker")
+        deployment.drop("P-1/S-1/before.jpg", field_jpeg(40))
+        deployment.until_ended(1)
         for number in range(3):
-            house.drop(f"P-1/S-1/{number}.jpg", field_jpeg(41 + number))
-        house.until(lambda: house.counts()[ScanState.COMPLETED] > 1)
+            deployment.drop(f"P-1/S-1/{number}.jpg", field_jpeg(41 + number))
+        deployment.until(lambda: deployment.counts()[ScanState.COMPLETED] > 1)
         wire.set(Wire.CUT)
-        house.drop("P-1/S-1/meanwhile.jpg", field_jpeg(50))
-        house.until(lambda: "broker_unreachable" in house.logs())
+        deployment.drop("P-1/S-1/meanwhile.jpg", field_jpeg(50))
+        deployment.until(lambda: "broker_unreachable" in deployment.logs())
         wire.set(Wire.WHOLE)
-        house.until_ended(5)
-        assert house.counts()[ScanState.COMPLETED] == 5
-        assert {row.attempts for row in house.rows()} == {1}
+        deployment.until_ended(5)
+        assert deployment.counts()[ScanState.COMPLETED] == 5
+        assert {row.attempts for row in deployment.rows()} == {1}
         assert watcher.is_running()
         assert worker.is_running()
 

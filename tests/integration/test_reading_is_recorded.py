@@ -13,25 +13,25 @@ from sqlalchemy import text
 
 from db.records import Arrival, ScanRef, SpecimenIdentity
 from db.registration import register
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import Principal
 
 PATIENT = "PATIENT-4711"
 
 
 @pytest.fixture(scope="module")
-def house(embedded, tmp_path_factory) -> Iterator[House]:
-    with house_on(embedded, tmp_path_factory.mktemp("house")) as house:
-        with house.database.transaction() as connection:
+def deployment(embedded, tmp_path_factory) -> Iterator[Deployment]:
+    with deployment_on(embedded, tmp_path_factory.mktemp("deployment")) as deployment:
+        with deployment.database.transaction() as connection:
             ref = ScanRef("scans", f"{PATIENT}/S-1/a.jpg", "v", 1, "v")
             register(connection, Arrival(ref, "a", SpecimenIdentity(PATIENT, "S-1")))
-        yield house
+        yield deployment
 
 
-def results_as(house: House, principal: Principal, *arguments: str, **environment: str):
+def results_as(deployment: Deployment, principal: Principal, *arguments: str, **environment: str):
     return subprocess.run(
         [sys.executable, "-m", "worker", "results", *arguments],
-        env={**house.environment_of(principal), **environment},
+        env={**deployment.environment_of(principal), **environment},
         capture_output=True,
         text=True,
         timeout=120,
@@ -39,13 +39,13 @@ def results_as(house: House, principal: Principal, *arguments: str, **environmen
     )
 
 
-def reads_of(house: House) -> list[tuple]:
+def reads_of(deployment: Deployment) -> list[tuple]:
     question = text(
         "SELECT db_user, detail ->> 'reader', detail ->> 'purpose', (detail ->> 'patient_id')::uuid"
         " = (SELECT id FROM patient WHERE external_id = :patient), at > now() - interval '5 minutes'"
         " FROM event WHERE kind = 'results_read' ORDER BY id"
     )
-    with house.database.transaction() as connection:
+    with deployment.database.transaction() as connection:
         return [tuple(row) for row in connection.execute(question, {"patient": PATIENT})]
 
 
@@ -53,33 +53,35 @@ def reads_of(house: House) -> list[tuple]:
     ("principal", "as_format"),
     [(Principal.READER, "table"), (Principal.READER, "json"), (Principal.CLERK, "csv")],
 )
-def test_a_read_says_who_by_the_database_and_by_the_machine(house, principal, as_format):
-    before = len(reads_of(house))
-    ended = results_as(house, principal, PATIENT, "--format", as_format, USER="somebody else", LOGNAME="x")
+def test_a_read_says_who_by_the_database_and_by_the_machine(deployment, principal, as_format):
+    before = len(reads_of(deployment))
+    ended = results_as(
+        deployment, principal, PATIENT, "--format", as_format, USER="somebody else", LOGNAME="x"
+    )
     assert (ended.returncode, ended.stderr) == (0, "")
     assert PATIENT in ended.stdout
     account = pwd.getpwuid(os.getuid()).pw_name
-    assert reads_of(house)[before:] == [(principal.value, account, "leukoflow results", True, True)]
+    assert reads_of(deployment)[before:] == [(principal.value, account, "leukoflow results", True, True)]
 
 
-def test_a_question_for_a_patient_that_is_not_there_is_on_record_too(house):
-    before = len(reads_of(house))
-    ended = results_as(house, Principal.READER, "NOBODY")
+def test_a_question_for_a_patient_that_is_not_there_is_on_record_too(deployment):
+    before = len(reads_of(deployment))
+    ended = results_as(deployment, Principal.READER, "NOBODY")
     assert ended.returncode == 2
-    assert [read[3] for read in reads_of(house)[before:]] == [None]
+    assert [read[3] for read in reads_of(deployment)[before:]] == [None]
 
 
-def test_what_cannot_be_recorded_is_not_shown(house):
-    with house.database.transaction() as connection:
+def test_what_cannot_be_recorded_is_not_shown(deployment):
+    with deployment.database.transaction() as connection:
         connection.execute(text("REVOKE EXECUTE ON FUNCTION record_results_read FROM leukoflow_reader"))
-    before = len(reads_of(house))
-    ended = results_as(house, Principal.READER, PATIENT)
+    before = len(reads_of(deployment))
+    ended = results_as(deployment, Principal.READER, PATIENT)
     assert (ended.returncode, ended.stdout) == (78, "")
     assert "needs the role for it" in ended.stderr
-    assert len(reads_of(house)) == before
+    assert len(reads_of(deployment)) == before
 
 
 @pytest.mark.parametrize("principal", [Principal.WATCHER, Principal.WORKER])
-def test_a_process_reads_no_results_of_patients(house, principal):
-    ended = results_as(house, principal, PATIENT)
+def test_a_process_reads_no_results_of_patients(deployment, principal):
+    ended = results_as(deployment, principal, PATIENT)
     assert (ended.returncode, ended.stdout) == (78, "")

@@ -15,7 +15,7 @@ from db.database import Database
 from db.reads import counts_by_state
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.child_process import wait_for
 from worker.embedded.leukoflow_processes import running_leukoflow, start_process
@@ -27,11 +27,11 @@ AWKWARD = "hidden/p@ss:w#rd?%zz"
 
 
 @pytest.fixture(scope="module")
-def house(embedded, tmp_path_factory) -> Iterator[House]:
-    """Return a house with a scan whose message is due all the time, so that a watcher talks to everybody."""
-    with house_on(embedded, tmp_path_factory.mktemp("house"), resend_after_s="0.1") as house:
-        house.drop("P-1/S-1/a.jpg", b"1")
-        yield house
+def deployment(embedded, tmp_path_factory) -> Iterator[Deployment]:
+    """Return a deployment with a scan whose message is always due, so that a watcher talks to everybody."""
+    with deployment_on(embedded, tmp_path_factory.mktemp("deployment"), resend_after_s="0.1") as deployment:
+        deployment.drop("P-1/S-1/a.jpg", b"1")
+        yield deployment
 
 
 def secrets_of(servers: EmbeddedSet) -> set[str]:
@@ -85,9 +85,9 @@ def test_command_lines_environments_and_logs_of_a_set_at_work(tmp_path: Path) ->
         servers.delete_outside()
 
 
-def wrong(house: House, name: str, secret: str) -> dict[str, str]:
+def wrong(deployment: Deployment, name: str, secret: str) -> dict[str, str]:
     """Return the settings of a process one of whose secrets is not the right one."""
-    values = {field: getattr(house.settings, field).get_secret_value() for field in SECRETS}
+    values = {field: getattr(deployment.settings, field).get_secret_value() for field in SECRETS}
     if name.endswith("_url"):
         parts = urlsplit(values[name])
         address = parts.netloc.rpartition("@")[2]
@@ -97,14 +97,16 @@ def wrong(house: House, name: str, secret: str) -> dict[str, str]:
     return values
 
 
-def written_with(house: House, folder: Path, secrets: dict[str, str], command: str, log: Path) -> str:
+def written_with(
+    deployment: Deployment, folder: Path, secrets: dict[str, str], command: str, log: Path
+) -> str:
     """Return what the process says that runs with these secrets until it has something to say."""
     (folder / "secrets").mkdir(exist_ok=True)
     for name, value in secrets.items():
         (folder / "secrets" / name).write_text(value)
     environment = {
         name: value
-        for name, value in house.environment.items()
+        for name, value in deployment.environment.items()
         if name not in {f"LEUKOFLOW_{secret.upper()}" for secret in SECRETS}
     }
     environment["LEUKOFLOW_SECRETS_DIR"] = str(folder / "secrets")
@@ -123,26 +125,26 @@ def written_with(house: House, folder: Path, secrets: dict[str, str], command: s
     ("command", "name"),
     [*(("watch", name) for name in SECRETS), ("worker", "database_url"), ("worker", "broker_url")],
 )
-def test_a_wrong_secret_is_not_told_by_who_was_refused(house, tmp_path, command, name):
-    secrets = wrong(house, name, "hidden-and-wrong")
-    said = written_with(house, tmp_path, secrets, command, tmp_path / "log")
+def test_a_wrong_secret_is_not_told_by_who_was_refused(deployment, tmp_path, command, name):
+    secrets = wrong(deployment, name, "hidden-and-wrong")
+    said = written_with(deployment, tmp_path, secrets, command, tmp_path / "log")
     assert said
-    assert told_in({"log": said}, {"hidden", *secrets_of(house.servers)}) == []
+    assert told_in({"log": said}, {"hidden", *secrets_of(deployment.servers)}) == []
 
 
 @pytest.mark.parametrize("name", ["database_url", "broker_url"])
 @pytest.mark.parametrize("secret", [AWKWARD, quote(AWKWARD, safe="")], ids=["as it is", "quoted"])
-def test_an_awkward_password_is_not_told(house, tmp_path, name, secret):
-    said = written_with(house, tmp_path, wrong(house, name, secret), "watch", tmp_path / "log")
+def test_an_awkward_password_is_not_told(deployment, tmp_path, name, secret):
+    said = written_with(deployment, tmp_path, wrong(deployment, name, secret), "watch", tmp_path / "log")
     assert said
     assert told_in({"log": said}, {"hidden", "p@ss", "w#rd", "ss:w"}) == []
 
 
-def test_a_person_gets_one_line_without_the_password(house):
-    url = wrong(house, "database_url", AWKWARD)["database_url"]
+def test_a_person_gets_one_line_without_the_password(deployment):
+    url = wrong(deployment, "database_url", AWKWARD)["database_url"]
     ended = subprocess.run(
         [sys.executable, "-m", "worker", "scans"],
-        env={**house.environment, "LEUKOFLOW_DATABASE_URL": url},
+        env={**deployment.environment, "LEUKOFLOW_DATABASE_URL": url},
         capture_output=True,
         text=True,
         timeout=60,

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from db.states import Priority, ScanState
 from pipeline.model.ports import Stage
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from tests.support.served import Served, serving
 
 PATIENT, SPECIMEN = "Meier-4711", "Probe-0815"
@@ -21,34 +21,34 @@ LABELS = {"stage", "outcome", "code", "priority", "state", "step", "service", "n
 
 
 @pytest.fixture(scope="module")
-def house(embedded, tmp_path_factory) -> Iterator[House]:
-    with house_on(embedded, tmp_path_factory.mktemp("metrics"), settle_s="0") as house:
-        yield house
+def deployment(embedded, tmp_path_factory) -> Iterator[Deployment]:
+    with deployment_on(embedded, tmp_path_factory.mktemp("metrics"), settle_s="0") as deployment:
+        yield deployment
 
 
 @pytest.fixture(scope="module")
-def watcher(house: House) -> Served:
-    return serving(house, "watch")
+def watcher(deployment: Deployment) -> Served:
+    return serving(deployment, "watch")
 
 
 @pytest.fixture(scope="module")
-def worker(house: House, watcher: Served) -> Served:
+def worker(deployment: Deployment, watcher: Served) -> Served:
     """Return a worker that has done all that was dropped."""
     for key, body in (GOOD | BAD).items():
-        house.drop(key, body, {"priority": "stat"} if key.endswith("/0.jpg") else None)
-    house.until(lambda: house.counts()[ScanState.QUEUED] == len(GOOD) + 1)
-    house.until(lambda: watcher.metric("scans", state="queued") == len(GOOD) + 1)
+        deployment.drop(key, body, {"priority": "stat"} if key.endswith("/0.jpg") else None)
+    deployment.until(lambda: deployment.counts()[ScanState.QUEUED] == len(GOOD) + 1)
+    deployment.until(lambda: watcher.metric("scans", state="queued") == len(GOOD) + 1)
     assert watcher.metric("waiting_scans", priority="stat") == 1
     assert watcher.metric("waiting_scans", priority="routine") == len(GOOD)
     assert watcher.metric("oldest_waiting_seconds", priority="stat") > 0
-    worker = serving(house, "worker")
-    house.until_ended(len(GOOD | BAD))
+    worker = serving(deployment, "worker")
+    deployment.until_ended(len(GOOD | BAD))
     return worker
 
 
 @pytest.mark.usefixtures("worker")
-def test_what_waits_is_told_by_the_watcher(house: House, watcher: Served):
-    house.until(lambda: watcher.metric("waiting_scans", priority="routine") == 0)
+def test_what_waits_is_told_by_the_watcher(deployment: Deployment, watcher: Served):
+    deployment.until(lambda: watcher.metric("waiting_scans", priority="routine") == 0)
     for priority in Priority:
         assert watcher.metric("oldest_waiting_seconds", priority=priority.value) == 0
     assert watcher.metric("scans", state="quarantined") == 1
@@ -101,35 +101,37 @@ def test_the_networks_tell_how_busy_and_how_full_they_were(worker: Served):
         assert worker.metric("engine_waiting_items", network=network) == 0
 
 
-def test_slots_spool_and_release_are_told(house: House, worker: Served):
+def test_slots_spool_and_release_are_told(deployment: Deployment, worker: Served):
     assert worker.metric("worker_slots") == 2
     assert worker.metric("worker_busy_slots") == 0
-    assert worker.metric("analysis_still_seconds") == 0
+    assert worker.metric("analysis_without_progress_seconds") == 0
     assert 0 < worker.metric("spool_free_bytes") < worker.metric("spool_size_bytes")
     assert [name for name, _ in worker.metrics() if name == "leukoflow_build_info"]
-    house.until(lambda: worker.metric("worker_ready") == 1)
-    house.until(lambda: worker.metric("service_up", service="store") == 1)
+    deployment.until(lambda: worker.metric("worker_ready") == 1)
+    deployment.until(lambda: worker.metric("service_up", service="store") == 1)
 
 
-def test_a_lost_lease_is_counted_on_both_sides(house: House, watcher: Served, worker: Served):
+def test_a_lost_lease_is_counted_on_both_sides(deployment: Deployment, watcher: Served, worker: Served):
     before = watcher.metric("leases_expired_total", state="retryable")
-    house.drop(f"{PATIENT}/{SPECIMEN}/taken.jpg", field_jpeg(60))
+    deployment.drop(f"{PATIENT}/{SPECIMEN}/taken.jpg", field_jpeg(60))
 
     def taken() -> bool:
-        with house.database.transaction() as connection:
+        with deployment.database.transaction() as connection:
             expire = "UPDATE scan SET lease_expires_at = now() - interval '1 s' WHERE state = 'running'"
             return connection.execute(text(expire)).rowcount == 1
 
-    house.until(taken)
-    house.until(lambda: worker.metric("claims_ended_total", outcome="lease_lost") == 1)
-    house.until(lambda: watcher.metric("leases_expired_total", state="retryable") == before + 1)
-    house.until_ended(len(GOOD | BAD) + 1)
+    deployment.until(taken)
+    deployment.until(lambda: worker.metric("claims_ended_total", outcome="lease_lost") == 1)
+    deployment.until(lambda: watcher.metric("leases_expired_total", state="retryable") == before + 1)
+    deployment.until_ended(len(GOOD | BAD) + 1)
 
 
-def test_every_line_of_an_analysis_says_which_scan_attempt_and_worker_it_is(house: House, worker: Served):
+def test_every_line_of_an_analysis_says_which_scan_attempt_and_worker_it_is(
+    deployment: Deployment, worker: Served
+):
     spoken = [event for event in worker.events() if "scan_id" in event]
     assert {"claimed", "completed", "quarantined", "lease_lost"} <= {event["event"] for event in spoken}
-    assert {event["scan_id"] for event in spoken} <= {str(row.scan_id) for row in house.rows()}
+    assert {event["scan_id"] for event in spoken} <= {str(row.scan_id) for row in deployment.rows()}
     (name,) = {event["worker"] for event in worker.events() if event["event"] == "worker_ready"}
     taken = [event for event in spoken if event["event"] != "nothing_to_claim"]
     assert all(event["worker"] == name and event["attempt"] >= 1 for event in taken)
@@ -139,11 +141,11 @@ def test_every_line_of_an_analysis_says_which_scan_attempt_and_worker_it_is(hous
 
 @pytest.mark.parametrize("process", ["watcher", "worker"])
 def test_no_label_names_a_patient_a_scan_or_a_worker(
-    process: str, request: pytest.FixtureRequest, house: House
+    process: str, request: pytest.FixtureRequest, deployment: Deployment
 ):
     request.getfixturevalue("worker")
     served: Served = request.getfixturevalue(process)
-    scans = {str(row.scan_id) for row in house.rows()}
+    scans = {str(row.scan_id) for row in deployment.rows()}
     _, page = served.ask("/metrics")
     for family in text_string_to_metric_families(page):
         for sample in family.samples:

@@ -24,11 +24,11 @@ from db.schema import current_revision
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import house_on
+from tests.support.deployment import deployment_on
 from tests.support.tls import tls_in_front_of
 from worker.embedded import EmbeddedSet
 from worker.embedded.credentials import Credentials, load_or_create
-from worker.embedded.free_ports import PortBook
+from worker.embedded.free_ports import PortAllocation
 from worker.embedded.seaweedfs import SeaweedFs
 from worker.queue.celery_app import make_app
 from worker.settings import Settings, load_settings
@@ -42,7 +42,9 @@ SERVICES = ("database", "broker", "store")
 class TlsSeaweedFs(SeaweedFs):
     """The real server with TLS on a port of its own."""
 
-    def __init__(self, state: Path, ports: PortBook, credentials: Credentials, certificate: Path) -> None:
+    def __init__(
+        self, state: Path, ports: PortAllocation, credentials: Credentials, certificate: Path
+    ) -> None:
         super().__init__(state, ports, credentials)
         self._certificate = certificate
 
@@ -101,7 +103,7 @@ def store_answering(servers: EmbeddedSet, leaf: trustme.LeafCert, folder: Path) 
     """Return the port of an object store of its own, with the keys of `servers`."""
     (folder / "logs").mkdir(parents=True)
     leaf.private_key_and_cert_chain_pem.write_to_path(str(folder / "certificate.pem"))
-    ports = PortBook(folder / "ports.json", {})
+    ports = PortAllocation(folder / "ports.json", {})
     ports.assign([*SeaweedFs.port_names, "tls"])
     credentials = load_or_create(servers.state / "secrets.json")
     server = TlsSeaweedFs(folder, ports, credentials, folder / "certificate.pem")
@@ -201,20 +203,20 @@ def test_a_certificate_that_we_do_not_trust_is_the_deployments_fault(laboratory)
 def test_a_scan_goes_all_its_way_over_tls(laboratory, tmp_path):
     reached = settings_at(laboratory, laboratory.trusted, laboratory.ca_certificates)
     plain = reached.database_url.get_secret_value()
-    with house_on(
+    with deployment_on(
         laboratory.servers,
         tmp_path,
         broker_url=reached.broker_url.get_secret_value(),
         s3_endpoint=reached.s3_endpoint,
         s3_secure="true",
         ca_certificates=str(laboratory.ca_certificates),
-    ) as house:
+    ) as deployment:
         address = urlsplit(plain)
-        own = urlsplit(house.settings.database_url.get_secret_value())
+        own = urlsplit(deployment.settings.database_url.get_secret_value())
         over_tls = urlunsplit(address._replace(path=own.path))
-        house.settings = house.settings.model_copy(update={"database_url": SecretStr(over_tls)})
-        house.start("watch")
-        house.start("worker")
-        house.drop("P-1/S-1/a.jpg", field_jpeg(40))
-        house.until_ended(1)
-        assert house.counts()[ScanState.COMPLETED] == 1
+        deployment.settings = deployment.settings.model_copy(update={"database_url": SecretStr(over_tls)})
+        deployment.start("watch")
+        deployment.start("worker")
+        deployment.drop("P-1/S-1/a.jpg", field_jpeg(40))
+        deployment.until_ended(1)
+        assert deployment.counts()[ScanState.COMPLETED] == 1

@@ -15,7 +15,7 @@ from db.states import ScanState
 from pipeline.model.errors import DeploymentError
 from pipeline.model.ports import Stage
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.observability.traces import open_traces
 
 pytestmark = pytest.mark.services
@@ -65,20 +65,20 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture(scope="module")
-def traced(embedded, tmp_path_factory, collector) -> Iterator[House]:
-    """Return a house whose worker has completed one scan and put one aside, and has ended."""
-    with house_on(embedded, tmp_path_factory.mktemp("traced"), trace_url=collector.url) as house:
-        house.drop(f"{PATIENT}/S-1/field.jpg", field_jpeg(7))
-        house.drop(f"{PATIENT}/S-1/broken.jpg", b"no picture")
-        house.start("watch")
-        house.start("worker")
-        house.until_ended(2)
-        house.stop()
-        yield house
+def traced(embedded, tmp_path_factory, collector) -> Iterator[Deployment]:
+    """Return a deployment whose worker has completed one scan and put one aside, and has ended."""
+    with deployment_on(embedded, tmp_path_factory.mktemp("traced"), trace_url=collector.url) as deployment:
+        deployment.drop(f"{PATIENT}/S-1/field.jpg", field_jpeg(7))
+        deployment.drop(f"{PATIENT}/S-1/broken.jpg", b"no picture")
+        deployment.start("watch")
+        deployment.start("worker")
+        deployment.until_ended(2)
+        deployment.stop()
+        yield deployment
 
 
-def attempts_of(collector: Collector, state: ScanState, house: House) -> list[Span]:
-    (row,) = house.rows(state)
+def attempts_of(collector: Collector, state: ScanState, deployment: Deployment) -> list[Span]:
+    (row,) = deployment.rows(state)
     return [
         span for span in collector.spans() if span.trace_id == row.scan_id.bytes and span.name == "attempt"
     ]
@@ -112,12 +112,12 @@ def test_no_trace_names_a_patient(collector):
 
 
 def test_scans_do_not_wait_for_a_collector_that_is_away(embedded, tmp_path):
-    with house_on(embedded, tmp_path, trace_url="http://127.0.0.1:9/v1/traces") as house:
-        house.drop(f"{PATIENT}/S-2/field.jpg", field_jpeg(8))
-        house.start("watch")
-        house.start("worker")
-        house.until_ended(1)
-        assert house.counts()[ScanState.COMPLETED] == 1
+    with deployment_on(embedded, tmp_path, trace_url="http://127.0.0.1:9/v1/traces") as deployment:
+        deployment.drop(f"{PATIENT}/S-2/field.jpg", field_jpeg(8))
+        deployment.start("watch")
+        deployment.start("worker")
+        deployment.until_ended(1)
+        assert deployment.counts()[ScanState.COMPLETED] == 1
 
 
 def test_who_asks_for_traces_without_opentelemetry_is_told_what_to_install(traced, monkeypatch):

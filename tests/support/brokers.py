@@ -11,7 +11,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from pydantic import SecretStr
 
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import EmbeddedSet
 from worker.queue.celery_app import make_app
 from worker.settings import Settings
@@ -46,11 +46,11 @@ def settings_by(url: str, settings: Settings) -> Settings:
 
 
 @contextmanager
-def house_by(url: str, servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[House]:
-    """Return a house whose messages go by the broker at the URL; nothing of its queue is left there."""
-    with ExitStack() as afterwards, house_on(servers, folder, broker_url=url, **overrides) as house:
-        afterwards.callback(remove_queue, house.settings)
-        yield house
+def house_by(url: str, servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[Deployment]:
+    """Return a deployment whose messages go by the broker at the URL; nothing of its queue is left there."""
+    with ExitStack() as afterwards, deployment_on(servers, folder, broker_url=url, **overrides) as deployment:
+        afterwards.callback(remove_queue, deployment.settings)
+        yield deployment
 
 
 def remove_queue(settings: Settings) -> None:

@@ -12,7 +12,7 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.model.taxonomy import LEAVES, CellClass
 from pipeline.run import Models
-from pipeline.runtime.concurrency.ordered_threads import Alone
+from pipeline.runtime.concurrency.ordered_threads import SerialPool
 
 NUCLEUS, CYTOPLASM, GLASS = (80, 40, 120), (200, 180, 230), (240, 235, 240)
 RED_CELL = (205, 140, 140)
@@ -112,4 +112,4 @@ def models(cell_class=CellClass.LYMPHOCYTE):
 
 
 def execution(tile_batch=4, small_tile_batch=16, crop_batch=32):
-    return Execution(Silent(), Alone(), tile_batch, small_tile_batch, crop_batch)
+    return Execution(Silent(), SerialPool(), tile_batch, small_tile_batch, crop_batch)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from pipeline.run import Models
 from pipeline.runtime.bundle_loader import load_bundle
-from pipeline.runtime.concurrency.batcher import InFlight
+from pipeline.runtime.concurrency.batcher import ScansInFlight
 from pipeline.runtime.readers import DecodeLimits
 from worker.processing.analyst import Analyst
 from worker.settings import Settings
@@ -24,5 +24,5 @@ def drawn_analyst(settings: Settings, models: Models) -> Iterator[Analyst]:
         limits=DecodeLimits(max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes),
         engine="drawn colours (tests)",
         read_ahead=1,
-        in_flight=InFlight(),
+        in_flight=ScansInFlight(),
     )

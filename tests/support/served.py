@@ -1,4 +1,4 @@
-"""A watcher or worker of a house that serves its health and metrics, and asking it."""
+"""A watcher or worker of a deployment that serves its health and metrics, and asking it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.support.house import House
+from tests.support.deployment import Deployment
 from worker.embedded.child_process import Child
 from worker.embedded.free_ports import LOOPBACK
 from worker.embedded.leukoflow_processes import start_process
@@ -64,19 +64,19 @@ class Served:
         return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
 
 
-def serving(house: House, command: str, module: str = "worker", **values: str) -> Served:
+def serving(deployment: Deployment, command: str, module: str = "worker", **values: str) -> Served:
     """Return `leukoflow <command>`, started with further settings and serving on a port of its own."""
-    log = house.folder / f"{command}-{uuid.uuid4().hex}.log"
+    log = deployment.folder / f"{command}-{uuid.uuid4().hex}.log"
     said = {variable_of(name): value for name, value in {"metrics_port": "0", **values}.items()}
-    path = os.pathsep.join([str(ROOT), *filter(None, [house.environment.get("PYTHONPATH")])])
-    environment = {**house.environment, **said, "PYTHONPATH": path}
-    child = start_process(command, environment, house.folder, log, module)
-    house.children.append(child)
+    path = os.pathsep.join([str(ROOT), *filter(None, [deployment.environment.get("PYTHONPATH")])])
+    environment = {**deployment.environment, **said, "PYTHONPATH": path}
+    child = start_process(command, environment, deployment.folder, log, module)
+    deployment.children.append(child)
     served = Served(child, log, 0)
 
     def ports() -> list[object]:
         return [event["port"] for event in served.events() if event["event"] == "health_served"]
 
-    house.until(lambda: bool(ports()) or not child.is_running(), DEADLINE_S)
+    deployment.until(lambda: bool(ports()) or not child.is_running(), DEADLINE_S)
     assert child.is_running(), log.read_text()
     return Served(child, log, int(str(ports()[0])))

@@ -24,7 +24,7 @@ from db import reanalysis, schema
 from db.reanalysis import Wanted
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from tests.support.revisions import bring_down_to
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import start_process
@@ -44,30 +44,30 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @dataclass
 class Before:
-    """Processes of the release before, in a house of this one."""
+    """Processes of the release before, in a deployment of this one."""
 
-    house: House
+    deployment: Deployment
     code: Path
 
     def environment(self) -> dict[str, str]:
         """Return it with the owner's login: that release knew no roles."""
         (bundle,) = MODELS.iterdir()
         return {
-            **self.house.environment,
+            **self.deployment.environment,
             "PYTHONPATH": f"{self.code}:{HERE}",
             "LEUKOFLOW_BUNDLE": str(bundle),
         }
 
     def start(self, command: str) -> Child:
-        log = self.house.folder / f"previous-{command}-{len(self.house.children)}.log"
-        child = start_process(command, self.environment(), self.house.folder, log, module="run_previous")
-        self.house.children.append(child)
+        log = self.deployment.folder / f"previous-{command}-{len(self.deployment.children)}.log"
+        child = start_process(command, self.environment(), self.deployment.folder, log, module="run_previous")
+        self.deployment.children.append(child)
         return child
 
     def results(self, patient: str) -> str:
         return subprocess.run(
             [sys.executable, "-m", "run_previous", "results", patient],
-            cwd=self.house.folder,
+            cwd=self.deployment.folder,
             env=self.environment(),
             capture_output=True,
             text=True,
@@ -78,18 +78,18 @@ class Before:
 
 @pytest.fixture
 def before(embedded, tmp_path, previous) -> Iterator[Before]:
-    with house_on(embedded, tmp_path) as house:
-        yield Before(house, previous)
+    with deployment_on(embedded, tmp_path) as deployment:
+        yield Before(deployment, previous)
 
 
-def ask(house: House, question: str) -> list[tuple]:
-    with house.database.transaction() as connection:
+def ask(deployment: Deployment, question: str) -> list[tuple]:
+    with deployment.database.transaction() as connection:
         return [tuple(row) for row in connection.execute(text(question))]
 
 
-def drop(house: House, *numbers: int) -> None:
+def drop(deployment: Deployment, *numbers: int) -> None:
     for number in numbers:
-        house.drop(f"P-1/S-1/{number}.jpg", field_jpeg(40 + number))
+        deployment.drop(f"P-1/S-1/{number}.jpg", field_jpeg(40 + number))
 
 
 def revision_of(previous: Path) -> str:
@@ -102,60 +102,60 @@ def test_the_release_before_is_one_with_an_older_schema(previous):
 
 
 def test_the_release_before_does_all_its_work_on_the_new_schema(before):
-    house = before.house
+    deployment = before.deployment
     before.start("watch")
     before.start("worker")
-    drop(house, 0, 1)
-    house.drop("P-1/S-1/broken.jpg", b"no picture")
-    house.drop("nameless.jpg", field_jpeg(50))
-    house.until_ended(4)
-    assert (house.counts()[ScanState.COMPLETED], house.counts()[ScanState.QUARANTINED]) == (2, 1)
-    cells = ask(house, "SELECT count(*) FROM cell")[0][0]
+    drop(deployment, 0, 1)
+    deployment.drop("P-1/S-1/broken.jpg", b"no picture")
+    deployment.drop("nameless.jpg", field_jpeg(50))
+    deployment.until_ended(4)
+    assert (deployment.counts()[ScanState.COMPLETED], deployment.counts()[ScanState.QUARANTINED]) == (2, 1)
+    cells = ask(deployment, "SELECT count(*) FROM cell")[0][0]
     assert before.results("P-1") == f"3 {cells}\n"
-    assert ask(house, "SELECT kind, detail ->> 'reader' FROM event ORDER BY id DESC LIMIT 1") == [
+    assert ask(deployment, "SELECT kind, detail ->> 'reader' FROM event ORDER BY id DESC LIMIT 1") == [
         ("results_read", "r")
     ]
 
 
 @pytest.mark.parametrize(("old", "new"), [("watch", "worker"), ("worker", "watch")])
 def test_processes_of_both_releases_work_together(before, old, new):
-    house = before.house
+    deployment = before.deployment
     before.start(old)
-    house.start(new)
-    drop(house, 0, 1)
-    house.until_ended(2)
+    deployment.start(new)
+    drop(deployment, 0, 1)
+    deployment.until_ended(2)
     # What only this release asks for, the one before does as well, if not as late.
-    with house.database.transaction() as connection:
+    with deployment.database.transaction() as connection:
         wanted = Wanted(datetime(2020, 1, 1, tzinfo=UTC), reanalysis.moment_of(connection))
         assert len(reanalysis.reanalyse(connection, wanted)) == 2
-    house.until_ended(2)
-    assert house.counts()[ScanState.COMPLETED] == 2
-    assert {row.attempts for row in house.rows()} == {1}
+    deployment.until_ended(2)
+    assert deployment.counts()[ScanState.COMPLETED] == 2
+    assert {row.attempts for row in deployment.rows()} == {1}
 
 
 def test_the_schema_is_upgraded_while_the_release_before_is_at_work(before, previous):
-    house = before.house
-    url = house.settings.database_url.get_secret_value()
+    deployment = before.deployment
+    url = deployment.settings.database_url.get_secret_value()
     bring_down_to(url, revision_of(previous))
     watcher, worker = before.start("watch"), before.start("worker")
-    drop(house, *range(4))
-    house.until(lambda: completed_of(house) >= 1)
+    drop(deployment, *range(4))
+    deployment.until(lambda: completed_of(deployment) >= 1)
     schema.upgrade(url)
     schema.apply_roles(url)
-    drop(house, *range(4, 8))
-    house.until_ended(8)
-    assert house.counts()[ScanState.COMPLETED] == 8
+    drop(deployment, *range(4, 8))
+    deployment.until_ended(8)
+    assert deployment.counts()[ScanState.COMPLETED] == 8
     assert watcher.is_running()
     assert worker.is_running()
-    house.stop()
-    house.start("watch")
-    house.start("worker")
-    drop(house, 8)
-    house.until_ended(9)
-    assert house.counts()[ScanState.COMPLETED] == 9
-    assert ask(house, "SELECT count(*), count(DISTINCT scan_id) FROM run") == [(9, 9)]
+    deployment.stop()
+    deployment.start("watch")
+    deployment.start("worker")
+    drop(deployment, 8)
+    deployment.until_ended(9)
+    assert deployment.counts()[ScanState.COMPLETED] == 9
+    assert ask(deployment, "SELECT count(*), count(DISTINCT scan_id) FROM run") == [(9, 9)]
 
 
-def completed_of(house: House) -> int:
+def completed_of(deployment: Deployment) -> int:
     """Return how many scans are completed, whatever the schema."""
-    return ask(house, "SELECT count(*) FROM scan WHERE state = 'completed'")[0][0]
+    return ask(deployment, "SELECT count(*) FROM scan WHERE state = 'completed'")[0][0]

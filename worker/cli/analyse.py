@@ -20,7 +20,7 @@ from pipeline.output.report import JsonObject, geojson_gz, slide_document
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.result_tables import differential_table
 from worker.cli.submit import made_folder, scan_files
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of
 
 S = TypeVar("S")
@@ -84,7 +84,7 @@ def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[
 def _answer(analyst: Analyst, path: Path, output: Output) -> SlideResult | InputError:
     try:
         with analyst.open(path) as reader:
-            result = analyst.analyse(reader, digest_of(path), Stopwatch())
+            result = analyst.analyse(reader, digest_of(path), AnalysisMonitor())
             if output.overlay is not None:
                 picture = overview_picture(reader, result.analysis.cells)
                 _target(output.overlay, path, ".png").write_bytes(png(picture))

@@ -21,7 +21,7 @@ from worker.cli.analyse import in_order
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.evaluation_tables import print_evaluation
 from worker.cli.training import DataRoot, require_training_extra
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of
 
 JOBS = 2
@@ -155,7 +155,7 @@ def _rows(choice: Choice, learnt_from: tuple[str, ...]) -> list[LabelRow]:
 def _scores(analyst: Analyst, data: Path, rows: list[LabelRow]) -> Iterator[PictureScore | Skipped]:
     def analysis(path: Path) -> SlideAnalysis:
         with analyst.open(path) as reader:
-            return analyst.analyse(reader, digest_of(path), Stopwatch()).analysis
+            return analyst.analyse(reader, digest_of(path), AnalysisMonitor()).analysis
 
     return in_order(lambda row: score_row(row, data, analysis), rows, JOBS)
 

@@ -16,7 +16,7 @@ from db.schema import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError
 from worker.settings import KeepingSettings, load_database_settings, load_keeping_settings
-from worker.storage.expired_and_orphaned import Keeper
+from worker.storage.expired_and_orphaned import Retention
 from worker.storage.object_store import open_object_store
 
 DAY = "%Y-%m-%d"
@@ -119,8 +119,8 @@ def _opened(settings: KeepingSettings) -> Database:
     return Database(url)
 
 
-def _keeper(settings: KeepingSettings, database: Database) -> Keeper:
-    return Keeper(database, cache(lambda bucket: open_object_store(settings, bucket)))
+def _keeper(settings: KeepingSettings, database: Database) -> Retention:
+    return Retention(database, cache(lambda bucket: open_object_store(settings, bucket)))
 
 
 def _batch(database: Database, wanted: Wanted) -> int:

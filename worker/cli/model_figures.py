@@ -20,7 +20,7 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Mpp, Size
 from pipeline.model.ports import Stage
 from pipeline.run import analyse_slide
-from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.training.evaluate.evaluation_file import read_evaluation
@@ -122,8 +122,8 @@ def _timed(bundle: Path, profile: Profile, slide: Path) -> list[Timing]:
 def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
     """CPU seconds a cell and a megapixel of one analysis."""
     watch = CpuWatch()
-    with analyst.open(slide) as reader, ThreadCrew(analyst.read_ahead) as crew:
-        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, crew))
+    with analyst.open(slide) as reader, OrderedThreadPool(analyst.read_ahead) as pool:
+        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, pool))
     if not analysis.cells:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"

@@ -55,9 +55,9 @@ def export(
     """Make a bundle of trained networks: ONNX files, and the manifest that says from what and how well."""
     require_training_extra()
     from pipeline.training.command import export_bundle
-    from pipeline.training.export.bundle_export import BundleName, Halved, Making, Runs
+    from pipeline.training.export.bundle_export import BundleName, ExportOptions, HalfPrecision, Runs
 
-    runs, making = Runs(tuple(segmenter), classifier), Making(views, Halved(halved))
+    runs, making = Runs(tuple(segmenter), classifier), ExportOptions(views, HalfPrecision(halved))
     manifest = export_bundle(runs, data, out, BundleName(name, version), making)
     typer.echo(f"{manifest.name} {manifest.version}: {manifest.digest}")
 

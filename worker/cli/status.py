@@ -12,7 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from db.database import Database
-from db.queue_statistics import FailureCount, Standing, WorkerSeen, failures, standing, workers_seen
+from db.queue_statistics import (
+    FailureCount,
+    QueueStatistics,
+    WorkerSeen,
+    failures,
+    queue_statistics,
+    workers_seen,
+)
 from db.reads import counts_by_state
 from db.states import ScanState
 from pipeline.bundle.manifest_fields import Json
@@ -26,7 +33,7 @@ class Status:
     """What the ledger says at one moment."""
 
     scans: Mapping[ScanState, int]
-    standing: Standing
+    queue_statistics: QueueStatistics
     workers: list[WorkerSeen]
     failures: list[FailureCount]
 
@@ -50,7 +57,7 @@ def _read(database: Database, within_s: float) -> Status:
     with database.transaction() as connection:
         return Status(
             scans=counts_by_state(connection),
-            standing=standing(connection),
+            queue_statistics=queue_statistics(connection),
             workers=workers_seen(connection, within_s=within_s),
             failures=failures(connection, within_s=within_s),
         )
@@ -60,7 +67,7 @@ def status_document(found: Status) -> dict[str, Json]:
     """Return the status as JSON; times are in seconds."""
     return {
         "scans": {state.value: count for state, count in found.scans.items()},
-        "waiting": {priority.value: asdict(one) for priority, one in found.standing.waiting.items()},
+        "waiting": {priority.value: asdict(one) for priority, one in found.queue_statistics.waiting.items()},
         "workers": [asdict(worker) for worker in found.workers],
         "failures": [asdict(failure) for failure in found.failures],
     }
@@ -76,7 +83,7 @@ def _tables(found: Status, hours: float) -> Iterable[Table]:
         ("priority", "scans", "oldest"),
         (
             (priority.value, str(one.scans), duration(one.oldest_s) if one.scans else "")
-            for priority, one in found.standing.waiting.items()
+            for priority, one in found.queue_statistics.waiting.items()
         ),
     )
     yield _table(

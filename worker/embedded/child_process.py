@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.model.errors import DeploymentError
-from worker.embedded.free_ports import PortBook, PortTaken
+from worker.embedded.free_ports import PortAllocation, PortTaken
 
 PR_SET_PDEATHSIG = 1
 START_DEADLINE_S = 60.0
@@ -99,7 +99,7 @@ class Server(ABC):
     port_names: tuple[str, ...]
     stop_deadline_s = STOP_DEADLINE_S
 
-    def __init__(self, state: Path, ports: PortBook) -> None:
+    def __init__(self, state: Path, ports: PortAllocation) -> None:
         self._state = state
         self._ports = ports
         self._child: Child | None = None

@@ -13,7 +13,7 @@ from typing import Self
 from pipeline.model.errors import DeploymentError
 from worker.embedded.child_process import Server, require_main_thread, try_lock
 from worker.embedded.credentials import Credentials, load_or_create, write_private
-from worker.embedded.free_ports import PortBook, PortTaken
+from worker.embedded.free_ports import PortAllocation, PortTaken
 from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.seaweedfs import REGION, SeaweedFs
@@ -184,7 +184,7 @@ class EmbeddedSet:
             "seaweedfs.s3": self._fixed.s3,
         }
         fixed = {name: port for name, port in asked.items() if port is not None}
-        ports = PortBook(self.state / "ports.json", fixed)
+        ports = PortAllocation(self.state / "ports.json", fixed)
         ports.assign([*Postgres.port_names, *Valkey.port_names, *SeaweedFs.port_names])
         credentials = self._credentials()
         return _Trio(
@@ -216,7 +216,7 @@ class EmbeddedSet:
 
 @dataclass(frozen=True, slots=True)
 class _Trio:
-    ports: PortBook
+    ports: PortAllocation
     seaweedfs: SeaweedFs
     valkey: Valkey
     postgres: Postgres
@@ -228,7 +228,7 @@ class _Trio:
         return next(server for server in self if server.name == name)
 
 
-def _await_on_some_port(server: Server, ports: PortBook) -> None:
+def _await_on_some_port(server: Server, ports: PortAllocation) -> None:
     for _ in range(MAX_PORT_CHANGES):
         try:
             server.await_ready()

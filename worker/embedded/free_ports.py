@@ -22,7 +22,7 @@ class PortTaken(Exception):
     """A server found one of its ports in use between our look and its bind."""
 
 
-class PortBook:
+class PortAllocation:
     """Ports by name. A name keeps its port over restarts, so that clients' URLs stay true."""
 
     def __init__(self, path: Path, fixed: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from db.schema import add_login, prepare_cluster
 from pipeline.model.errors import DeploymentError
 from worker.embedded.child_process import Account, Launch, Server, run_to_end
 from worker.embedded.credentials import Credentials, write_private
-from worker.embedded.free_ports import LOOPBACK, PortBook
+from worker.embedded.free_ports import LOOPBACK, PortAllocation
 from worker.embedded.principals import ROLE_OF, Principal
 
 SUPERUSER = "leukoflow"
@@ -44,7 +44,7 @@ class Postgres(Server):
     name = "postgres"
     port_names = ("postgres",)
 
-    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+    def __init__(self, state: Path, ports: PortAllocation, credentials: Credentials) -> None:
         super().__init__(state, ports)
         self._credentials = credentials
         self._account = _unprivileged_account() if os.geteuid() == 0 else None

@@ -16,7 +16,7 @@ from minio.error import MinioException
 from pipeline.model.errors import DeploymentError
 from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, Keys, write_private
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortBook
+from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
 from worker.embedded.policies import POLICIES, Bucket, policy_json
 from worker.settings import load_bucket_settings
 
@@ -35,7 +35,7 @@ class SeaweedFs(Server):
     # Storing is done when a write was answered; only its farewells to itself remain, and it may hang in them.
     stop_deadline_s = 2.5
 
-    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+    def __init__(self, state: Path, ports: PortAllocation, credentials: Credentials) -> None:
         super().__init__(state, ports)
         self._credentials = credentials
 

@@ -10,7 +10,7 @@ from redis.exceptions import RedisError
 
 from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, write_private
-from worker.embedded.free_ports import LOOPBACK, PortBook
+from worker.embedded.free_ports import LOOPBACK, PortAllocation
 from worker.queue.scan_message import MAX_MESSAGE_BYTES
 
 DATABASES = 256
@@ -36,7 +36,7 @@ class Valkey(Server):
     name = "valkey"
     port_names = ("valkey",)
 
-    def __init__(self, state: Path, ports: PortBook, credentials: Credentials) -> None:
+    def __init__(self, state: Path, ports: PortAllocation, credentials: Credentials) -> None:
         super().__init__(state, ports)
         self._credentials = credentials
 

@@ -13,7 +13,7 @@ StageSpans = Callable[[Stage], AbstractContextManager[None]]
 """gives the context that a stage runs within"""
 
 
-class Stopwatch:
+class AnalysisMonitor:
     """An `Observer`: measures stages, keeps the progress, and asks `check` whether to go on.
 
     Each stage runs within what `around` gives for it.
@@ -54,7 +54,7 @@ class Stopwatch:
         return self._progress
 
     @property
-    def still_s(self) -> float:
+    def without_progress_s(self) -> float:
         """Seconds since a stage began or ended, or the progress changed."""
         return monotonic() - self._moved_s
 

@@ -13,17 +13,17 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from db.database import Database
-from db.queue_statistics import Standing, answers, standing
-from worker.observability.process_metrics import LATELY_S, ServiceCollector
-from worker.observability.service_probe import Pulse
+from db.queue_statistics import QueueStatistics, answers, queue_statistics
+from worker.observability.process_metrics import RECENTLY_S, ServiceCollector
+from worker.observability.service_probe import ServiceProbe
 from worker.observability.watchdog import Watchdog
 from worker.observability.watcher_metrics import LedgerCollector, WatcherMetrics
 from worker.queue.celery_app import CeleryQueue
-from worker.queue.consumer_state import CeleryConsumer
+from worker.queue.consumer_state import ConsumerState
 from worker.queue.slots import Slots
 from worker.storage.object_store import ObjectStore
 
-PULSE_S = 5.0
+PROBE_INTERVAL_S = 5.0
 LOOKS = 4
 """So often at least does the watchdog look within the time that it grants."""
 WATCHER_STILL_S = 900.0
@@ -63,29 +63,31 @@ class WatcherHealth:
 
     def __init__(self, services: Services, metrics: WatcherMetrics) -> None:
         self._metrics = metrics
-        self._ledger = Pulse("database", lambda: _standing(services.database), PULSE_S)
-        self._pulses: tuple[Pulse[object], ...] = (
+        self._ledger = ServiceProbe(
+            "database", lambda: _queue_statistics(services.database), PROBE_INTERVAL_S
+        )
+        self._probes: tuple[ServiceProbe[object], ...] = (
             self._ledger,
-            Pulse("broker", services.queue.waiting_messages, PULSE_S),
-            Pulse("store", lambda: services.store.exists(PROBE_KEY), PULSE_S),
+            ServiceProbe("broker", services.queue.waiting_messages, PROBE_INTERVAL_S),
+            ServiceProbe("store", lambda: services.store.exists(PROBE_KEY), PROBE_INTERVAL_S),
         )
 
     def live(self) -> Verdict:
         """Whether it gets on."""
-        still_s = self._metrics.still_s
-        if still_s > WATCHER_STILL_S:
-            return Verdict(False, f"the watcher has not moved for {still_s:.0f} s")
+        without_progress_s = self._metrics.without_progress_s
+        if without_progress_s > WATCHER_STILL_S:
+            return Verdict(False, f"the watcher has not moved for {without_progress_s:.0f} s")
         return Verdict(True, "the watcher moves")
 
     def ready(self) -> Verdict:
         """Whether database, broker and store answered lately."""
-        return _answered(self._pulses)
+        return _answered(self._probes)
 
     @contextmanager
     def asking(self) -> Iterator[None]:
         """Return a context in which the services are asked, and what they say is told to the metrics."""
         self._metrics.registry.register(LedgerCollector(self._ledger))
-        with _beating(self._pulses, self._metrics.registry):
+        with _probing(self._probes, self._metrics.registry):
             yield
 
 
@@ -108,7 +110,7 @@ class WorkerHealth:
         return self._work.ready()
 
     @property
-    def idle_at_work_s(self) -> float:
+    def stall_s(self) -> float:
         """Seconds for which work waited and none was taken, though a slot was free."""
         return 0.0 if self._work is None else self._work.watchdog.idle_s
 
@@ -118,7 +120,7 @@ class WorkerHealth:
     ) -> Iterator[None]:
         """Return a context in which the services are asked; `stalled` is called once, where it hangs."""
         self._work = _Work(work, stalled)
-        with _beating(self._work.pulses, registry):
+        with _probing(self._work.probes, registry):
             yield
 
 
@@ -128,7 +130,7 @@ class WorkerUnderWatch:
 
     services: Services
     slots: Slots
-    consumer: CeleryConsumer
+    consumer: ConsumerState
     stalled_after_s: float
     """0: for ever"""
 
@@ -140,13 +142,15 @@ class _Work:
         self._consumer = work.consumer
         self._stalled = stalled
         self._told = False
-        look_s = min(PULSE_S, work.stalled_after_s / LOOKS) if work.stalled_after_s else PULSE_S
+        look_s = (
+            min(PROBE_INTERVAL_S, work.stalled_after_s / LOOKS) if work.stalled_after_s else PROBE_INTERVAL_S
+        )
         self.watchdog = Watchdog(work.slots, work.consumer, work.stalled_after_s, look_s)
-        broker = Pulse("broker", work.services.queue.waiting_messages, look_s, self._look)
-        self.pulses: tuple[Pulse[object], ...] = (
-            Pulse("database", lambda: _asked(work.services.database), PULSE_S),
+        broker = ServiceProbe("broker", work.services.queue.waiting_messages, look_s, self._look)
+        self.probes: tuple[ServiceProbe[object], ...] = (
+            ServiceProbe("database", lambda: _asked(work.services.database), PROBE_INTERVAL_S),
             broker,
-            Pulse("store", lambda: work.services.store.exists(PROBE_KEY), PULSE_S),
+            ServiceProbe("store", lambda: work.services.store.exists(PROBE_KEY), PROBE_INTERVAL_S),
         )
 
     def live(self) -> Verdict:
@@ -164,7 +168,7 @@ class _Work:
             return Verdict(False, "the worker is ending")
         if not self._consumer.has_begun:
             return Verdict(False, "the worker has not begun to take messages")
-        return _answered(self.pulses)
+        return _answered(self.probes)
 
     def _look(self, messages: int | None) -> None:
         self.watchdog.look(messages)
@@ -173,23 +177,23 @@ class _Work:
             self._stalled()
 
 
-def _answered(pulses: Iterable[Pulse[object]]) -> Verdict:
-    for pulse in pulses:
-        if pulse.silent_s > LATELY_S:
-            return Verdict(False, f"the {pulse.service} does not answer")
+def _answered(probes: Iterable[ServiceProbe[object]]) -> Verdict:
+    for probe in probes:
+        if probe.silent_s > RECENTLY_S:
+            return Verdict(False, f"the {probe.service} does not answer")
     return Verdict(True, "ready")
 
 
 @contextmanager
-def _beating(pulses: Iterable[Pulse[object]], registry: CollectorRegistry) -> Iterator[None]:
-    registry.register(ServiceCollector(pulses))
-    for pulse in pulses:
-        pulse.start()
+def _probing(probes: Iterable[ServiceProbe[object]], registry: CollectorRegistry) -> Iterator[None]:
+    registry.register(ServiceCollector(probes))
+    for probe in probes:
+        probe.start()
     try:
         yield
     finally:
-        for pulse in pulses:
-            pulse.stop()
+        for probe in probes:
+            probe.stop()
 
 
 def _asked(database: Database) -> bool:
@@ -197,6 +201,6 @@ def _asked(database: Database) -> bool:
         return answers(connection)
 
 
-def _standing(database: Database) -> Standing:
+def _queue_statistics(database: Database) -> QueueStatistics:
     with database.transaction() as connection:
-        return standing(connection)
+        return queue_statistics(connection)

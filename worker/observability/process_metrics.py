@@ -13,10 +13,10 @@ from prometheus_client import CollectorRegistry, GCCollector, Info, PlatformColl
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from worker.observability.service_probe import Pulse
+from worker.observability.service_probe import ServiceProbe
 
 NAMESPACE = "leukoflow"
-LATELY_S = 30.0
+RECENTLY_S = 30.0
 """A service that did not answer for so long is away."""
 
 
@@ -34,21 +34,21 @@ def new_registry(**told: str) -> CollectorRegistry:
 class ServiceCollector(Collector):
     """Tells of each service whether it answered lately."""
 
-    def __init__(self, pulses: Iterable[Pulse[object]]) -> None:
-        self._pulses = tuple(pulses)
+    def __init__(self, probes: Iterable[ServiceProbe[object]]) -> None:
+        self._probes = tuple(probes)
 
     def collect(self) -> Iterable[Metric]:
         """Yield whether it is there, and its answers, with a line for each service."""
         up = GaugeMetricFamily(
             f"{NAMESPACE}_service_up",
-            f"Whether the service answered within the last {LATELY_S:.0f} seconds.",
+            f"Whether the service answered within the last {RECENTLY_S:.0f} seconds.",
             labels=["service"],
         )
         answers = CounterMetricFamily(
             f"{NAMESPACE}_service_answers", "How often the service answered when asked.", labels=["service"]
         )
-        for pulse in self._pulses:
-            up.add_metric([pulse.service], float(pulse.silent_s <= LATELY_S))
-            answers.add_metric([pulse.service], pulse.answers)
+        for probe in self._probes:
+            up.add_metric([probe.service], float(probe.silent_s <= RECENTLY_S))
+            answers.add_metric([probe.service], probe.answers)
         yield up
         yield answers

@@ -18,8 +18,8 @@ def _unheard(_answer: object) -> None:
     """Nobody listens."""
 
 
-class Pulse(Generic[T_co]):
-    """The pulse of one service: what it last answered, and how long ago.
+class ServiceProbe(Generic[T_co]):
+    """The probe of one service: what it last answered, and how long ago.
 
     `told` hears each answer, and None where there was none.
     """
@@ -58,13 +58,13 @@ class Pulse(Generic[T_co]):
 
     def start(self) -> None:
         """Begin to ask."""
-        threading.Thread(target=self._run, name=f"pulse-{self.service}", daemon=True).start()
+        threading.Thread(target=self._run, name=f"probe-{self.service}", daemon=True).start()
 
     def stop(self) -> None:
         """Ask no more; returns at once, also while an answer is awaited."""
         self._stop.set()
 
-    def beat(self) -> None:
+    def ask_once(self) -> None:
         """Ask once, and remember what came of it."""
         log = structlog.get_logger().bind(service=self.service)
         try:
@@ -74,7 +74,7 @@ class Pulse(Generic[T_co]):
             return
         except Exception:
             # Nobody would notice the end of this thread: silence is noticed.
-            log.exception("pulse_failed")
+            log.exception("probe_failed")
             self._told(None)
             return
         self._answer, self._answered_s = answer, monotonic()
@@ -92,5 +92,5 @@ class Pulse(Generic[T_co]):
 
     def _run(self) -> None:
         while not self._stop.is_set():
-            self.beat()
+            self.ask_once()
             self._stop.wait(self._every_s)

@@ -80,13 +80,13 @@ class Watchdog:
             and self._since_s is not None
         )
         self._looked_s, self._taken = at_s, self._slots.taken_so_far
-        if not self._is_idle_at_work(messages):
+        if not self._is_stalling(messages):
             self._since_s = None
         elif not went_on:
             self._since_s = at_s
         self._idle_s = 0.0 if self._since_s is None else at_s - self._since_s
 
-    def _is_idle_at_work(self, messages: int | None) -> bool:
+    def _is_stalling(self, messages: int | None) -> bool:
         if messages is None or self._consuming.rests:
             return False
         busy = self._slots.busy

@@ -10,10 +10,10 @@ from prometheus_client import Counter, Gauge
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from db.queue_statistics import Standing
+from db.queue_statistics import QueueStatistics
 from db.states import ScanState
-from worker.observability.process_metrics import LATELY_S, NAMESPACE, new_registry
-from worker.observability.service_probe import Pulse
+from worker.observability.process_metrics import NAMESPACE, RECENTLY_S, new_registry
+from worker.observability.service_probe import ServiceProbe
 
 
 class Step(StrEnum):
@@ -70,7 +70,7 @@ class WatcherMetrics:
         self._moved_s = monotonic()
 
     @property
-    def still_s(self) -> float:
+    def without_progress_s(self) -> float:
         """Seconds since the watcher last moved."""
         return monotonic() - self._moved_s
 
@@ -98,20 +98,20 @@ class WatcherMetrics:
 
 
 class LedgerCollector(Collector):
-    """Tells what the ledger's pulse last said: read at its own pace, however often somebody scrapes.
+    """Tells what the ledger's probe last said: read at its own pace, however often somebody scrapes.
 
-    What is older than LATELY_S is left out: no number is better than an old one.
+    What is older than RECENTLY_S is left out: no number is better than an old one.
     """
 
-    def __init__(self, pulse: Pulse[Standing]) -> None:
-        self._pulse = pulse
+    def __init__(self, probe: ServiceProbe[QueueStatistics]) -> None:
+        self._probe = probe
 
     def collect(self) -> Iterable[Metric]:
         """Yield what waits by priority, how long, and the scans by state."""
-        standing = self._pulse.answer
-        if standing is None or self._pulse.silent_s > LATELY_S:
+        queue_statistics = self._probe.answer
+        if queue_statistics is None or self._probe.silent_s > RECENTLY_S:
             return
-        waiting = standing.waiting
+        waiting = queue_statistics.waiting
         yield _gauge(
             "waiting_scans",
             "Scans that wait for a worker.",
@@ -128,7 +128,7 @@ class LedgerCollector(Collector):
             "scans",
             "Scans in the ledger that are not completed.",
             "state",
-            ((state.value, scans) for state, scans in standing.scans.items()),
+            ((state.value, scans) for state, scans in queue_statistics.scans.items()),
         )
 
 

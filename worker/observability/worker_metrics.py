@@ -15,7 +15,7 @@ from prometheus_client.registry import Collector
 from db.states import Priority
 from pipeline.model.ports import Stage
 from pipeline.runtime.concurrency.batcher import Load
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.observability.process_metrics import NAMESPACE, new_registry
 from worker.queue.slots import Slots
 
@@ -38,7 +38,7 @@ class WorkerMetrics:
 
     def __init__(self, slots: Slots) -> None:
         self.registry = registry = new_registry()
-        self._running: set[Stopwatch] = set()
+        self._running: set[AnalysisMonitor] = set()
         self._claims = Counter(
             "claims_ended",
             "Claims on scans that ended, by how.",
@@ -93,9 +93,9 @@ class WorkerMetrics:
         self._gauge("worker_slots", "Scans that this worker analyses at once.", lambda: slots.count)
         self._gauge("worker_busy_slots", "Scans that this worker analyses now.", lambda: slots.busy)
         self._gauge(
-            "analysis_still_seconds",
+            "analysis_without_progress_seconds",
             "Time since the stillest running analysis made progress; 0 where none runs.",
-            self._stillest_s,
+            self._longest_without_progress_s,
         )
 
     def _gauge(self, name: str, documentation: str, ask: Callable[[], float]) -> None:
@@ -106,7 +106,7 @@ class WorkerMetrics:
         """Tell from now on whether the worker is ready, and how long it left work lying."""
         self._gauge("worker_ready", "Whether this worker takes scans and can analyse them.", ready)
         self._gauge(
-            "worker_idle_at_work_seconds",
+            "worker_stall_seconds",
             "Time for which work waited and this worker had a free slot and took none.",
             idle_s,
         )
@@ -130,18 +130,18 @@ class WorkerMetrics:
         self._bytes.inc(size_bytes)
 
     @contextmanager
-    def observing(self, watch: Stopwatch) -> Iterator[None]:
+    def observing(self, monitor: AnalysisMonitor) -> Iterator[None]:
         """Return a context that spans an analysis; at its end its stages are noted, however it ended."""
-        self._running.add(watch)
+        self._running.add(monitor)
         try:
             yield
         finally:
-            self._running.discard(watch)
-            for stage, seconds in watch.timings_s:
+            self._running.discard(monitor)
+            for stage, seconds in monitor.timings_s:
                 self._stages.labels(stage).observe(seconds)
 
-    def _stillest_s(self) -> float:
-        return max((watch.still_s for watch in tuple(self._running)), default=0.0)
+    def _longest_without_progress_s(self) -> float:
+        return max((monitor.without_progress_s for monitor in tuple(self._running)), default=0.0)
 
 
 _OfLoad = tuple[str, str, Callable[[Load], float]]

@@ -19,20 +19,20 @@ from pipeline.output.report import geojson_gz
 from pipeline.run import Models, analyse_slide
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
 from pipeline.runtime.concurrency.batcher import (
-    Asker,
+    BatchClient,
     BatchedClassifier,
     BatchedSegmenter,
-    InFlight,
     Load,
+    ScansInFlight,
     Sharing,
     Urgency,
 )
-from pipeline.runtime.concurrency.machine import Asked, available_cores, multiplies_bytes, parallelism
-from pipeline.runtime.concurrency.ordered_threads import ThreadCrew
-from pipeline.runtime.engine_choice import Means, choose_engine, engine_text
+from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism, supports_int8
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
+from pipeline.runtime.engine_choice import EngineResources, choose_engine, engine_text
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.runtime.readers import DecodeLimits, open_slide
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.settings import LocalSettings
 
 CHUNK_BYTES = 1 << 20
@@ -51,7 +51,7 @@ class Picture:
 class Analyst:
     """Analyses scans with one bundle. Several threads may ask at once; the models batch across them."""
 
-    models_for: Callable[[Asker], Models]
+    models_for: Callable[[BatchClient], Models]
     """the networks as one scan asks them"""
     bundle: Bundle
     spec: PipelineSpec
@@ -59,14 +59,14 @@ class Analyst:
     engine: str
     """which ran, and why it was taken"""
     read_ahead: int
-    in_flight: InFlight
+    in_flight: ScansInFlight
     loads: Callable[[], Mapping[str, Load]] = dict
     """what each network was asked so far, by its name; empty where nobody counts"""
 
     @property
     def models(self) -> Models:
         """The networks as a routine scan asks them."""
-        return self.models_for(Asker())
+        return self.models_for(BatchClient())
 
     @contextmanager
     def open(self, path: Path) -> Iterator[SlideReader]:
@@ -79,12 +79,16 @@ class Analyst:
         return RunKey(scan_digest, self.bundle.digest, self.spec.digest)
 
     def analyse(
-        self, reader: SlideReader, scan_digest: str, watch: Stopwatch, urgency: Urgency = Urgency.ROUTINE
+        self,
+        reader: SlideReader,
+        scan_digest: str,
+        monitor: AnalysisMonitor,
+        urgency: Urgency = Urgency.ROUTINE,
     ) -> SlideResult:
-        """Return the result with its provenance. Raises: what `analyse_slide` and `watch` raise."""
-        models = self.models_for(Asker(urgency))
-        with self.in_flight.scan(), ThreadCrew(self.read_ahead) as crew:
-            analysis = analyse_slide(reader, models, self.spec, Execution(watch, crew))
+        """Return the result with its provenance. Raises: what `analyse_slide` and `monitor` raise."""
+        models = self.models_for(BatchClient(urgency))
+        with self.in_flight.scan(), OrderedThreadPool(self.read_ahead) as pool:
+            analysis = analyse_slide(reader, models, self.spec, Execution(monitor, pool))
         return SlideResult(
             analysis,
             Provenance(
@@ -92,7 +96,7 @@ class Analyst:
                 bundle_name=self.bundle.name,
                 engine=self.engine,
                 software_version=_software_version(),
-                timings_s=watch.timings_s,
+                timings_s=monitor.timings_s,
             ),
         )
 
@@ -103,10 +107,10 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
 
     Raises: DeploymentError, where the bundle does not fit, or the engine lacks something.
     """
-    means = means_of(settings)
-    choice = choose_engine(settings.engine, means)
+    resources = engine_resources(settings)
+    choice = choose_engine(settings.engine, resources)
     bundle = replace(load_bundle(settings.bundle, settings.profile), precision=choice.precision)
-    sharing = Sharing(means.parallelism.streams, InFlight())
+    sharing = Sharing(resources.parallelism.streams, ScansInFlight())
     with (
         GraphSegmenter(bundle, choice.opener) as segmenter,
         GraphClassifier(bundle, choice.opener) as classifier,
@@ -114,8 +118,8 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
         BatchedClassifier(classifier, sharing=sharing) as batched_classifier,
     ):
         yield Analyst(
-            models_for=lambda asker: Models(
-                batched_segmenter.asked_by(asker), batched_classifier.asked_by(asker)
+            models_for=lambda client: Models(
+                batched_segmenter.for_client(client), batched_classifier.for_client(client)
             ),
             bundle=bundle,
             spec=bundle.manifest.spec,
@@ -123,7 +127,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
                 max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes
             ),
             engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
-            read_ahead=means.parallelism.read_ahead,
+            read_ahead=resources.parallelism.read_ahead,
             in_flight=sharing.in_flight,
             loads=lambda: {"segmenter": batched_segmenter.load, "classifier": batched_classifier.load},
         )
@@ -134,10 +138,10 @@ def _software_version() -> str:
     return version("leukoflow")  # reads a file each time it is asked
 
 
-def means_of(settings: LocalSettings) -> Means:
+def engine_resources(settings: LocalSettings) -> EngineResources:
     """Return what an engine may use: what was set, and what follows from this machine."""
     asked = Asked(settings.threads, settings.streams, settings.read_ahead)
-    return Means(parallelism(available_cores(), asked), settings.plans_dir, multiplies_bytes())
+    return EngineResources(parallelism(available_cores(), asked), settings.plans_dir, supports_int8())
 
 
 def digest_of(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""The worker's desk: takes a scan from the ledger, keeps its lease, and puts back what came of it."""
+"""Claims a scan from the ledger, keeps its lease, analyses it, and saves what came of it."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ from db.states import Priority
 from pipeline.model.domain import RunKey, SlideResult
 from pipeline.model.errors import CapacityError, DeploymentError, InputError, TransientError
 from pipeline.runtime.concurrency.batcher import Urgency
-from worker.observability.analysis_monitor import Stopwatch
+from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.observability.traces import NoTraces, Traces
 from worker.observability.worker_metrics import Ending, WorkerMetrics
 from worker.processing.analyst import Analyst, Picture, pictures_of
-from worker.processing.priority_gate import RightOfWay
-from worker.processing.shared_exclusive_lock import Room
+from worker.processing.priority_gate import PriorityGate
+from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 from worker.settings import Settings
 from worker.storage.object_store import ObjectStore, StoredObject
 
@@ -65,7 +65,7 @@ class Analysed:
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class ScanProcessor:
     """Everything that a worker needs to turn one claimed scan into a saved result."""
 
     settings: Settings
@@ -75,8 +75,8 @@ class Desk:
     analyst: Analyst
     worker: str
     metrics: WorkerMetrics
-    room: Room = field(default_factory=Room)
-    right_of_way: RightOfWay = field(default_factory=RightOfWay)
+    lock: SharedExclusiveLock = field(default_factory=SharedExclusiveLock)
+    priority_gate: PriorityGate = field(default_factory=PriorityGate)
     traces: Traces = field(default_factory=NoTraces)
 
     @contextmanager
@@ -89,7 +89,7 @@ class Desk:
         with bound_contextvars(scan_id=str(scan_id), worker=self.worker):
             with self.database.transaction() as connection:
                 suspect = is_suspect(connection, scan_id)
-            with self.room.alone() if suspect else self.room.together(), self._claimed(scan_id) as held:
+            with self.lock.exclusive() if suspect else self.lock.shared(), self._claimed(scan_id) as held:
                 yield held
 
     @contextmanager
@@ -142,19 +142,23 @@ class Desk:
 
     def analyse(self, held: Claim) -> Analysed:
         """Return the result of the claimed scan; its pictures are in the results bucket."""
-        with self._way_for(held.priority), self._lease(held) as watch, self._fetched(held) as (path, digest):
+        with (
+            self._gate_for(held.priority),
+            self._lease(held) as monitor,
+            self._fetched(held) as (path, digest),
+        ):
             with self.database.transaction() as connection:
                 record_digest(connection, held, digest)
             with self.analyst.open(path) as reader:
-                result = self.analyst.analyse(reader, digest, watch, _URGENCIES[held.priority])
+                result = self.analyst.analyse(reader, digest, monitor, _URGENCIES[held.priority])
                 artefacts = tuple(
                     self._stored(result.provenance.run_key, picture)
                     for picture in pictures_of(reader, result)
                 )
         return Analysed(result, artefacts)
 
-    def _way_for(self, priority: Priority) -> AbstractContextManager[None]:
-        return self.right_of_way.taken() if priority is Priority.STAT else nullcontext()
+    def _gate_for(self, priority: Priority) -> AbstractContextManager[None]:
+        return self.priority_gate.closed() if priority is Priority.STAT else nullcontext()
 
     def save(self, held: Claim, analysed: Analysed) -> None:
         """Write the result in one transaction. Raises: LeaseLost, where somebody else has the scan by now."""
@@ -162,32 +166,32 @@ class Desk:
             save_result(connection, held, analysed.result, analysed.artefacts)
 
     @contextmanager
-    def _lease(self, held: Claim) -> Iterator[Stopwatch]:
-        """Keep the lease in a thread of its own; the stopwatch raises LeaseLost once it could not be kept."""
+    def _lease(self, held: Claim) -> Iterator[AnalysisMonitor]:
+        """Keep the lease in a thread of its own; the monitor raises LeaseLost once it could not be kept."""
         lost, done = threading.Event(), threading.Event()
-        give_way = self.right_of_way.giving_way()
+        wait_for_stat = self.priority_gate.waiter()
 
         def check() -> None:
             if held.priority is not Priority.STAT:
-                give_way()
+                wait_for_stat()
             if lost.is_set():
                 raise LeaseLost(str(held.scan_id))
 
-        watch = Stopwatch(check, self.traces.stages())
+        monitor = AnalysisMonitor(check, self.traces.stages())
 
         def beat() -> None:
             while not done.wait(self.settings.heartbeat_s):
                 # A database that is away is asked again: the lease may outlast it.
                 with suppress(TransientError), self.database.transaction() as connection:
-                    if not heartbeat(connection, held, watch.progress):
+                    if not heartbeat(connection, held, monitor.progress):
                         lost.set()
                         return
 
         thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
         thread.start()
         try:
-            with self.metrics.observing(watch):
-                yield watch
+            with self.metrics.observing(monitor):
+                yield monitor
         finally:
             done.set()
             thread.join()

@@ -1,4 +1,4 @@
-"""Who may be at work in one process at once: scans together, or one that is suspected alone."""
+"""A lock that several hold at once, or one alone."""
 
 from __future__ import annotations
 
@@ -7,40 +7,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Room:
-    """Lets scans in together; one that may kill the process waits until it is alone, and keeps others out."""
+class SharedExclusiveLock:
+    """Held shared by ordinary scans; held exclusively by one that may kill the process.
+
+    A scan that wants it exclusively waits for those inside, and keeps later ones out meanwhile.
+    """
 
     def __init__(self) -> None:
-        self._inside = 0
-        self._suspects = 0
+        self._shared = 0
+        self._exclusive = 0
         """waiting or inside"""
-        self._suspect_inside = False
+        self._exclusive_inside = False
         self._changed = threading.Condition()
 
     @contextmanager
-    def together(self) -> Iterator[None]:
-        """Return a context among others; waits while a suspect is inside, or waits to be."""
+    def shared(self) -> Iterator[None]:
+        """Return a context among others; waits while somebody holds the lock exclusively, or waits to."""
         with self._changed:
-            self._changed.wait_for(lambda: not self._suspects)
-            self._inside += 1
+            self._changed.wait_for(lambda: not self._exclusive)
+            self._shared += 1
         try:
             yield
         finally:
             with self._changed:
-                self._inside -= 1
+                self._shared -= 1
                 self._changed.notify_all()
 
     @contextmanager
-    def alone(self) -> Iterator[None]:
+    def exclusive(self) -> Iterator[None]:
         """Return a context with nobody else inside."""
         with self._changed:
-            self._suspects += 1
-            self._changed.wait_for(lambda: not self._inside and not self._suspect_inside)
-            self._suspect_inside = True
+            self._exclusive += 1
+            self._changed.wait_for(lambda: not self._shared and not self._exclusive_inside)
+            self._exclusive_inside = True
         try:
             yield
         finally:
             with self._changed:
-                self._suspects -= 1
-                self._suspect_inside = False
+                self._exclusive -= 1
+                self._exclusive_inside = False
                 self._changed.notify_all()

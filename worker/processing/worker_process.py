@@ -22,9 +22,9 @@ from worker.observability.health_server import served
 from worker.observability.traces import open_traces
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 from worker.processing.analyst import Analyst, open_analyst
-from worker.processing.scan_processor import Desk
+from worker.processing.scan_processor import ScanProcessor
 from worker.queue.celery_app import CeleryQueue, make_app
-from worker.queue.consumer_state import CeleryConsumer
+from worker.queue.consumer_state import ConsumerState
 from worker.queue.slots import Slots
 from worker.queue.task import register_task, run_consumer
 from worker.settings import Settings
@@ -32,22 +32,22 @@ from worker.storage.object_store import open_object_store
 
 FINISH_S = 600.0
 """So long may scans run on in a worker that takes no more; what is not done by then, another worker does."""
-FAREWELL_S = 15.0
+EXIT_GRACE_S = 15.0
 """So long may a worker without a scan take to end in good order, before it is ended."""
 
 
-def scan_task(desk: Desk) -> Callable[[UUID], None]:
+def scan_task(processor: ScanProcessor) -> Callable[[UUID], None]:
     """Return the task: claim, analyse, save."""
 
     def analyse_scan(scan_id: UUID) -> None:
-        with desk.claimed(scan_id) as claim:
+        with processor.claimed(scan_id) as claim:
             if claim is not None:
-                desk.save(claim, desk.analyse(claim))
+                processor.save(claim, processor.analyse(claim))
 
     return analyse_scan
 
 
-def ending_when_stalled(consumer: CeleryConsumer, slots: Slots) -> Callable[[], None]:
+def ending_when_stalled(consumer: ConsumerState, slots: Slots) -> Callable[[], None]:
     """Return what begins to end this process: in good order if its consumer still hears, else all the same.
 
     The scans that run are finished first, unless that takes longer than FINISH_S.
@@ -55,7 +55,7 @@ def ending_when_stalled(consumer: CeleryConsumer, slots: Slots) -> Callable[[], 
 
     def end() -> None:
         _until(lambda: slots.busy == 0, FINISH_S)
-        sleep(FAREWELL_S)
+        sleep(EXIT_GRACE_S)
         # Still here: the consumer that would have ended us is what hangs.
         sys.stderr.flush()
         os._exit(EXIT_STALLED)
@@ -92,7 +92,7 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}"
     slots, health = Slots(settings.worker_slots), WorkerHealth()
     metrics = WorkerMetrics(slots)
-    metrics.tell_health(lambda: health.ready().yes, lambda: health.idle_at_work_s)
+    metrics.tell_health(lambda: health.ready().yes, lambda: health.stall_s)
     metrics.registry.register(SpoolCollector(settings.spool_dir))
     with ExitStack() as stack:
         stack.enter_context(served(settings, metrics.registry, health))
@@ -103,7 +103,7 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
         )
         require_current(settings.database_url.get_secret_value())
         _record_bundle(database, analyst)
-        desk = Desk(
+        processor = ScanProcessor(
             settings=settings,
             database=database,
             scans=open_object_store(settings, settings.bucket_scans),
@@ -114,10 +114,10 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
             metrics=metrics,
         )
         app = make_app(settings)
-        register_task(app, scan_task(desk), slots)
-        consumer = CeleryConsumer()
+        register_task(app, scan_task(processor), slots)
+        consumer = ConsumerState()
         watched = WorkerUnderWatch(
-            Services(database, desk.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
+            Services(database, processor.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )
         stack.enter_context(health.asking(watched, metrics.registry, ending_when_stalled(consumer, slots)))
         structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)

@@ -8,7 +8,7 @@ from celery.signals import worker_ready
 from celery.worker import state as worker_state
 
 
-class CeleryConsumer:
+class ConsumerState:
     """Implements `watchdog.Consuming`. One process has one."""
 
     def __init__(self) -> None:

@@ -46,7 +46,7 @@ class Swept:
     orphan_bytes: int
 
 
-class Keeper:
+class Retention:
     """Keeps house in one ledger and its buckets."""
 
     def __init__(self, database: Database, store_of: Callable[[str], ObjectStore]) -> None:

@@ -41,13 +41,13 @@ class Urgency(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Asker:
+class BatchClient:
     """One that asks, several things at once if it likes: a scan."""
 
     urgency: Urgency = Urgency.ROUTINE
 
 
-class InFlight:
+class ScansInFlight:
     """How many scans are being analysed: nobody waits for company that cannot come."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ class Sharing:
     """Who shares a network: how many batches run at once, and the scans that may ask."""
 
     servers: int
-    in_flight: InFlight
+    in_flight: ScansInFlight
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,14 +91,14 @@ class Load:
     servers: int
 
 
-ALONE = Sharing(1, InFlight())
+ALONE = Sharing(1, ScansInFlight())
 """One batch at a time, of askers that nobody counts."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     items: Rgb
-    asker: Asker
+    client: BatchClient
     asked_at_s: float
     answer: Future[Probabilities] = field(default_factory=Future)
 
@@ -128,18 +128,18 @@ class Batcher:
         for thread in self._threads:
             thread.start()
 
-    def submit(self, items: Rgb, asker: Asker | None = None) -> Probabilities:
+    def submit(self, items: Rgb, client: BatchClient | None = None) -> Probabilities:
         """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
 
-        Without an `asker` it is one that asks nothing else.
+        Without an `client` it is one that asks nothing else.
 
         Raises: what the network raised for a batch with these items; RuntimeError, where closed.
         """
         if not len(items):
             return self._run(items)
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
-        asker = asker or Asker()
-        answers = [self._ask(part, asker) for part in parts]
+        client = client or BatchClient()
+        answers = [self._ask(part, client) for part in parts]
         return joined(answer.result() for answer in answers)
 
     @property
@@ -169,13 +169,13 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, items: Rgb, asker: Asker) -> Future[Probabilities]:
-        queue, room = self._waiting[asker.urgency], _WAITING_BATCHES * self._max_batch
+    def _ask(self, items: Rgb, client: BatchClient) -> Future[Probabilities]:
+        queue, room = self._waiting[client.urgency], _WAITING_BATCHES * self._max_batch
         with self._changed:
             self._changed.wait_for(lambda: self._closed or _items_of(queue) < room)
             if self._closed:
                 raise RuntimeError("the batcher is closed")
-            request = _Request(items, asker, time.monotonic())
+            request = _Request(items, client, time.monotonic())
             queue.append(request)
             self._changed.notify_all()
         return request.answer
@@ -241,7 +241,7 @@ class Batcher:
         return self._nobody_else_comes() or _items_of(joinable) >= self._max_batch
 
     def _nobody_else_comes(self) -> bool:
-        askers = {request.asker for request in chain(self._in_order(), self._served)}
+        askers = {request.client for request in chain(self._in_order(), self._served)}
         return 0 < self._in_flight.scans <= len(askers)
 
     def _answer(self, batch: list[_Request]) -> None:
@@ -278,12 +278,12 @@ class _Batched(Closing):
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self._asker: Asker | None = None
+        self._asker: BatchClient | None = None
 
-    def asked_by(self, asker: Asker) -> Self:
+    def for_client(self, client: BatchClient) -> Self:
         """Return the same, asked by a scan; closing either closes both."""
         other = copy(self)
-        other._asker = asker
+        other._asker = client
         return other
 
     @property

@@ -69,7 +69,7 @@ def available_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
     return usable_cores(len(os.sched_getaffinity(0)), _limits(cgroups, own))
 
 
-def multiplies_bytes(processor: Path = PROCESSOR) -> bool:
+def supports_int8(processor: Path = PROCESSOR) -> bool:
     """Return whether the processor adds products of bytes without clipping them."""
     lines = (line.partition(":") for line in _text(processor).splitlines())
     return any(

@@ -16,8 +16,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-class Alone(Closing):
-    """A `ports.Crew` without threads: each thing is done when its answer is asked for."""
+class SerialPool(Closing):
+    """A `ports.OrderedPool` without threads: each thing is done when its answer is asked for."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield the answers, one after the other."""
@@ -31,18 +31,17 @@ class Alone(Closing):
         """Nothing is held."""
 
 
-class ThreadCrew(Closing):
-    """A `ports.Crew` of `hands` threads; a context manager that at its end waits for what is at work.
+class OrderedThreadPool(Closing):
+    """A `ports.OrderedPool` of `threads` threads; a context manager that at its end waits for running calls.
 
-    A map takes `ahead` items before their answers are asked for. What is asked of the crew must not ask the
-    crew in turn: its hands may all be full. It is done in the context of whoever asked: what it logs says for
-    which scan.
+    A map takes `ahead` items before their answers are asked for. A call must not use the pool in turn: all
+    threads may be busy. It runs in the context of whoever asked: what it logs says for which scan.
     """
 
-    def __init__(self, ahead: int, hands: int | None = None) -> None:
+    def __init__(self, ahead: int, threads: int | None = None) -> None:
         self._ahead = ahead
-        # Of two maps, of which one feeds the other, neither waits for the other's hands.
-        self._hands = ThreadPoolExecutor(hands or 2 * ahead, thread_name_prefix="crew")
+        # Of two maps, of which one feeds the other, neither waits for the other's threads.
+        self._threads = ThreadPoolExecutor(threads or 2 * ahead, thread_name_prefix="analysis")
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
         """Yield the answers in the order of the items; what an item raises comes in its place."""
@@ -70,12 +69,12 @@ class ThreadCrew(Closing):
                 failed.set_exception(error)
                 yield failed
                 return
-            yield self._hands.submit(copy_context().run, function, item)
+            yield self._threads.submit(copy_context().run, function, item)
 
     def begin(self, function: Callable[[], T]) -> Callable[[], T]:
         """Begin it; return what waits for its answer."""
-        return self._hands.submit(copy_context().run, function).result
+        return self._threads.submit(copy_context().run, function).result
 
     def close(self) -> None:
         """Wait for what is at work; what has not begun never will."""
-        self._hands.shutdown(wait=True, cancel_futures=True)
+        self._threads.shutdown(wait=True, cancel_futures=True)

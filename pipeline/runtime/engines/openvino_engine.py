@@ -35,7 +35,7 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "Failed to all
 
 
 @dataclass(frozen=True, slots=True)
-class Lanes:
+class StreamCounts:
     """How a batch is computed: in `streams` parts at once, with `threads` in all."""
 
     threads: int
@@ -48,7 +48,7 @@ class OpenVinoEngine(Closing):
     A batch is cut into as many parts as there are streams; who asks at the same time waits for a free stream.
     """
 
-    def __init__(self, file: Path, lanes: Lanes, precision: Precision = Precision.FP32) -> None:
+    def __init__(self, file: Path, streams: StreamCounts, precision: Precision = Precision.FP32) -> None:
         """Raises: DeploymentError, where the file is no graph of ours."""
         self._file = file
         try:
@@ -57,11 +57,11 @@ class OpenVinoEngine(Closing):
                 raise unfit(file, "has not one input and one output")
             self._input, self._output = _spec(model.inputs[0]), _spec(model.outputs[0])
             require_ours(file, self._input, self._output)
-            self._requests = _Requests(model, lanes)
+            self._requests = _Requests(model, streams)
         except RuntimeError as error:
             raise unfit(file, "cannot be loaded by OpenVINO") from error
-        self._streams = lanes.streams
-        self._callers = ThreadPoolExecutor(lanes.streams, thread_name_prefix="openvino")
+        self._streams = streams.streams
+        self._callers = ThreadPoolExecutor(streams.streams, thread_name_prefix="openvino")
         self._closed = threading.Event()
         self._identity = EngineIdentity(NAME, _version(), _DEVICE, precision)
 
@@ -131,18 +131,18 @@ class _Answer:
 class _Requests:
     """The places where parts of batches are computed, as many as there are streams."""
 
-    def __init__(self, model: ov.Model, lanes: Lanes) -> None:
+    def __init__(self, model: ov.Model, streams: StreamCounts) -> None:
         """Raises: RuntimeError, where OpenVINO cannot compile the model."""
         self._model = model
-        self._lanes = lanes
+        self._streams = streams
         self._changing = threading.Lock()
         self._current: frozenset[ov.InferRequest] = frozenset()
         self._idle: SimpleQueue[ov.InferRequest] = SimpleQueue()
         self._compile()
 
     def _compile(self) -> None:
-        compiled = ov.Core().compile_model(self._model, _DEVICE, _properties(self._lanes))
-        requests = [compiled.create_infer_request() for _ in range(self._lanes.streams)]
+        compiled = ov.Core().compile_model(self._model, _DEVICE, _properties(self._streams))
+        requests = [compiled.create_infer_request() for _ in range(self._streams.streams)]
         self._current = frozenset(requests)
         self._idle = SimpleQueue()
         for request in requests:
@@ -170,11 +170,11 @@ class _Requests:
         self._current, self._idle = frozenset(), SimpleQueue()
 
 
-def openvino(lanes: Lanes) -> Opener:
-    """Return what opens graphs on OpenVINO, each with these lanes."""
+def openvino(streams: StreamCounts) -> Opener:
+    """Return what opens graphs on OpenVINO, each with this many streams."""
 
     def opened(graph: GraphFile) -> OpenVinoEngine:
-        return OpenVinoEngine(graph.path, lanes, graph.precision)
+        return OpenVinoEngine(graph.path, streams, graph.precision)
 
     return opened
 
@@ -184,11 +184,11 @@ def _spec(port: ov.Output) -> TensorSpec:
     return TensorSpec(port.get_any_name(), np.dtype(port.get_element_type().to_dtype()).name, sizes)
 
 
-def _properties(lanes: Lanes) -> dict[str, str | int | bool]:
+def _properties(streams: StreamCounts) -> dict[str, str | int | bool]:
     return {
         "PERFORMANCE_HINT": "THROUGHPUT",
-        "NUM_STREAMS": lanes.streams,
-        "INFERENCE_NUM_THREADS": lanes.threads,
+        "NUM_STREAMS": streams.streams,
+        "INFERENCE_NUM_THREADS": streams.threads,
         # Unasked, OpenVINO computes in bfloat16 where the processor can: probabilities differ by 0.03.
         "INFERENCE_PRECISION_HINT": "f32",
         # Several workers on a machine would pin their threads to the same cores.

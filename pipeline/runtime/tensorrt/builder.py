@@ -17,7 +17,7 @@ from pipeline.runtime.tensorrt.bindings import (
     Parser,
     TensorRt,
 )
-from pipeline.runtime.tensorrt.log_capture import listener_of
+from pipeline.runtime.tensorrt.log_capture import log_listener_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +50,8 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
     Raises: DeploymentError, where TensorRT does not parse a node, or cannot build the graph, or not for
     that compute capability.
     """
-    listener = listener_of(trt)
-    listener.complaints.forget()
+    listener = log_listener_of(trt)
+    listener.captured.forget()
     builder = trt.Builder(listener.logger)
     network = builder.create_network(network_flags(trt))
     _parse(trt.OnnxParser(network, listener.logger), graph)
@@ -64,7 +64,7 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
     plan = builder.build_serialized_network(network, config)
     if plan is None:
         raise DeploymentError(
-            f"TensorRT cannot build {graph.name} for {target.shapes}: {listener.complaints.first}.",
+            f"TensorRT cannot build {graph.name} for {target.shapes}: {listener.captured.first}.",
             code="plan_unbuilt",
         )
     learnt = config.get_timing_cache()

@@ -26,7 +26,7 @@ class LoadedPlan:
 
     new_context: Callable[[], ExecutionContext | None]
     scratch_bytes: int
-    complaint: Callable[[], str]
+    last_error: Callable[[], str]
     """why the last call failed"""
 
 
@@ -156,7 +156,7 @@ class Lane:
             raise self._refused("to compute")
 
     def _refused(self, what: str) -> DeploymentError:
-        return DeploymentError(f"TensorRT refuses {what}: {self._plan.complaint()}.", code="engine_refused")
+        return DeploymentError(f"TensorRT refuses {what}: {self._plan.last_error()}.", code="engine_refused")
 
 
 def _bytes_of(answer: tuple[int, ...]) -> int:

@@ -1,4 +1,4 @@
-"""Collects what TensorRT complains about: it says why in its log only."""
+"""Collects what TensorRT reports as errors: it says why in its log only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _KEPT = 20
 _LONGEST = 300
 
 
-class Complaints:
+class LogCapture:
     """The latest errors that TensorRT logged."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class Complaints:
             self._sentences = (*self._sentences, " ".join(text.split())[:_LONGEST])[-_KEPT:]
 
     def forget(self) -> None:
-        """Begin anew, before a call whose complaints are wanted."""
+        """Begin anew, before a call whose errors are wanted."""
         self._sentences = ()
 
     @property
@@ -33,23 +33,23 @@ class Complaints:
 
 
 @dataclass(frozen=True, slots=True)
-class Listener:
+class LogListener:
     """A logger for TensorRT, which prints nothing, and where its errors go."""
 
     logger: Logger
-    complaints: Complaints
+    captured: LogCapture
 
 
 @cache
-def listener_of(trt: TensorRt) -> Listener:
+def log_listener_of(trt: TensorRt) -> LogListener:
     """Return the listener of `trt`, one a process: TensorRT keeps the first logger it is given for good."""
-    complaints = Complaints()
+    captured = LogCapture()
 
-    class Keeping(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of the injected module
+    class _CapturingLogger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of the injected module
         def __init__(self) -> None:
             super().__init__()
 
         def log(self, severity: Named, text: str) -> None:
-            complaints.add(severity, text)
+            captured.add(severity, text)
 
-    return Listener(Keeping(), complaints)
+    return LogListener(_CapturingLogger(), captured)

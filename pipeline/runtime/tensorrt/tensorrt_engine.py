@@ -22,7 +22,7 @@ from pipeline.runtime.tensorrt.device import Device
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
 from pipeline.runtime.tensorrt.lane import LoadedPlan
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt
-from pipeline.runtime.tensorrt.log_capture import listener_of
+from pipeline.runtime.tensorrt.log_capture import log_listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of, version_of
 
 __all__ = ["PlanRequest", "TensorRtEngine", "open_tensorrt"]
@@ -101,13 +101,13 @@ def _open_device() -> Device:
 
 
 def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, device: Device) -> TensorRtEngine:
-    listener = listener_of(trt)
-    listener.complaints.forget()
+    listener = log_listener_of(trt)
+    listener.captured.forget()
     runtime = trt.Runtime(listener.logger)
     cuda_engine = runtime.deserialize_cuda_engine(plan)
     if cuda_engine is None:
         raise DeploymentError(
-            f"TensorRT cannot load its plan of {graph.name}: {listener.complaints.first}.",
+            f"TensorRT cannot load its plan of {graph.name}: {listener.captured.first}.",
             code="plan_unloaded",
         )
     taken, given = specs_of(cuda_engine, graph)
@@ -117,7 +117,7 @@ def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, devic
     loaded = LoadedPlan(
         lambda: kept[1].create_execution_context(managed),
         cuda_engine.device_memory_size_v2,
-        lambda: listener.complaints.first,
+        lambda: listener.captured.first,
     )
     identity = EngineIdentity("tensorrt", version_of(trt), device.name, request.precision.value)
     return TensorRtEngine(InferenceLoop(loaded, device, request.shapes), identity, taken, given)

@@ -52,7 +52,7 @@ class ClassificationReport:
 
 @dataclass(frozen=True, slots=True)
 class SegmentationReport:
-    """Means over one set's val pictures at the nominal scale."""
+    """EngineResources over one set's val pictures at the nominal scale."""
 
     data_set: str
     n: int

@@ -58,7 +58,7 @@ class BundleName:
     version: str
 
 
-class Halved(StrEnum):
+class HalfPrecision(StrEnum):
     """Which networks' weights are stored as float16."""
 
     NONE = "none"
@@ -69,24 +69,24 @@ class Halved(StrEnum):
     @property
     def fast(self) -> Storage:
         """Of the networks of the profile `fast`, the classifiers among them."""
-        return Storage.FLOAT16 if self is Halved.ALL else Storage.FLOAT32
+        return Storage.FLOAT16 if self is HalfPrecision.ALL else Storage.FLOAT32
 
     @property
     def heavy(self) -> Storage:
         """Of all others."""
-        return Storage.FLOAT32 if self is Halved.NONE else Storage.FLOAT16
+        return Storage.FLOAT32 if self is HalfPrecision.NONE else Storage.FLOAT16
 
 
 @dataclass(frozen=True, slots=True)
-class Making:
+class ExportOptions:
     """How the files of a bundle are made."""
 
     views: int = 1
     """of a crop whose class probabilities each classifier's graph averages: 1, 2 or 4"""
-    halved: Halved = Halved.HEAVY
+    halved: HalfPrecision = HalfPrecision.HEAVY
 
 
-AS_SHIPPED = Making()
+SHIPPED_OPTIONS = ExportOptions()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Runs:
 
 
 def write_bundle(
-    runs: Runs, target: Path, called: BundleName, temperature: float, making: Making = AS_SHIPPED
+    runs: Runs, target: Path, called: BundleName, temperature: float, making: ExportOptions = SHIPPED_OPTIONS
 ) -> BundleManifest:
     """Return the manifest of the bundle that is now in `target`, as yet without figures and thresholds.
 
@@ -160,7 +160,7 @@ def _segmenter_runs(runs: Runs) -> list[tuple[Path, SegmenterRecipe]]:
 
 
 def _write_segmenters(
-    found: Sequence[tuple[Path, SegmenterRecipe]], target: Path, making: Making
+    found: Sequence[tuple[Path, SegmenterRecipe]], target: Path, making: ExportOptions
 ) -> SegmenterEntry:
     members: list[SegmenterMember] = []
     for run, recipe in found:
@@ -188,7 +188,7 @@ def _write_segmenters(
 
 
 def _write_classifiers(
-    run: Path, recipe: ClassifierRecipe, target: Path, temperature: float, making: Making
+    run: Path, recipe: ClassifierRecipe, target: Path, temperature: float, making: ExportOptions
 ) -> ClassifierEntry:
     networks = trained_members(run, recipe)
     members = [

@@ -25,7 +25,7 @@ from pipeline.runtime.bundle_loader import Bundle, load_bundle
 from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism
 from pipeline.runtime.engines.engine_port import Opener
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
-from pipeline.runtime.engines.openvino_engine import Lanes, openvino
+from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
@@ -165,7 +165,7 @@ def _classifier_trial(bundle: Bundle, member: MemberEntry, pictures: Pictures) -
 def _opener(precision: Precision) -> Opener:
     wide = parallelism(available_cores(), Asked())
     if precision is Precision.INT8:
-        return openvino(Lanes(wide.threads, wide.streams))
+        return openvino(StreamCounts(wide.threads, wide.streams))
     return onnx_runtime(wide.threads)
 
 

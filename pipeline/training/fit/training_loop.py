@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from pipeline.model.errors import UsageError
 from pipeline.training.fit.batches import Batch, ahead
 from pipeline.training.fit.progress import EpochRecord, TrainingProgress
-from pipeline.training.recipe.recipes import Arithmetic, Kept, Optimizer, RateCourse, Schedule
+from pipeline.training.recipe.recipes import Arithmetic, Kept, LearningRateSchedule, Optimizer, Schedule
 
 BEST_FILE = "best.safetensors"
 CHECKPOINT_FILE = "last.pt"
@@ -96,7 +96,7 @@ def fit(
     Raises: UsageError, where the loss is no number any more.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    learner = _Learner(subject, schedule)
+    learner = _Trainer(subject, schedule)
     history = learner.resume(run_dir)
     while len(history) < schedule.epochs and not _exhausted(history, schedule.patience):
         record = learner.epoch(task, len(history), progress)
@@ -143,7 +143,7 @@ def _exhausted(history: tuple[EpochRecord, ...], patience: int) -> bool:
     return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
-class _Learner:
+class _Trainer:
     def __init__(self, subject: Subject, schedule: Schedule) -> None:
         self._subject = subject
         self._schedule = schedule
@@ -162,7 +162,7 @@ class _Learner:
         self._step = 0
 
     def _factor(self, step: int) -> float:
-        if self._schedule.rate is RateCourse.CONSTANT:
+        if self._schedule.rate is LearningRateSchedule.CONSTANT:
             return 1.0
         total = self._steps_per_epoch * self._schedule.epochs
         warm = max(1, round(total * self._schedule.warmup))

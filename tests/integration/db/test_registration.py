@@ -8,7 +8,7 @@ import pytest
 from made_results import arrival, claimed, registered
 
 from db import reads, registration
-from db.records import SpecimenIdentity, ScanFilter
+from db.records import ScanFilter, SpecimenIdentity
 from db.states import Priority, ScanState
 from pipeline.model.errors import UsageError
 

@@ -11,7 +11,7 @@ from made_results import arrival, cells, claimed, digest_of, registered, result
 from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results
-from db.records import Artefact, SpecimenIdentity, ScanFilter
+from db.records import Artefact, ScanFilter, SpecimenIdentity
 from db.states import ScanState
 from pipeline.count.differential import pooled, wilson_interval
 from pipeline.model.domain import SlideStatus

@@ -18,18 +18,18 @@ import worker.storage.expired_and_orphaned
 from db import reads, registration, results
 from db.database import Database
 from db.ledger import record_digest
-from db.records import Arrival, Artefact, SpecimenIdentity, ScanRef
+from db.records import Arrival, Artefact, ScanRef, SpecimenIdentity
 from db.retention import Limit, delete_people, old_scans
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
-from tests.support.house import House, house_on
+from tests.support.deployment import Deployment, deployment_on
 from worker.cli import app
 from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
 from worker.observability.watcher_metrics import WatcherMetrics
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_keeping_settings
-from worker.storage.expired_and_orphaned import Keeper
+from worker.storage.expired_and_orphaned import Retention
 from worker.storage.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
@@ -41,32 +41,32 @@ TABLES = ("patient", "specimen", "scan", "attempt", "run", "cell", "differential
 
 @dataclass
 class Laboratory:
-    """A house, and the stores and the keeper of it."""
+    """A deployment, and the stores and the keeper of it."""
 
-    house: House
+    deployment: Deployment
     results: MinioObjectStore
-    keeper: Keeper
+    keeper: Retention
 
     def upload(self, patient: str | None, content: str, key: str | None = None) -> object:
         """Return the id of a scan that was uploaded and registered."""
         key = key or f"{patient}/S-1/{content}.jpg"
-        self.house.drop(key, content.encode())
-        stored = self.house.store.stat(key).stored
-        ref = ScanRef(self.house.settings.bucket_scans, key, stored.etag, stored.size_bytes, stored.etag)
+        self.deployment.drop(key, content.encode())
+        stored = self.deployment.store.stat(key).stored
+        ref = ScanRef(self.deployment.settings.bucket_scans, key, stored.etag, stored.size_bytes, stored.etag)
         identity = None if patient is None else SpecimenIdentity(patient, "S-1")
-        with self.house.database.transaction() as connection:
+        with self.deployment.database.transaction() as connection:
             return registration.register(connection, Arrival(ref, "slide", identity)).scan_id
 
     def complete(self, scan_id: object, content: str) -> None:
         """Save a result with a picture, as a worker does."""
-        claim = claimed(self.house.database, scan_id)
+        claim = claimed(self.deployment.database, scan_id)
         found = result(cells(lymphocyte=3), content)
         name = f"runs/{hashlib.sha256(content.encode()).hexdigest()}/overlay.png"
-        with self.house.database.transaction() as connection:
+        with self.deployment.database.transaction() as connection:
             record_digest(connection, claim, found.provenance.run_key.scan_digest)
         self.results.put_bytes(name, b"picture", "image/png")
-        artefact = Artefact("overlay", self.house.settings.bucket_results, name, "0" * 64, 7)
-        with self.house.database.transaction() as connection:
+        artefact = Artefact("overlay", self.deployment.settings.bucket_results, name, "0" * 64, 7)
+        with self.deployment.database.transaction() as connection:
             results.save_result(connection, claim, found, [artefact])
 
     def completed(self, patient: str, content: str, days: int, key: str | None = None) -> object:
@@ -82,7 +82,7 @@ class Laboratory:
         )
 
     def ask(self, statement: str, scan_id: object = None, days: int = 0) -> list[tuple]:
-        with self.house.database.transaction() as connection:
+        with self.deployment.database.transaction() as connection:
             answer = connection.execute(text(statement), {"s": scan_id, "d": days} if scan_id else {})
             return [tuple(row) for row in answer] if answer.returns_rows else []
 
@@ -90,7 +90,7 @@ class Laboratory:
         return {table: self.ask(f"SELECT count(*) FROM {table}")[0][0] for table in TABLES}
 
     def uploads(self) -> set[str]:
-        return {stored.key for stored in self.house.store.list()}
+        return {stored.key for stored in self.deployment.store.list()}
 
     def pictures(self) -> int:
         return sum(1 for _ in self.results.list())
@@ -98,20 +98,20 @@ class Laboratory:
 
 @pytest.fixture
 def laboratory(embedded, tmp_path) -> Iterator[Laboratory]:
-    with house_on(embedded, tmp_path, settle_s="0") as house:
-        settings = load_keeping_settings(**values_of(house, Principal.KEEPER))
+    with deployment_on(embedded, tmp_path, settle_s="0") as deployment:
+        settings = load_keeping_settings(**values_of(deployment, Principal.KEEPER))
         with Database(settings.database_url.get_secret_value()) as database:
-            keeper = Keeper(database, lambda bucket: open_object_store(settings, bucket))
-            pictures = open_object_store(house.settings, house.settings.bucket_results)
-            yield Laboratory(house, pictures, keeper)
+            keeper = Retention(database, lambda bucket: open_object_store(settings, bucket))
+            pictures = open_object_store(deployment.settings, deployment.settings.bucket_results)
+            yield Laboratory(deployment, pictures, keeper)
 
 
-def values_of(house: House, principal: Principal) -> dict[str, str]:
+def values_of(deployment: Deployment, principal: Principal) -> dict[str, str]:
     """Return the settings of the principal, by field."""
     wanted = ("database_url", "s3_", "bucket_")
     environment = {
         name.removeprefix("LEUKOFLOW_").lower(): value
-        for name, value in house.environment_of(principal).items()
+        for name, value in deployment.environment_of(principal).items()
     }
     return {name: value for name, value in environment.items() if name.startswith(wanted)}
 
@@ -128,7 +128,7 @@ def test_what_is_old_goes_whole_and_what_is_young_stays_whole(laboratory):
     assert laboratory.counts() == {table: count // 2 for table, count in before.items()}
     assert laboratory.uploads() == {"P-2/S-1/young.jpg"}
     assert laboratory.pictures() == 1
-    with laboratory.house.database.transaction() as connection:
+    with laboratory.deployment.database.transaction() as connection:
         assert reads.results_of_patient(connection, "P-1") is None
         (slide,) = reads.results_of_patient(connection, "P-2").slides
         assert slide.scan_id == young
@@ -138,9 +138,9 @@ def test_what_is_old_goes_whole_and_what_is_young_stays_whole(laboratory):
 def test_what_was_deleted_does_not_come_back_and_the_event_log_remembers(laboratory):
     scan_id = laboratory.completed("P-1", "old", LONG)
     laboratory.keeper.retain(MONTH)
-    settings = laboratory.house.settings
-    house, queue = laboratory.house, CeleryQueue(make_app(settings))
-    watcher = Watcher(settings, house.database, house.store, queue, WatcherMetrics())
+    settings = laboratory.deployment.settings
+    deployment, queue = laboratory.deployment, CeleryQueue(make_app(settings))
+    watcher = Watcher(settings, deployment.database, deployment.store, queue, WatcherMetrics())
     assert watcher.sweep().listed == 0
     assert laboratory.counts() == NOTHING
     kinds = laboratory.ask("SELECT kind, db_user FROM event WHERE scan_id = :s ORDER BY id", scan_id)
@@ -168,7 +168,7 @@ def test_only_states_that_were_asked_for(laboratory):
     nobodys = laboratory.upload(None, "nobodys", "stray/nobodys.jpg")
     laboratory.age(nobodys, LONG)
     limit = Limit(MONTH.age, frozenset({ScanState.UNASSIGNED}))
-    with laboratory.house.database.transaction() as connection:
+    with laboratory.deployment.database.transaction() as connection:
         assert [(old.state, old.scans) for old in old_scans(connection, limit)] == [(ScanState.UNASSIGNED, 1)]
         assert [(old.results, old.cells) for old in old_scans(connection, MONTH)] == [(1, 3), (0, 0)]
     assert laboratory.keeper.retain(limit).scans == 1
@@ -204,7 +204,7 @@ def test_other_bytes_that_lie_under_the_key_by_now_stay(laboratory):
     second = laboratory.upload("P-1", "second", key="P-1/S-1/a.jpg")
     laboratory.keeper.retain(MONTH)
     assert laboratory.ask("SELECT id FROM scan") == [(second,)]
-    assert laboratory.house.store.stat("P-1/S-1/a.jpg").stored.size_bytes == len("second")
+    assert laboratory.deployment.store.stat("P-1/S-1/a.jpg").stored.size_bytes == len("second")
 
 
 def test_many_go_in_batches(laboratory, monkeypatch):
@@ -242,13 +242,13 @@ def test_where_the_store_refuses_no_row_is_deleted(laboratory):
     laboratory.completed("P-1", "old", LONG)
     before = laboratory.counts()
     values = {
-        **values_of(laboratory.house, Principal.KEEPER),
-        "s3_access_key": laboratory.house.servers.secrets_of(Principal.WATCHER)["s3_access_key"],
-        "s3_secret_key": laboratory.house.servers.secrets_of(Principal.WATCHER)["s3_secret_key"],
+        **values_of(laboratory.deployment, Principal.KEEPER),
+        "s3_access_key": laboratory.deployment.servers.secrets_of(Principal.WATCHER)["s3_access_key"],
+        "s3_secret_key": laboratory.deployment.servers.secrets_of(Principal.WATCHER)["s3_secret_key"],
     }
     settings = load_keeping_settings(**values)
     with Database(settings.database_url.get_secret_value()) as database:
-        keeper = Keeper(database, lambda bucket: open_object_store(settings, bucket))
+        keeper = Retention(database, lambda bucket: open_object_store(settings, bucket))
         with pytest.raises(DeploymentError):
             keeper.retain(MONTH)
     assert laboratory.counts() == before
@@ -269,7 +269,7 @@ def until_somebody_waits(laboratory: Laboratory) -> None:
 
 
 def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(laboratory):
-    database, upload = laboratory.house.database, of_patient_without_scans(laboratory)
+    database, upload = laboratory.deployment.database, of_patient_without_scans(laboratory)
 
     def delete() -> int:
         with database.transaction() as connection:
@@ -285,7 +285,7 @@ def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(labor
 
 
 def test_who_registers_an_upload_waits_for_who_deletes_its_patient(laboratory):
-    database, upload = laboratory.house.database, of_patient_without_scans(laboratory)
+    database, upload = laboratory.deployment.database, of_patient_without_scans(laboratory)
 
     def register() -> None:
         with database.transaction() as connection:
@@ -304,7 +304,7 @@ def test_objects_of_no_result_are_swept_and_others_are_not(laboratory):
     laboratory.completed("P-1", "young", 3)
     laboratory.results.put_bytes("runs/gone/overlay.png", b"orphan", "image/png")
     laboratory.results.put_bytes("by-hand/notes.txt", b"a person's", "text/plain")
-    bucket = laboratory.house.settings.bucket_results
+    bucket = laboratory.deployment.settings.bucket_results
     # One that may still be of a result that is being written.
     assert laboratory.keeper.orphans(bucket, timedelta(days=1))[1] == []
     swept, orphans = laboratory.keeper.orphans(bucket, timedelta(seconds=-60))
@@ -316,7 +316,7 @@ def test_objects_of_no_result_are_swept_and_others_are_not(laboratory):
 
 def test_an_orphan_that_is_written_anew_meanwhile_stays(laboratory):
     laboratory.results.put_bytes("runs/again/overlay.png", b"orphan", "image/png")
-    bucket = laboratory.house.settings.bucket_results
+    bucket = laboratory.deployment.settings.bucket_results
     _, orphans = laboratory.keeper.orphans(bucket, timedelta(seconds=-60))
     laboratory.results.put_bytes("runs/again/overlay.png", b"anew", "image/png")
     assert laboratory.keeper.sweep(bucket, orphans) == 0
@@ -324,7 +324,7 @@ def test_an_orphan_that_is_written_anew_meanwhile_stays(laboratory):
 
 def command(laboratory: Laboratory, *arguments: str) -> str:
     environment = {
-        f"LEUKOFLOW_{n.upper()}": v for n, v in values_of(laboratory.house, Principal.KEEPER).items()
+        f"LEUKOFLOW_{n.upper()}": v for n, v in values_of(laboratory.deployment, Principal.KEEPER).items()
     }
     called = CliRunner().invoke(app, list(arguments), env=environment, catch_exceptions=False)
     assert called.exit_code == 0, called.output

@@ -13,7 +13,7 @@ from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results, schema
 from db.database import Database
-from db.records import Failure, SpecimenIdentity, Progress, ScanFilter
+from db.records import Failure, Progress, ScanFilter, SpecimenIdentity
 from db.roles import GRANTS, TABLES, VIEWS, Role
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError

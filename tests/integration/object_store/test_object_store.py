@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, TransientError
 from worker.embedded import EmbeddedSet, ServerName
 from worker.ingest.identification import Priority, identify, metadata_for, priority_of
-from worker.key_pattern import ScanIdentity, KeyPattern
+from worker.key_pattern import KeyPattern, ScanIdentity
 from worker.storage.object_store import MinioObjectStore, decoded_event_key, open_object_store
 
 pytestmark = pytest.mark.services

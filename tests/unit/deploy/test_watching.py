@@ -17,12 +17,12 @@ import yaml
 from prometheus_client import CollectorRegistry
 from promql_parser import AggregateExpr, MatchOp, VectorSelector
 
-from db.queue_statistics import UNFINISHED, Standing, Waiting
+from db.queue_statistics import UNFINISHED, QueueStatistics, Waiting
 from db.states import Priority
 from pipeline.runtime.concurrency.batcher import Load
 from worker.cli import app
 from worker.observability.process_metrics import ServiceCollector
-from worker.observability.service_probe import Pulse
+from worker.observability.service_probe import ServiceProbe
 from worker.observability.watcher_metrics import LedgerCollector, WatcherMetrics
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
 from worker.queue.slots import Slots
@@ -42,16 +42,16 @@ FREE = {("leukoflow_failures_total", "code"), ("leukoflow_watcher_step_failures_
 """Labels whose values come with what happens."""
 
 
-def pulse_of(service: str, answer: object) -> Pulse[Any]:
-    pulse = Pulse(service, lambda: answer, 1.0)
-    pulse.beat()
-    return pulse
+def probe_of(service: str, answer: object) -> ServiceProbe[Any]:
+    probe = ServiceProbe(service, lambda: answer, 1.0)
+    probe.ask_once()
+    return probe
 
 
 def watcher_registry() -> CollectorRegistry:
     metrics = WatcherMetrics()
-    standing = Standing(dict.fromkeys(UNFINISHED, 0), dict.fromkeys(Priority, Waiting(0, 0.0)))
-    ledger = pulse_of("database", standing)
+    queue_statistics = QueueStatistics(dict.fromkeys(UNFINISHED, 0), dict.fromkeys(Priority, Waiting(0, 0.0)))
+    ledger = probe_of("database", queue_statistics)
     metrics.registry.register(LedgerCollector(ledger))
     metrics.registry.register(ServiceCollector([ledger, *services()]))
     return metrics.registry
@@ -67,8 +67,8 @@ def worker_registry() -> CollectorRegistry:
     return metrics.registry
 
 
-def services() -> list[Pulse[Any]]:
-    return [pulse_of("broker", 0), pulse_of("store", False)]
+def services() -> list[ServiceProbe[Any]]:
+    return [probe_of("broker", 0), probe_of("store", False)]
 
 
 def values_of_labels() -> Mapping[str, Mapping[str, set[str]]]:
@@ -194,8 +194,8 @@ def test_every_alert_has_its_runbook_and_every_runbook_its_alert() -> None:
 
 @pytest.mark.parametrize("name", sorted(RUNBOOKS))
 def test_a_runbook_says_what_it_means_what_to_look_at_and_what_to_do(name: str) -> None:
-    parts = re.findall(r"^\*\*(Means|Look at|Do)\*\*", RUNBOOKS[name], re.MULTILINE)
-    assert parts == ["Means", "Look at", "Do"]
+    parts = re.findall(r"^\*\*(EngineResources|Look at|Do)\*\*", RUNBOOKS[name], re.MULTILINE)
+    assert parts == ["EngineResources", "Look at", "Do"]
     for link in re.findall(r"\]\(([^)]+)\)", RUNBOOKS[name]):
         assert link in RUNBOOKS
 

@@ -14,7 +14,7 @@ from pipeline.detect.instances import SlideFrame, find_instances
 from pipeline.detect.outlines import (
     AROUND_UM,
     MOST_SIDE_PX,
-    Draughtsman,
+    OutlineRefiner,
     mirrored,
     outline_frame,
     unmirrored_mean,
@@ -54,7 +54,7 @@ def _redrawn(
     picture: np.ndarray, cells: Sequence[CellInstance], segmenter: ColourSegmenter
 ) -> tuple[CellInstance, ...]:
     frame = outline_frame(_frame(MPP_UM), SPEC)
-    return Draughtsman(DrawnSlide(picture, MPP_UM), segmenter, frame, SPEC, execution()).redrawn(cells)
+    return OutlineRefiner(DrawnSlide(picture, MPP_UM), segmenter, frame, SPEC, execution()).refined(cells)
 
 
 class Blurred(ColourSegmenter):

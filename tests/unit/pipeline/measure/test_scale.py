@@ -11,7 +11,7 @@ from pipeline.measure.scale import LEUKOCYTE_UM, Vote, agreed, leukocyte_votes, 
 from pipeline.model.domain import ScaleSource
 from pipeline.model.geometry import Mpp, Size
 from pipeline.model.spec import PipelineSpec
-from pipeline.runtime.concurrency.ordered_threads import Alone
+from pipeline.runtime.concurrency.ordered_threads import SerialPool
 from tests.support.drawn import CYTOPLASM, GLASS, NUCLEUS, ColourSegmenter
 
 SPEC = PipelineSpec()
@@ -29,7 +29,7 @@ def red_cells(count, diameter, platelets=0):
 
 
 def scaled(picture, stated=None):
-    return scale_of(stated, picture, ColourSegmenter(), SPEC, Alone())
+    return scale_of(stated, picture, ColourSegmenter(), SPEC, SerialPool())
 
 
 def test_platelets_are_not_counted_as_red_cells():
@@ -103,7 +103,7 @@ def test_a_cell_cut_by_the_edge_says_less_than_a_whole_one():
     for x, radius in ((200, 60), (0, 60), (400, 60)):
         cv2.circle(picture, (x, 200), radius, CYTOPLASM, -1)
         cv2.circle(picture, (x, 200), radius * 3 // 5, NUCLEUS, -1)
-    votes = list(leukocyte_votes(picture, ColourSegmenter(), SPEC, Alone()))
+    votes = list(leukocyte_votes(picture, ColourSegmenter(), SPEC, SerialPool()))
     whole = max(votes, key=lambda vote: vote.weight)
     assert whole.um == pytest.approx(LEUKOCYTE_UM / 120, rel=0.1)
     cut = [vote.weight for vote in votes if vote.um > 1.25 * whole.um]

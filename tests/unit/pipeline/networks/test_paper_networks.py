@@ -227,5 +227,5 @@ def test_pooling_puts_a_channel_of_each_window_before_the_input() -> None:
     for channel, side in enumerate(POOLS):
         # Before the bilinear step the first window alone is 2: its corner stays so, the far end stays 0.
         assert float(out[0, channel, 0, 0]) == 2.0
-        lit = out[0, channel].any(dim=0).nonzero().flatten()
-        assert int(lit[-1]) + 1 == pytest.approx(1.5 * side, abs=0.5)
+        illumination_corrected = out[0, channel].any(dim=0).nonzero().flatten()
+        assert int(illumination_corrected[-1]) + 1 == pytest.approx(1.5 * side, abs=0.5)

@@ -14,7 +14,13 @@ from pipeline.model.geometry import Size
 from pipeline.runtime import engine_choice
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.concurrency.machine import Parallelism
-from pipeline.runtime.engine_choice import EngineChoice, Means, choose_engine, engine_text, shapes_of
+from pipeline.runtime.engine_choice import (
+    EngineChoice,
+    EngineResources,
+    choose_engine,
+    engine_text,
+    shapes_of,
+)
 from pipeline.runtime.engines.engine_port import EngineIdentity, EngineName, GraphFile
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.runtime.tensorrt.libraries import what_is_missing
@@ -28,8 +34,8 @@ without_gpu = pytest.mark.skipif(MISSING is None, reason="a GPU and TensorRT are
 
 
 @pytest.fixture
-def means(tmp_path: Path) -> Means:
-    return Means(Parallelism(threads=1, streams=1, read_ahead=4), tmp_path / "plans")
+def resources(tmp_path: Path) -> EngineResources:
+    return EngineResources(Parallelism(threads=1, streams=1, read_ahead=4), tmp_path / "plans")
 
 
 @pytest.fixture
@@ -39,27 +45,32 @@ def folder(tmp_path: Path) -> Path:
 
 
 @without_gpu
-def test_auto_takes_openvino_without_a_gpu_and_says_what_is_missing(means: Means) -> None:
-    choice = choose_engine(EngineName.AUTO, means)
+def test_auto_takes_openvino_without_a_gpu_and_says_what_is_missing(resources: EngineResources) -> None:
+    choice = choose_engine(EngineName.AUTO, resources)
     assert choice.name is EngineName.OPENVINO
     assert MISSING is not None
     assert MISSING.rstrip(".") in choice.why
 
 
-def test_auto_takes_tensorrt_where_nothing_is_missing(means: Means, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_takes_tensorrt_where_nothing_is_missing(
+    resources: EngineResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(engine_choice, "what_is_missing", lambda: None)
     monkeypatch.setattr(engine_choice, "find_tensorrt", lambda: sys)
     monkeypatch.setattr(engine_choice, "find_gpu", lambda: sys)
-    choice = choose_engine(EngineName.AUTO, means)
+    choice = choose_engine(EngineName.AUTO, resources)
     assert (choice.name, choice.precision) == (EngineName.TENSORRT, Precision.FP32)
 
 
 @without_gpu
 def test_tensorrt_is_never_replaced(
-    means: Means, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    resources: EngineResources,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with pytest.raises(DeploymentError) as caught:
-        choose_engine(EngineName.TENSORRT, means)
+        choose_engine(EngineName.TENSORRT, resources)
     assert caught.value.sentence == MISSING
     scan = folder / "scan.png"
     scan.touch()
@@ -71,10 +82,12 @@ def test_tensorrt_is_never_replaced(
     assert capsys.readouterr().err == f"leukoflow: {MISSING}\n"
 
 
-def test_openvino_that_cannot_be_loaded_is_named(means: Means, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_openvino_that_cannot_be_loaded_is_named(
+    resources: EngineResources, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pipeline.runtime.engines.openvino_engine", None)
     with pytest.raises(DeploymentError, match="OpenVINO cannot be loaded") as caught:
-        choose_engine(EngineName.OPENVINO, means)
+        choose_engine(EngineName.OPENVINO, resources)
     assert caught.value.code == "openvino_missing"
 
 
@@ -96,7 +109,9 @@ def _never(graph: GraphFile) -> None:
     raise AssertionError(graph)
 
 
-def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(folder: Path, means: Means) -> None:
+def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(
+    folder: Path, resources: EngineResources
+) -> None:
     """The light segmenter has an int8 file, the first classifier was refused one."""
     manifest = tiny_bundle.write_bundle(folder)
     light, *segmenters = manifest.segmenter.members
@@ -112,7 +127,7 @@ def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(folder: Path, 
     )
     tiny_bundle.write_manifest(folder, told)
     whole = load_bundle(folder)
-    choice = choose_engine(EngineName.OPENVINO, replace(means, multiplies_bytes=True))
+    choice = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=True))
     quick = replace(whole, precision=choice.precision)
     with (
         GraphSegmenter(quick, choice.opener) as segmenter,
@@ -129,10 +144,10 @@ def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(folder: Path, 
     assert caught.value.code == "bundle_digest"
 
 
-def test_a_processor_that_would_overflow_computes_in_floats(means: Means) -> None:
-    exact = choose_engine(EngineName.OPENVINO, replace(means, multiplies_bytes=True))
+def test_a_processor_that_would_overflow_computes_in_floats(resources: EngineResources) -> None:
+    exact = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=True))
     assert (exact.precision, exact.why) == (Precision.INT8, "asked for")
-    clipped = choose_engine(EngineName.OPENVINO, replace(means, multiplies_bytes=False))
+    clipped = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=False))
     assert clipped.precision is Precision.FP32
     assert "in floats" in clipped.why
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.errors import DeploymentError
-from worker.embedded.free_ports import PortBook, is_free
+from worker.embedded.free_ports import PortAllocation, is_free
 
 NAMES = ("a", "b", "c")
 
@@ -24,7 +24,7 @@ def taken() -> Iterator[int]:
 
 
 def test_every_name_gets_a_free_port_of_its_own(tmp_path: Path) -> None:
-    book = PortBook(tmp_path / "ports.json", {})
+    book = PortAllocation(tmp_path / "ports.json", {})
     book.assign(NAMES)
     ports = {book[name] for name in NAMES}
     assert len(ports) == 3
@@ -32,22 +32,22 @@ def test_every_name_gets_a_free_port_of_its_own(tmp_path: Path) -> None:
 
 
 def test_ports_are_remembered(tmp_path: Path) -> None:
-    first = PortBook(tmp_path / "ports.json", {})
+    first = PortAllocation(tmp_path / "ports.json", {})
     first.assign(NAMES)
-    second = PortBook(tmp_path / "ports.json", {})
+    second = PortAllocation(tmp_path / "ports.json", {})
     second.assign(NAMES)
     assert [second[name] for name in NAMES] == [first[name] for name in NAMES]
 
 
 def test_a_remembered_port_in_use_is_exchanged(tmp_path: Path, taken: int) -> None:
     (tmp_path / "ports.json").write_text(f'{{"a": {taken}}}')
-    book = PortBook(tmp_path / "ports.json", {})
+    book = PortAllocation(tmp_path / "ports.json", {})
     book.assign(["a"])
     assert book["a"] != taken
 
 
 def test_replacing_gives_another_port_and_leaves_the_others(tmp_path: Path) -> None:
-    book = PortBook(tmp_path / "ports.json", {})
+    book = PortAllocation(tmp_path / "ports.json", {})
     book.assign(NAMES)
     before = {name: book[name] for name in NAMES}
     book.replace(["a"])
@@ -56,7 +56,7 @@ def test_replacing_gives_another_port_and_leaves_the_others(tmp_path: Path) -> N
 
 
 def test_a_fixed_port_is_kept_or_refused(tmp_path: Path, taken: int) -> None:
-    book = PortBook(tmp_path / "ports.json", {"a": taken})
+    book = PortAllocation(tmp_path / "ports.json", {"a": taken})
     with pytest.raises(DeploymentError, match=f"port {taken}, asked for a, is in use"):
         book.assign(["a"])
     with pytest.raises(DeploymentError, match=f"port {taken} is in use"):
@@ -66,6 +66,6 @@ def test_a_fixed_port_is_kept_or_refused(tmp_path: Path, taken: int) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[1]", '{"a": "x"}', "null"])
 def test_a_damaged_note_costs_nothing(tmp_path: Path, text: str) -> None:
     (tmp_path / "ports.json").write_text(text)
-    book = PortBook(tmp_path / "ports.json", {})
+    book = PortAllocation(tmp_path / "ports.json", {})
     book.assign(["a"])
     assert is_free(book["a"])

@@ -19,7 +19,7 @@ from worker.ingest.identification import (
     metadata_for,
     priority_of,
 )
-from worker.key_pattern import ScanIdentity, KeyPattern
+from worker.key_pattern import KeyPattern, ScanIdentity
 
 PATTERN = KeyPattern.parse("<patient>/<specimen>/<slide>.<ext>")
 IDENTIFIERS = st.text(

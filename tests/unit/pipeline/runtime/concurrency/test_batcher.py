@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError
-from pipeline.runtime.concurrency.batcher import Asker, Batcher, InFlight, Load, Sharing, Urgency
+from pipeline.runtime.concurrency.batcher import BatchClient, Batcher, Load, ScansInFlight, Sharing, Urgency
 
 DEADLINE_S = 20
 
@@ -72,7 +72,7 @@ def test_each_gets_its_own_answers(requests: list[list[int]], max_batch: int, wa
 
 
 def test_who_is_alone_does_not_wait() -> None:
-    in_flight = InFlight()
+    in_flight = ScansInFlight()
     batcher = Batcher(Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
     with ThreadPoolExecutor(1) as pool, in_flight.scan():
         assert pool.submit(batcher.submit, _items(3)).result(DEADLINE_S).tolist() == [[6.0]]
@@ -80,7 +80,7 @@ def test_who_is_alone_does_not_wait() -> None:
 
 
 def test_two_in_flight_wait_for_each_other() -> None:
-    in_flight, run = InFlight(), Doubling()
+    in_flight, run = ScansInFlight(), Doubling()
     batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
     with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
         answers = list(pool.map(lambda value: batcher.submit(_items(value, value)), (1, 2)))
@@ -91,7 +91,7 @@ def test_two_in_flight_wait_for_each_other() -> None:
 
 
 def test_a_scan_that_asks_twice_is_no_company_of_its_own() -> None:
-    in_flight, run, one, other = InFlight(), Doubling(), Asker(), Asker()
+    in_flight, run, one, other = ScansInFlight(), Doubling(), BatchClient(), BatchClient()
     batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
     with ThreadPoolExecutor(3) as pool, in_flight.scan(), in_flight.scan():
         twice = [pool.submit(batcher.submit, _items(value), one) for value in (1, 2)]
@@ -104,7 +104,7 @@ def test_a_scan_that_asks_twice_is_no_company_of_its_own() -> None:
 
 
 def test_who_comes_while_all_others_are_served_does_not_wait() -> None:
-    gate, in_flight = Gate(), InFlight()
+    gate, in_flight = Gate(), ScansInFlight()
     batcher = Batcher(gate, max_batch=1, max_wait_s=10 * DEADLINE_S, sharing=Sharing(2, in_flight))
     with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
         answers = [pool.submit(batcher.submit, _items(value)) for value in (1, 2)]
@@ -231,7 +231,7 @@ def _asked_in_turn(batcher: Batcher, pool: ThreadPoolExecutor, *asked: tuple[int
     """Return the answers to requests that were made one after the other while the network is held."""
     answers = []
     for value, urgency in asked:
-        answers.append(pool.submit(batcher.submit, _items(value), Asker(urgency)))
+        answers.append(pool.submit(batcher.submit, _items(value), BatchClient(urgency)))
         assert _eventually(lambda: batcher.waiting_items == len(answers))
     return answers
 
@@ -267,7 +267,7 @@ def test_an_urgent_request_does_not_wait_for_room_that_others_took() -> None:
         assert gate.entered.wait(DEADLINE_S)
         crowd = [pool.submit(batcher.submit, _items(value)) for value in range(1, 10)]
         assert _eventually(lambda: batcher.waiting_items == 4)  # the others wait for room
-        stat = pool.submit(batcher.submit, _items(200), Asker(Urgency.STAT))
+        stat = pool.submit(batcher.submit, _items(200), BatchClient(Urgency.STAT))
         assert _eventually(lambda: batcher.waiting_items == 5)
         gate.opened.set()
         assert stat.result(DEADLINE_S).item() == 400

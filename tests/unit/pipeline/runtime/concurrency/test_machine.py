@@ -10,8 +10,8 @@ from pipeline.runtime.concurrency.machine import (
     Asked,
     Parallelism,
     available_cores,
-    multiplies_bytes,
     parallelism,
+    supports_int8,
     usable_cores,
 )
 
@@ -84,7 +84,7 @@ def test_inside_a_container_the_root_is_the_own_group(tmp_path: Path) -> None:
 def test_old_processors_clip_sums_of_bytes(tmp_path: Path, cpuinfo: str, exact: bool) -> None:
     file = tmp_path / "cpuinfo"
     file.write_text(cpuinfo)
-    assert multiplies_bytes(file) is exact
+    assert supports_int8(file) is exact
 
 
 def test_without_cgroups_the_affinity_counts(tmp_path: Path) -> None:

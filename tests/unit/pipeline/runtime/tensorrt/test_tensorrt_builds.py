@@ -16,7 +16,7 @@ from pipeline.runtime.bundle_loader import SHIPPED, load_bundle
 from pipeline.runtime.tensorrt import bindings
 from pipeline.runtime.tensorrt.batch_shapes import BatchShape, Precision, ShapeProfile, squares
 from pipeline.runtime.tensorrt.builder import Graph, Target, build, network_flags
-from pipeline.runtime.tensorrt.log_capture import listener_of
+from pipeline.runtime.tensorrt.log_capture import log_listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of
 from pipeline.runtime.tensorrt.precision_graphs import prepared
 
@@ -64,7 +64,7 @@ def test_every_shipped_graph_is_built_with_its_profile(rtx, name, precision):
 
 def inputs_and_outputs(rtx, onnx_bytes):
     """As the parsed network has them: a plan can only be opened where there is a driver."""
-    listener = listener_of(rtx).logger
+    listener = log_listener_of(rtx).logger
     network = rtx.Builder(listener).create_network(network_flags(rtx))
     parser = rtx.OnnxParser(network, listener)
     assert parser.parse(onnx_bytes)

@@ -20,7 +20,7 @@ from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.runtime.bundle_loader import load_bundle  # noqa: E402
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime  # noqa: E402
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter  # noqa: E402
-from pipeline.training.export.bundle_export import BundleName, Making, Runs, write_bundle  # noqa: E402
+from pipeline.training.export.bundle_export import BundleName, ExportOptions, Runs, write_bundle  # noqa: E402
 from pipeline.training.fit.training_loop import weights_digest  # noqa: E402
 from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
 from tests.unit.pipeline.training.conftest import MEMBER_TABLES  # noqa: E402
@@ -66,7 +66,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
 @pytest.fixture(scope="module")
 def made(runs: Runs, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, BundleManifest]:
     folder = tmp_path_factory.mktemp("bundle")
-    return folder, write_bundle(runs, folder, BundleName("drawn", "2"), 1.5, Making(views=2))
+    return folder, write_bundle(runs, folder, BundleName("drawn", "2"), 1.5, ExportOptions(views=2))
 
 
 def test_the_light_one_is_fast_and_all_are_accurate(made: tuple[Path, BundleManifest]) -> None:
@@ -126,5 +126,5 @@ def test_runs_that_make_no_bundle_are_a_sentence(runs: Runs, tmp_path: Path) -> 
             write_bundle(replace(runs, segmenters=segmenters), tmp_path, BundleName("x", "1"), 1.0)
         assert caught.value.code == "wrong-run"
     with pytest.raises(UsageError, match="1, 2, 4, not 3"):
-        write_bundle(runs, tmp_path, BundleName("x", "1"), 1.0, Making(views=3))
+        write_bundle(runs, tmp_path, BundleName("x", "1"), 1.0, ExportOptions(views=3))
     assert list(tmp_path.iterdir()) == []

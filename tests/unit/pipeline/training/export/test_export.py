@@ -16,7 +16,7 @@ from pipeline.model.errors import DeploymentError  # noqa: E402
 from pipeline.networks.cenet import CENet  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine  # noqa: E402
-from pipeline.runtime.engines.openvino_engine import Lanes, OpenVinoEngine  # noqa: E402
+from pipeline.runtime.engines.openvino_engine import OpenVinoEngine, StreamCounts  # noqa: E402
 from pipeline.training.evaluate.temperature import TEMPERATURES, fit_temperature  # noqa: E402
 from pipeline.training.export.onnx_export import (  # noqa: E402
     OPSET,
@@ -126,7 +126,7 @@ def test_small_pictures_have_the_same_tissues_on_every_engine(
     torch.manual_seed(5)
     network, file = build().eval(), tmp_path / "small.onnx"
     export_onnx(network, ExportShape(128, step_px), 1.0, file)
-    with OnnxRuntimeEngine(file, 1) as reference, OpenVinoEngine(file, Lanes(1, 1)) as engine:
+    with OnnxRuntimeEngine(file, 1) as reference, OpenVinoEngine(file, StreamCounts(1, 1)) as engine:
         for height, width in ((32, 32), (64, 96), (160, 32), (192, 224)):
             pictures = np.random.default_rng(6).integers(0, 256, (1, height, width, 3), np.uint8)
             with torch.inference_mode():

@@ -23,7 +23,7 @@ from pipeline.training.fit.picture_training import picture_subjects, weighted_f1
 from pipeline.training.fit.run_course import TrainedNetwork  # noqa: E402
 from pipeline.training.fit.run_folder import recipe_of  # noqa: E402
 from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides  # noqa: E402
-from pipeline.training.recipe.recipes import Kept, Optimizer, PictureRecipe, RateCourse, read_recipe  # noqa: E402
+from pipeline.training.recipe.recipes import Kept, LearningRateSchedule, Optimizer, PictureRecipe, read_recipe  # noqa: E402
 from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
 from tests.unit.pipeline.training.data.datasets.trees import (  # noqa: E402
     aml_tree,
@@ -105,7 +105,10 @@ def test_network_1_is_trained_as_the_paper_says() -> None:
     recipe = read_recipe("paper-network-1")
     assert isinstance(recipe, PictureRecipe)
     assert (len(recipe.classes), recipe.input.side_px, recipe.schedule.epochs) == (15, 200, 15)
-    assert (recipe.schedule.optimizer, recipe.schedule.rate) == (Optimizer.ADAM, RateCourse.CONSTANT)
+    assert (recipe.schedule.optimizer, recipe.schedule.rate) == (
+        Optimizer.ADAM,
+        LearningRateSchedule.CONSTANT,
+    )
     assert (recipe.schedule.learning_rate, recipe.schedule.batch, recipe.schedule.keep) == (
         1e-3,
         32,

@@ -1,11 +1,11 @@
-"""A pulse: what a service said last, how long it has been silent, and who hears of it."""
+"""A probe: what a service said last, how long it has been silent, and who hears of it."""
 
 from __future__ import annotations
 
 import threading
 
 from pipeline.model.errors import TransientError
-from worker.observability.service_probe import Pulse
+from worker.observability.service_probe import ServiceProbe
 
 DEADLINE_S = 20
 
@@ -25,36 +25,36 @@ class Service:
 
 
 def test_it_knows_the_last_answer_and_its_age() -> None:
-    pulse = Pulse("store", Service().ask, every_s=1)
-    assert (pulse.answer, pulse.silent_s) == (None, float("inf"))
-    pulse.beat()
-    pulse.beat()
-    assert pulse.answer == 2
-    assert 0 <= pulse.silent_s < DEADLINE_S
+    probe = ServiceProbe("store", Service().ask, every_s=1)
+    assert (probe.answer, probe.silent_s) == (None, float("inf"))
+    probe.ask_once()
+    probe.ask_once()
+    assert probe.answer == 2
+    assert 0 <= probe.silent_s < DEADLINE_S
 
 
 def test_a_service_that_fails_leaves_the_old_answer_and_its_age_grows() -> None:
     service, heard = Service(), []
-    pulse = Pulse("store", service.ask, every_s=1, told=heard.append)
-    pulse.beat()
-    before_s = pulse.silent_s
+    probe = ServiceProbe("store", service.ask, every_s=1, told=heard.append)
+    probe.ask_once()
+    before_s = probe.silent_s
     service.error = TransientError("away", code="store_unreachable")
-    pulse.beat()
-    assert pulse.answer == 1
-    assert pulse.silent_s > before_s
+    probe.ask_once()
+    assert probe.answer == 1
+    assert probe.silent_s > before_s
     service.error = None
-    pulse.beat()
+    probe.ask_once()
     assert heard == [1, None, 3]
-    assert pulse.answer == 3
+    assert probe.answer == 3
 
 
 def test_an_error_of_another_kind_is_no_answer_and_no_end() -> None:
     service, heard = Service(), []
     service.error = KeyError("unforeseen")
-    pulse = Pulse("store", service.ask, every_s=1, told=heard.append)
-    pulse.beat()
+    probe = ServiceProbe("store", service.ask, every_s=1, told=heard.append)
+    probe.ask_once()
     assert heard == [None]
-    assert pulse.silent_s == float("inf")
+    assert probe.silent_s == float("inf")
 
 
 def test_started_it_asks_again_and_again_until_it_is_stopped() -> None:
@@ -63,11 +63,11 @@ def test_started_it_asks_again_and_again_until_it_is_stopped() -> None:
     def ask() -> None:
         asked.release()
 
-    pulse = Pulse("store", ask, every_s=0.001)
-    pulse.start()
+    probe = ServiceProbe("store", ask, every_s=0.001)
+    probe.start()
     assert all(asked.acquire(timeout=DEADLINE_S) for _ in range(5))
-    pulse.stop()
-    assert _ends("pulse-store")
+    probe.stop()
+    assert _ends("probe-store")
 
 
 def _ends(name: str) -> bool:

@@ -10,26 +10,26 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.model.ports import Crew
-from pipeline.runtime.concurrency.ordered_threads import Alone, ThreadCrew
+from pipeline.model.ports import OrderedPool
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool, SerialPool
 
 DEADLINE_S = 20
 SCAN: ContextVar[str] = ContextVar("scan", default="none")
 WAYS = [
-    pytest.param(Alone, id="alone"),
-    pytest.param(lambda: ThreadCrew(1), id="1"),
-    pytest.param(lambda: ThreadCrew(4), id="4"),
+    pytest.param(SerialPool, id="alone"),
+    pytest.param(lambda: OrderedThreadPool(1), id="1"),
+    pytest.param(lambda: OrderedThreadPool(4), id="4"),
 ]
 
 
 @pytest.fixture(params=WAYS)
-def crew(request: pytest.FixtureRequest) -> Iterator[Crew]:
-    with request.param() as crew:
-        yield crew
+def pool(request: pytest.FixtureRequest) -> Iterator[OrderedPool]:
+    with request.param() as pool:
+        yield pool
 
 
 def _threads() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name.startswith("crew")]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("pool")]
 
 
 def _collect(items: Iterator[int]) -> tuple[list[int], BaseException | None]:
@@ -45,49 +45,49 @@ def _collect(items: Iterator[int]) -> tuple[list[int], BaseException | None]:
 @pytest.mark.parametrize("way", WAYS)
 @settings(max_examples=25, deadline=None)
 @given(items=st.lists(st.integers(), max_size=30))
-def test_an_answer_to_each_item_in_their_order(way: Callable[[], Crew], items: list[int]) -> None:
-    with way() as crew:  # type: ignore[attr-defined]
-        assert list(crew.map(lambda item: item + 1, items)) == [item + 1 for item in items]
+def test_an_answer_to_each_item_in_their_order(way: Callable[[], OrderedPool], items: list[int]) -> None:
+    with way() as pool:  # type: ignore[attr-defined]
+        assert list(pool.map(lambda item: item + 1, items)) == [item + 1 for item in items]
     assert _threads() == []
 
 
-def test_one_map_feeds_another(crew: Crew) -> None:
-    assert list(crew.map(abs, crew.map(lambda item: -item, range(100)))) == list(range(100))
+def test_one_map_feeds_another(pool: OrderedPool) -> None:
+    assert list(pool.map(abs, pool.map(lambda item: -item, range(100)))) == list(range(100))
 
 
-def test_an_error_of_an_item_comes_after_the_answers_before_it(crew: Crew) -> None:
+def test_an_error_of_an_item_comes_after_the_answers_before_it(pool: OrderedPool) -> None:
     def halved(item: int) -> int:
         if item == 3:
             raise ValueError("damaged here")
         return item
 
-    seen, error = _collect(crew.map(halved, range(10)))
+    seen, error = _collect(pool.map(halved, range(10)))
     assert seen == [0, 1, 2]
     assert "damaged here" in str(error)
 
 
-def test_an_error_of_the_source_comes_after_the_answers_before_it(crew: Crew) -> None:
+def test_an_error_of_the_source_comes_after_the_answers_before_it(pool: OrderedPool) -> None:
     def source() -> Iterator[int]:
         yield 1
         yield 2
         raise ValueError("damaged here")
 
-    seen, error = _collect(crew.map(lambda item: item, source()))
+    seen, error = _collect(pool.map(lambda item: item, source()))
     assert seen == [1, 2]
     assert "damaged here" in str(error)
 
 
-def test_what_is_begun_is_answered_when_it_is_asked_for(crew: Crew) -> None:
-    answer = crew.begin(lambda: 42)
+def test_what_is_begun_is_answered_when_it_is_asked_for(pool: OrderedPool) -> None:
+    answer = pool.begin(lambda: 42)
     assert answer() == 42
     assert answer() == 42
 
 
-def test_what_is_begun_raises_where_it_is_asked_for(crew: Crew) -> None:
+def test_what_is_begun_raises_where_it_is_asked_for(pool: OrderedPool) -> None:
     def fail() -> int:
         raise ValueError("damaged here")
 
-    answer = crew.begin(fail)
+    answer = pool.begin(fail)
     with pytest.raises(ValueError, match="damaged here"):
         answer()
 
@@ -100,8 +100,8 @@ def test_no_more_than_ahead_are_taken() -> None:
             taken[0] += 1
             yield item
 
-    with ThreadCrew(3) as crew:
-        answers = crew.map(lambda item: item, source())
+    with OrderedThreadPool(3) as pool:
+        answers = pool.map(lambda item: item, source())
         assert next(answers) == 0
         assert taken[0] == 4  # one answered, three ahead of it
         assert next(answers) == 1
@@ -115,8 +115,8 @@ def test_items_are_at_work_at_once() -> None:
         meeting.wait(DEADLINE_S)
         return item
 
-    with ThreadCrew(3) as crew:
-        assert list(crew.map(meet, range(6))) == list(range(6))
+    with OrderedThreadPool(3) as pool:
+        assert list(pool.map(meet, range(6))) == list(range(6))
 
 
 def test_a_map_that_is_left_begins_nothing_more() -> None:
@@ -128,8 +128,8 @@ def test_a_map_that_is_left_begins_nothing_more() -> None:
         assert item == 0 or gate.wait(DEADLINE_S)
         return item
 
-    with ThreadCrew(2, hands=2) as crew:
-        answers = crew.map(work, range(10**9))
+    with OrderedThreadPool(2, threads=2) as pool:
+        answers = pool.map(work, range(10**9))
         next(answers)
         answers.close()
         gate.set()
@@ -146,10 +146,10 @@ def test_nobody_is_at_work_once_it_is_closed() -> None:
         return 0
 
     def interrupted() -> None:
-        with ThreadCrew(2) as crew:
-            answers = crew.map(work, range(1))
+        with OrderedThreadPool(2) as pool:
+            answers = pool.map(work, range(1))
             threading.Thread(target=lambda: (working.wait(DEADLINE_S), gate.set())).start()
-            crew.begin(lambda: next(answers))
+            pool.begin(lambda: next(answers))
             assert working.wait(DEADLINE_S)
             raise RuntimeError("the lease was lost")
 
@@ -159,11 +159,11 @@ def test_nobody_is_at_work_once_it_is_closed() -> None:
     assert _threads() == []
 
 
-def test_what_is_done_for_somebody_is_done_in_their_context(crew: Crew) -> None:
+def test_what_is_done_for_somebody_is_done_in_their_context(pool: OrderedPool) -> None:
     before = SCAN.set("this one")
     try:
-        assert list(crew.map(lambda _number: SCAN.get(), range(5))) == ["this one"] * 5
-        assert crew.begin(SCAN.get)() == "this one"
+        assert list(pool.map(lambda _number: SCAN.get(), range(5))) == ["this one"] * 5
+        assert pool.begin(SCAN.get)() == "this one"
     finally:
         SCAN.reset(before)
-    assert list(crew.map(lambda _number: SCAN.get(), range(2))) == ["none"] * 2
+    assert list(pool.map(lambda _number: SCAN.get(), range(2))) == ["none"] * 2

@@ -1,4 +1,4 @@
-"""The box of compose.yaml without its containers: the same commands, secrets, settings and servers.
+"""The stack of compose.yaml without its containers: the same commands, secrets, settings and servers.
 
 Only hosts and ports differ: all of them stand on the loopback address here.
 """
@@ -30,11 +30,11 @@ from db.reads import counts_by_state
 from db.roles import Role
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
-from tests.support.compose_box import (
+from tests.support.compose_stack import (
     PARTS,
     SERVED,
     WEED,
-    Box,
+    ComposeStack,
     environment_of,
     health_of,
     is_healthy,
@@ -48,7 +48,7 @@ from tests.support.deployed import DEPLOY, services
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child, wait_for
 from worker.embedded.credentials import Credentials, Keys
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortBook
+from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
 from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
 
@@ -56,42 +56,42 @@ pytestmark = pytest.mark.services
 
 HEALTH_S, WORK_S = 60.0, 120.0
 INSPECTOR = "inspector"
-"""Whom the box here has besides, to see what others do at the broker and what is denied them."""
+"""Whom the stack here has besides, to see what others do at the broker and what is denied them."""
 
 
 @pytest.fixture(scope="module")
-def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
-    """Return a box with its secrets made and nothing started."""
-    folder = tmp_path_factory.mktemp("box")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComposeStack]:
+    """Return a stack with its secrets made and nothing started."""
+    folder = tmp_path_factory.mktemp("stack")
     subprocess.run([DEPLOY / "make-secrets", folder / "secrets"], check=True)
-    ports = PortBook(folder / "ports.json", {})
+    ports = PortAllocation(folder / "ports.json", {})
     ports.assign([*PARTS, "valkey", "postgres", *SERVED])
     with ExitStack() as children:
-        yield Box(folder, folder / "secrets", ports, children)
+        yield ComposeStack(folder, folder / "secrets", ports, children)
 
 
 @pytest.fixture(scope="module")
-def postgres(box: Box) -> Box:
-    """Return the box with PostgreSQL as its image makes it: one login, the owner's, and an empty database."""
-    state = box.folder / "postgres"
+def postgres(stack: ComposeStack) -> ComposeStack:
+    """Return the stack with PostgreSQL as its image makes it: the owner's login, and an empty database."""
+    state = stack.folder / "postgres"
     (state / "logs").mkdir(parents=True)
     keys = {principal: Keys() for principal in Principal}
-    password = box.secret("postgres_password")
-    server = Postgres(state, box.ports, Credentials(postgres_password=password, principals=keys))
-    box.children.callback(delete_refuge, state)
-    box.children.callback(server.wait_stopped)
-    box.children.callback(server.ask_to_stop)
+    password = stack.secret("postgres_password")
+    server = Postgres(state, stack.ports, Credentials(postgres_password=password, principals=keys))
+    stack.children.callback(delete_refuge, state)
+    stack.children.callback(server.wait_stopped)
+    stack.children.callback(server.ask_to_stop)
     server.launch()
     server.await_ready()
-    with _connected(box, "migrator") as owner:
+    with _connected(stack, "migrator") as owner:
         for name in (*ROLE_OF, *Role):
             owner.execute(f"DROP ROLE {name}")
-    return box
+    return stack
 
 
 @pytest.fixture(scope="module")
-def migrated(postgres: Box) -> Box:
-    """Return the box with its database, migrated, as it is each time that the box is started."""
+def migrated(postgres: ComposeStack) -> ComposeStack:
+    """Return the stack with its database, migrated, as it is each time that the stack is started."""
     for _ in range(2):
         migrated = run_shell(postgres, "migrate")
         assert migrated.returncode == 0, migrated.stderr
@@ -99,40 +99,44 @@ def migrated(postgres: Box) -> Box:
 
 
 @pytest.fixture(scope="module")
-def weed(box: Box) -> Child:
+def weed(stack: ComposeStack) -> Child:
     """Return SeaweedFS, healthy by what compose.yaml asks it."""
     service = services()["seaweedfs"]
-    box.children.callback(remove_sockets, box)
-    child = box.start("seaweedfs", [WEED, *service["entrypoint"][1:], *weed_command(box, service["command"])])
-    assert wait_for(lambda: is_healthy(box), HEALTH_S), child.written()[-2000:].decode()
+    stack.children.callback(remove_sockets, stack)
+    child = stack.start(
+        "seaweedfs", [WEED, *service["entrypoint"][1:], *weed_command(stack, service["command"])]
+    )
+    assert wait_for(lambda: is_healthy(stack), HEALTH_S), child.written()[-2000:].decode()
     return child
 
 
 @pytest.fixture(scope="module")
-def store(box: Box, weed: Child) -> Box:
-    """Return the box with its object store, whose buckets are made, as often as one likes."""
+def store(stack: ComposeStack, weed: Child) -> ComposeStack:
+    """Return the stack with its object store, whose buckets are made, as often as one likes."""
     for _ in range(2):
-        made = run_shell(box, "buckets")
+        made = run_shell(stack, "buckets")
         assert made.returncode == 0, made.stderr
     assert weed.is_running()
-    return box
+    return stack
 
 
 @pytest.fixture(scope="module")
-def valkey(box: Box) -> Child:
-    _, *arguments = [box.here(word, "valkey") for word in services()["valkey"]["command"]]
-    with (box.secrets_of("valkey") / "valkey.acl").open("a") as users:
+def valkey(stack: ComposeStack) -> Child:
+    _, *arguments = [stack.here(word, "valkey") for word in services()["valkey"]["command"]]
+    with (stack.secrets_of("valkey") / "valkey.acl").open("a") as users:
         users.write(f"user {INSPECTOR} on >{INSPECTOR} ~* &* +@all\n")
-    data = box.folder / "valkey-data"
+    data = stack.folder / "valkey-data"
     data.mkdir()
     at = [str(data) if word == "/data" else word for word in arguments]
-    place = ["--bind", LOOPBACK, "--port", str(box.ports["valkey"])]
-    child = box.start("valkey", [str(get_binary_path()), *at, *place])
-    assert wait_for(lambda: pings(box.url("worker/broker_url")), HEALTH_S), child.written()[-2000:].decode()
+    place = ["--bind", LOOPBACK, "--port", str(stack.ports["valkey"])]
+    child = stack.start("valkey", [str(get_binary_path()), *at, *place])
+    assert wait_for(lambda: pings(stack.url("worker/broker_url")), HEALTH_S), child.written()[-2000:].decode()
     return child
 
 
-def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(box: Box, weed: Child):
+def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(
+    stack: ComposeStack, weed: Child
+):
     listening = {
         connection.laddr
         for connection in psutil.Process(weed.pid).net_connections("tcp")
@@ -140,7 +144,7 @@ def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(b
     }
     assert {LOOPBACK, "0.0.0.0", "::"} >= {address.ip for address in listening}
     reached = {address.port for address in listening if address.ip != LOOPBACK}
-    assert reached == {box.ports["s3"], box.ports["s3"] + TWIN_OFFSET}
+    assert reached == {stack.ports["s3"], stack.ports["s3"] + TWIN_OFFSET}
 
 
 @pytest.mark.parametrize(
@@ -162,7 +166,7 @@ def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(b
     ],
 )
 def test_each_identity_of_the_object_store_may_do_what_it_has_to_and_no_more(
-    store: Box, identity: str, allowed: set[str]
+    store: ComposeStack, identity: str, allowed: set[str]
 ):
     _put(store.client("scanner"), "scans", "there")
     _put(store.client("worker"), "results", "there")
@@ -184,35 +188,41 @@ def test_each_identity_of_the_object_store_may_do_what_it_has_to_and_no_more(
     assert done == allowed
 
 
-def test_nobody_without_a_key_reads(store: Box):
+def test_nobody_without_a_key_reads(store: ComposeStack):
     _put(store.client("scanner"), "scans", "there")
     nobody = Minio(f"{LOOPBACK}:{store.ports['s3']}", secure=False, region="us-east-1")
     assert not _may(lambda bucket: nobody.get_object(bucket, "there").read(), "scans")
     assert not _may(lambda bucket: list(nobody.list_objects(bucket)), "scans")
 
 
-def test_the_broker_asks_for_a_password_and_keeps_its_lists(box: Box, valkey: Child):
+def test_the_broker_asks_for_a_password_and_keeps_its_lists(stack: ComposeStack, valkey: Child):
     assert valkey.is_running()
-    with closing(_inspector(box)) as client:
+    with closing(_inspector(stack)) as client:
         for setting, value in {"appendonly": "yes", "maxmemory-policy": "noeviction", "save": ""}.items():
             assert client.config_get(setting) == {setting: value}
-    with closing(Redis(LOOPBACK, box.ports["valkey"])) as stranger, pytest.raises(AuthenticationError):
+    with closing(Redis(LOOPBACK, stack.ports["valkey"])) as stranger, pytest.raises(AuthenticationError):
         stranger.ping()
 
 
-def test_the_brokers_check_of_health_has_a_user_that_can_ask_and_do_nothing_else(box: Box, valkey: Child):
+def test_the_brokers_check_of_health_has_a_user_that_can_ask_and_do_nothing_else(
+    stack: ComposeStack, valkey: Child
+):
     assert valkey.is_running()
     asked = services()["valkey"]["healthcheck"]["test"][1]
     word, user = re.search(r'"\$\$\((.*?)\)" valkey-cli --user (\w+) ping', asked).groups()
-    told = subprocess.run(["sh", "-c", box.here(word, "valkey")], capture_output=True, text=True, check=True)
-    with closing(Redis(LOOPBACK, box.ports["valkey"], username=user, password=told.stdout.strip())) as client:
+    told = subprocess.run(
+        ["sh", "-c", stack.here(word, "valkey")], capture_output=True, text=True, check=True
+    )
+    with closing(
+        Redis(LOOPBACK, stack.ports["valkey"], username=user, password=told.stdout.strip())
+    ) as client:
         assert client.ping()
         with pytest.raises(NoPermissionError):
             client.llen("leukoflow")
 
 
 @pytest.mark.parametrize("user", SERVED)
-def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, user: str):
+def test_a_broker_user_does_nothing_but_with_messages(stack: ComposeStack, valkey: Child, user: str):
     assert valkey.is_running()
     attempts: dict[str, Callable[[Redis], object]] = {
         "send": lambda client: client.lpush("leukoflow-tried", "x"),
@@ -229,7 +239,7 @@ def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, u
         "run": lambda client: client.eval("return 1", 0),
     }
     done = set()
-    with closing(Redis.from_url(box.url(f"{user}/broker_url"))) as client:
+    with closing(Redis.from_url(stack.url(f"{user}/broker_url"))) as client:
         for act, attempt in attempts.items():
             try:
                 attempt(client)
@@ -239,11 +249,13 @@ def test_a_broker_user_does_nothing_but_with_messages(box: Box, valkey: Child, u
     assert done == {"watcher": {"send"}, "worker": {"send", "take"}}[user]
 
 
-def test_a_worker_may_give_messages_back_and_another_may_find_what_it_lost(box: Box, valkey: Child):
+def test_a_worker_may_give_messages_back_and_another_may_find_what_it_lost(
+    stack: ComposeStack, valkey: Child
+):
     assert valkey.is_running()
     at_once = {"visibility_timeout": 0}
     with (
-        Connection(box.url("worker/broker_url"), transport_options=at_once) as connection,
+        Connection(stack.url("worker/broker_url"), transport_options=at_once) as connection,
         closing(connection.SimpleQueue("leukoflow-given-back")) as queue,
     ):
         queue.put("a scan's id")
@@ -256,7 +268,9 @@ def test_a_worker_may_give_messages_back_and_another_may_find_what_it_lost(box: 
 
 
 @pytest.mark.parametrize(("login", "role"), list(ROLE_OF.items()))
-def test_each_login_of_the_database_is_its_role_and_no_more(migrated: Box, login: Principal, role: Role):
+def test_each_login_of_the_database_is_its_role_and_no_more(
+    migrated: ComposeStack, login: Principal, role: Role
+):
     with _connected(migrated, login) as connection:
         ours = connection.execute(
             "SELECT current_user, array_agg(role.rolname) FROM pg_roles role "
@@ -270,7 +284,7 @@ def test_each_login_of_the_database_is_its_role_and_no_more(migrated: Box, login
 
 
 @pytest.mark.parametrize("login", list(ROLE_OF))
-def test_nobody_logs_in_with_the_secret_of_another(migrated: Box, login: Principal):
+def test_nobody_logs_in_with_the_secret_of_another(migrated: ComposeStack, login: Principal):
     for other in {*ROLE_OF} - {login}:
         passwords = (migrated.secret(f"{who}/database_password") for who in (login, other))
         exchanged = migrated.url(f"{login}/database_url").replace(*passwords)
@@ -278,7 +292,7 @@ def test_nobody_logs_in_with_the_secret_of_another(migrated: Box, login: Princip
             psycopg.connect(exchanged.replace("+psycopg", ""))
 
 
-def test_a_secret_that_was_made_anew_is_the_one_that_holds(migrated: Box):
+def test_a_secret_that_was_made_anew_is_the_one_that_holds(migrated: ComposeStack):
     """As the README says: remove it, make secrets, start again."""
     former = migrated.url("clerk/database_url").replace("+psycopg", "")
     for name in ("database_password", "database_url"):
@@ -313,7 +327,9 @@ def test_postgresql_knows_every_option(embedded: EmbeddedSet):
         assert option.partition("=")[0] in known
 
 
-def test_a_scan_goes_through_the_box(store: Box, migrated: Box, valkey: Child, tmp_path: Path):
+def test_a_scan_goes_through_the_box(
+    store: ComposeStack, migrated: ComposeStack, valkey: Child, tmp_path: Path
+):
     """Each process has the secrets and settings that compose.yaml gives it, and no others."""
     assert valkey.is_running()
     assert health_of(store, "worker") != 0, "it is well without a process"
@@ -341,7 +357,7 @@ def test_a_scan_goes_through_the_box(store: Box, migrated: Box, valkey: Child, t
         assert inspector.acl_log() == [], "watcher and worker need more than they may"
 
 
-def _people_do_their_work(box: Box) -> None:
+def _people_do_their_work(stack: ComposeStack) -> None:
     for name, command in (
         ("reader", ("results", "P-1")),
         ("reader", ("scans",)),
@@ -349,18 +365,20 @@ def _people_do_their_work(box: Box) -> None:
         ("keeper", ("retain", "--older-than", "1", "--delete")),
         ("keeper", ("sweep", "--delete")),
     ):
-        answer = run_leukoflow(box, name, *command)
+        answer = run_leukoflow(stack, name, *command)
         assert answer.returncode == 0, (name, command, answer.stderr)
-    refused = run_leukoflow(box, "reader", "reanalyse", "--since", "2000-01-01")
+    refused = run_leukoflow(stack, "reader", "reanalyse", "--since", "2000-01-01")
     assert refused.returncode == 78, refused.stderr
 
 
-def _connected(box: Box, login: str) -> psycopg.Connection:
-    return psycopg.connect(box.url(f"{login}/database_url").replace("+psycopg", ""), autocommit=True)
+def _connected(stack: ComposeStack, login: str) -> psycopg.Connection:
+    return psycopg.connect(stack.url(f"{login}/database_url").replace("+psycopg", ""), autocommit=True)
 
 
-def _inspector(box: Box) -> Redis:
-    return Redis(LOOPBACK, box.ports["valkey"], username=INSPECTOR, password=INSPECTOR, decode_responses=True)
+def _inspector(stack: ComposeStack) -> Redis:
+    return Redis(
+        LOOPBACK, stack.ports["valkey"], username=INSPECTOR, password=INSPECTOR, decode_responses=True
+    )
 
 
 def _put(client: Minio, bucket: str, name: str) -> None:

@@ -2,26 +2,26 @@
 
 import threading
 
-from worker.processing.priority_gate import RightOfWay
+from worker.processing.priority_gate import PriorityGate
 
 LONG_S = 30.0
 
 
 def test_a_routine_scan_goes_on_where_there_is_no_stat():
-    RightOfWay(LONG_S).giving_way()()
+    PriorityGate(LONG_S).waiter()()
 
 
 def test_a_routine_scan_stands_aside_until_the_last_stat_is_done():
-    way, aside, went_on = RightOfWay(LONG_S), threading.Event(), threading.Event()
-    give_way = way.giving_way()
+    gate, aside, went_on = PriorityGate(LONG_S), threading.Event(), threading.Event()
+    wait = gate.waiter()
 
     def routine():
         aside.set()
-        give_way()
+        wait()
         went_on.set()
 
-    with way.taken():
-        with way.taken():
+    with gate.closed():
+        with gate.closed():
             thread = threading.Thread(target=routine)
             thread.start()
             assert aside.wait(LONG_S)
@@ -31,10 +31,10 @@ def test_a_routine_scan_stands_aside_until_the_last_stat_is_done():
 
 
 def test_the_patience_of_a_scan_is_for_all_its_steps_together():
-    way = RightOfWay(patience_s=0.05)
-    give_way = way.giving_way()
-    with way.taken():
-        give_way()
+    gate = PriorityGate(max_wait_s=0.05)
+    wait = gate.waiter()
+    with gate.closed():
+        wait()
         # Its patience is gone: were it anew, these would take three quarters of a minute.
         for _ in range(1000):
-            give_way()
+            wait()

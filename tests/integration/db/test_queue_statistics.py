@@ -8,8 +8,7 @@ import pytest
 from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
 
-from db import ledger, registration, results
-from db import queue_statistics as standing
+from db import ledger, queue_statistics, registration, results
 from db.records import Failure, SpecimenIdentity
 from db.states import AttemptOutcome, Priority, ScanState
 
@@ -21,7 +20,7 @@ HOUR_S = 3600.0
 
 def stands(database):
     with database.transaction() as connection:
-        return standing.standing(connection)
+        return queue_statistics.queue_statistics(connection)
 
 
 def change(database, statement: str, **given):
@@ -39,7 +38,7 @@ def test_an_empty_ledger_has_every_state_and_priority_at_nought(database):
     found = stands(database)
     assert set(found.scans) == set(ScanState) - {ScanState.COMPLETED}
     assert set(found.scans.values()) == {0}
-    assert found.waiting == {priority: standing.Waiting(0, 0.0) for priority in Priority}
+    assert found.waiting == {priority: queue_statistics.Waiting(0, 0.0) for priority in Priority}
 
 
 def test_what_waits_is_counted_by_priority_with_the_age_of_the_oldest(database):
@@ -123,7 +122,7 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
     change(database, "UPDATE attempt SET started_at = now() - interval '300 s' WHERE worker = 'worker-c'")
     with database.transaction() as connection:
         ledger.expire_leases(connection, backoff_s=1)
-        seen = {one.worker: one for one in standing.workers_seen(connection, within_s=HOUR_S)}
+        seen = {one.worker: one for one in queue_statistics.workers_seen(connection, within_s=HOUR_S)}
     assert {name: (w.running, w.completed, w.failed) for name, w in seen.items()} == {
         "worker-a": (0, 1, 1),
         "worker-b": (1, 0, 0),
@@ -137,7 +136,7 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
 
 def seen_within(database, within_s):
     with database.transaction() as connection:
-        return {one.worker for one in standing.workers_seen(connection, within_s=within_s)}
+        return {one.worker for one in queue_statistics.workers_seen(connection, within_s=within_s)}
 
 
 def test_failures_are_counted_by_code(database):
@@ -150,7 +149,7 @@ def test_failures_are_counted_by_code(database):
             else:
                 ledger.hand_back(connection, claim)
     with database.transaction() as connection:
-        found = standing.failures(connection, within_s=HOUR_S)
+        found = queue_statistics.failures(connection, within_s=HOUR_S)
     assert [(one.code, one.outcome, one.attempts) for one in found] == [
         ("store_away", AttemptOutcome.FAILED, 2),
         ("damaged", AttemptOutcome.FAILED, 1),
@@ -174,7 +173,7 @@ def test_what_waits_is_counted_without_reading_what_is_done(database):
     registered(database, *(arrival() for _ in range(50)))
     change(database, "ANALYZE scan")
     with database.transaction() as connection:
-        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {standing._BY_STATE_AND_PRIORITY.text}"
+        statement = f"EXPLAIN (ANALYZE, FORMAT JSON) {queue_statistics._BY_STATE_AND_PRIORITY.text}"
         said = connection.execute(text(statement)).scalar_one()
     plan = (said if isinstance(said, list) else json.loads(said))[0]["Plan"]
     leaves = [node for node in nodes(plan) if "Relation Name" in node or "Index Name" in node]

@@ -34,7 +34,7 @@ PRINCIPALS = {"watch": Principal.WATCHER, "worker": Principal.WORKER}
 
 
 @dataclass
-class House:
+class Deployment:
     """Watchers and workers that share one bucket and one ledger."""
 
     settings: Settings
@@ -119,8 +119,8 @@ def logs_in(folder: Path) -> str:
 
 
 @contextmanager
-def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[House]:
-    """Return a house with an empty bucket and ledger; its processes are stopped at the end."""
+def deployment_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[Deployment]:
+    """Return a deployment with an empty bucket and ledger; its processes are stopped at the end."""
     name = uuid.uuid4().hex
     base = servers.settings()
     database_url = _swapped(servers.database_url, f"/house_{name}")
@@ -138,7 +138,7 @@ def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[H
         "s3_region": base.s3_region,
         "bucket_scans": f"scans-{name}",
         "bucket_results": f"results-{name}",
-        "queue": f"house-{name}",
+        "queue": f"deployment-{name}",
         "spool_dir": str(folder),
         "poll_s": "0.2",
         "settle_s": "0.2",
@@ -148,7 +148,7 @@ def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[H
     settings = load_settings(**values)
     prepare_services(settings)
     with Database(database_url) as database:
-        house = House(
+        deployment = Deployment(
             settings,
             child_environment(**values),
             folder,
@@ -157,10 +157,10 @@ def house_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Iterator[H
             servers,
         )
         try:
-            yield house
+            yield deployment
         finally:
-            house.stop()
-            house.note_identifiers()
+            deployment.stop()
+            deployment.note_identifiers()
 
 
 def _swapped(url: str, path: str) -> str:
