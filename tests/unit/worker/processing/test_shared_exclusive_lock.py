@@ -12,16 +12,16 @@ from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 DEADLINE_S = 20
 
 
-class Guest:
+class Holder:
     """A thread that is inside until it is told to go."""
 
     def __init__(self, lock: SharedExclusiveLock, way: str) -> None:
         self.inside, self._go = threading.Event(), threading.Event()
         self._way = getattr(lock, way)
-        self._thread = threading.Thread(target=self._visit)
+        self._thread = threading.Thread(target=self._hold)
         self._thread.start()
 
-    def _visit(self) -> None:
+    def _hold(self) -> None:
         with self._way():
             self.inside.set()
             assert self._go.wait(DEADLINE_S)
@@ -32,27 +32,27 @@ class Guest:
 
 
 @contextmanager
-def guests(lock: SharedExclusiveLock, *ways: str) -> Iterator[list[Guest]]:
-    invited = [Guest(lock, way) for way in ways]
+def holders(lock: SharedExclusiveLock, *ways: str) -> Iterator[list[Holder]]:
+    held = [Holder(lock, way) for way in ways]
     try:
-        yield invited
+        yield held
     finally:
-        for guest in invited:
-            guest.leave()
+        for holder in held:
+            holder.leave()
 
 
 def test_scans_are_inside_together():
-    with guests(SharedExclusiveLock(), "shared", "shared", "shared") as invited:
-        assert all(guest.inside.wait(DEADLINE_S) for guest in invited)
+    with holders(SharedExclusiveLock(), "shared", "shared", "shared") as held:
+        assert all(holder.inside.wait(DEADLINE_S) for holder in held)
 
 
 def test_a_suspect_waits_until_everybody_left_and_who_comes_later_waits_for_it():
     lock = SharedExclusiveLock()
-    with guests(lock, "shared") as (first,):
+    with holders(lock, "shared") as (first,):
         assert first.inside.wait(DEADLINE_S)
-        with guests(lock, "alone") as (suspect,):
+        with holders(lock, "exclusive") as (suspect,):
             assert not suspect.inside.wait(0.05)
-            with guests(lock, "shared") as (late,):
+            with holders(lock, "shared") as (late,):
                 assert not late.inside.wait(0.05)
                 first.leave()
                 assert suspect.inside.wait(DEADLINE_S)
@@ -81,5 +81,5 @@ def test_who_raises_leaves():
     for way in (lock.alone, lock.shared):
         with pytest.raises(ValueError, match="broken"), way():
             raise ValueError("broken")
-    with guests(lock, "alone") as (guest,):
-        assert guest.inside.wait(DEADLINE_S)
+    with holders(lock, "exclusive") as (holder,):
+        assert holder.inside.wait(DEADLINE_S)
