@@ -33,7 +33,7 @@ class Holder:
 
 @contextmanager
 def holders(lock: SharedExclusiveLock, *ways: str) -> Iterator[list[Holder]]:
-    held = [Holder(lock, way) for way in ways]
+    held = [Holder(lock, way) for enter in ways]
     try:
         yield held
     finally:
@@ -78,8 +78,8 @@ def test_suspects_are_never_together():
 
 def test_who_raises_leaves():
     lock = SharedExclusiveLock()
-    for way in (lock.alone, lock.shared):
-        with pytest.raises(ValueError, match="broken"), way():
+    for enter in (lock.exclusive, lock.shared):
+        with pytest.raises(ValueError, match="broken"), enter():
             raise ValueError("broken")
     with holders(lock, "exclusive") as (holder,):
         assert holder.inside.wait(DEADLINE_S)
