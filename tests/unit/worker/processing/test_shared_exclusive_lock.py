@@ -33,7 +33,7 @@ class Holder:
 
 @contextmanager
 def holders(lock: SharedExclusiveLock, *ways: str) -> Iterator[list[Holder]]:
-    held = [Holder(lock, way) for enter in ways]
+    held = [Holder(lock, way) for way in ways]
     try:
         yield held
     finally:
