@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.engine_choice import shapes_of
+from pipeline.runtime.engines.silent_onnxruntime import ort
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.libraries import what_is_missing
 from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 
 from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.runtime.engines.engine_port import EngineIdentity
+from pipeline.runtime.engines.silent_onnxruntime import ort
 from pipeline.runtime.tensorrt.batch_shapes import ShapeProfile
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
 from pipeline.runtime.tensorrt.lane import LoadedPlan

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from onnxruntime.quantization import CalibrationDataReader
-
 from pipeline.bundle.manifest import INPUT_NAME
 from pipeline.model.domain import Rgb
+from pipeline.runtime.engines.silent_quantisation import CalibrationDataReader
 
 
 class CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

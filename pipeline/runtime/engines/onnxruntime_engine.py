@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
-from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from pipeline.bundle.int8_figures import Precision
 from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
@@ -23,6 +21,7 @@ from pipeline.runtime.engines.engine_port import (
     require_ours,
     unfit,
 )
+from pipeline.runtime.engines.silent_onnxruntime import ort, ort_errors
 
 NAME = "onnxruntime"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
-from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
 from pipeline.bundle.manifest import INPUT_NAME
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
+from pipeline.runtime.engines.silent_quantisation import QuantFormat, QuantType, quantize_static
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.half import halved
 

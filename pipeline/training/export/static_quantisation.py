@@ -9,16 +9,16 @@ from enum import StrEnum
 from pathlib import Path
 
 import onnx
-from onnxruntime.quantization import (
-    CalibrationMethod,
-    QuantFormat,
-    QuantType,
-    quantize_static,
-)
-from onnxruntime.quantization.shape_inference import quant_pre_process
 
 from pipeline.model.domain import Rgb
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
+from pipeline.runtime.engines.silent_quantisation import (
+    CalibrationMethod,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BETWEEN = ("Clip", "Relu", "Add", "Concat", "MaxPool", "Resize")
