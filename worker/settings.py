@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from pydantic import (
     Field,
@@ -24,14 +23,14 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import LeukoflowError, UsageError
 from pipeline.runtime.engines.engine_port import EngineName
-from worker.broker_schemes import BROKER_SCHEMES
 from worker.key_pattern import KeyPattern
+from worker.server_urls import database_url, require_broker_url, require_port
 
 PREFIX = "LEUKOFLOW_"
 FILE_SUFFIX = "_FILE"
 SECRETS_DIR = PREFIX + "SECRETS_DIR"
-SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
-"""Source: PostgreSQL 18, libpq, SSL support. Only the last knows with whom it speaks."""
+_FOR_TESTS = PREFIX + "TEST_"
+"""what the tests alone read: the processes that they start inherit it"""
 
 _DEFAULTS_IN_WORDS = {
     "spool_dir": "the system's folder for temporary files",
@@ -150,23 +149,7 @@ class DatabaseSettings(TrustSettings):
     @field_validator("database_url")
     @classmethod
     def _database_is_postgresql(cls, url: SecretStr, info: ValidationInfo) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in ("postgresql", "postgresql+psycopg") or not parts.path.strip("/"):
-            raise ValueError("it is no postgresql+psycopg:// URL with a database")
-        _require_port(parts.netloc)
-        query = dict(parse_qsl(parts.query))
-        if query.get("sslmode", "prefer") not in SSL_MODES:
-            raise ValueError(f"its sslmode is none of {', '.join(SSL_MODES)}")
-        ca_certificates = info.data.get("ca_certificates")
-        if (
-            ca_certificates is None
-            or "sslrootcert" in query
-            or not query.get("sslmode", "").startswith("verify")
-        ):
-            return url
-        return SecretStr(
-            urlunsplit(parts._replace(query=urlencode(query | {"sslrootcert": str(ca_certificates)})))
-        )
+        return SecretStr(database_url(url.get_secret_value(), info.data.get("ca_certificates")))
 
 
 class ServedSettings(LocalSettings):
@@ -198,7 +181,7 @@ class StoreSettings(BucketSettings, TrustSettings):
     @field_validator("s3_endpoint")
     @classmethod
     def _endpoint_has_a_port(cls, endpoint: str) -> str:
-        _require_port(endpoint)
+        require_port(endpoint)
         return endpoint
 
 
@@ -271,12 +254,7 @@ class Settings(KeepingSettings, DeliverySettings, ServedSettings):
     @field_validator("broker_url")
     @classmethod
     def _broker_is_known(cls, url: SecretStr) -> SecretStr:
-        parts = urlsplit(url.get_secret_value())
-        if parts.scheme not in BROKER_SCHEMES or not parts.hostname:
-            raise ValueError("it is no redis:// or amqp:// URL with a host")
-        _require_port(parts.netloc)
-        if any(name.startswith("ssl") for name, _ in parse_qsl(parts.query)):
-            raise ValueError("it says how to check the server; that is for LEUKOFLOW_CA_CERTIFICATES to say")
+        require_broker_url(url.get_secret_value())
         return url
 
     @field_validator("key_pattern")
@@ -295,13 +273,6 @@ class Settings(KeepingSettings, DeliverySettings, ServedSettings):
         return self
 
 
-def _require_port(netloc: str) -> None:
-    """Raises: ValueError, without quoting it, where the port is no port."""
-    port = netloc.rsplit("@", 1)[-1].rsplit("]", 1)[-1].partition(":")[2]
-    if port and not (port.isdecimal() and 1 <= int(port) <= 65_535):
-        raise ValueError("its port is no number from 1 to 65535")
-
-
 class _FilesSource(PydanticBaseSettingsSource):
     """Values in files: named by `<variable>_FILE` each, or by field in the folder LEUKOFLOW_SECRETS_DIR."""
 
@@ -312,9 +283,9 @@ class _FilesSource(PydanticBaseSettingsSource):
             raise _usage(f"set {variable} or {variable}{FILE_SUFFIX}, not both")
         if named:
             return _read(Path(named), variable + FILE_SUFFIX), field_name, False
-        folder = os.environ.get(SECRETS_DIR)
-        if folder and (Path(folder) / field_name).exists():
-            return _read(Path(folder) / field_name, SECRETS_DIR), field_name, False
+        folder = _secrets_folder()
+        if folder is not None and (folder / field_name).exists():
+            return _read(folder / field_name, SECRETS_DIR), field_name, False
         return None, field_name, False
 
     def __call__(self) -> dict[str, Any]:
@@ -325,42 +296,18 @@ class _FilesSource(PydanticBaseSettingsSource):
         return {name: value for name, value in values.items() if value is not None}
 
 
-def load_settings(**overrides: Value) -> Settings:
-    """Return all settings of the environment; `overrides`, by field name, go first.
+def load(kind: type[Loaded], **overrides: Value) -> Loaded:
+    """Return the settings of that kind from the environment; `overrides`, by field name, go first.
 
-    Raises: UsageError, one line naming the variable, where one is missing or makes no sense.
+    Raises: UsageError, one line naming the variable, where one is missing, unknown or makes no sense.
     """
-    return _load(Settings, overrides)
-
-
-def load_database_settings(**overrides: Value) -> DatabaseSettings:
-    """Return what reading results needs. Raises: UsageError, as `load_settings`."""
-    return _load(DatabaseSettings, overrides)
-
-
-def load_served_settings(**overrides: Value) -> ServedSettings:
-    """Return where a process says how it is. Raises: UsageError, as `load_settings`."""
-    return _load(ServedSettings, overrides)
-
-
-def load_delivery_settings(**overrides: Value) -> DeliverySettings:
-    """Return what putting scans needs. Raises: UsageError, as `load_settings`."""
-    return _load(DeliverySettings, overrides)
-
-
-def load_keeping_settings(**overrides: Value) -> KeepingSettings:
-    """Return what keeping house needs. Raises: UsageError, as `load_settings`."""
-    return _load(KeepingSettings, overrides)
-
-
-def load_bucket_settings(**overrides: Value) -> BucketSettings:
-    """Return how the buckets are called. Raises: UsageError, as `load_settings`."""
-    return _load(BucketSettings, overrides)
-
-
-def load_local_settings(**overrides: Value) -> LocalSettings:
-    """Return what needs no service. Raises: UsageError, as `load_settings`."""
-    return _load(LocalSettings, overrides)
+    _require_known_variables()
+    try:
+        return kind(**overrides)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        # The original quotes its input, which may be a secret.
+        raise _usage(_sentence(first["loc"], first["type"], first["msg"])) from None
 
 
 def child_environment(**values: str) -> dict[str, str]:
@@ -389,13 +336,31 @@ def variable_of(field_name: str) -> str:
     return PREFIX + field_name.upper()
 
 
-def _load(kind: type[Loaded], overrides: Mapping[str, Value]) -> Loaded:
-    try:
-        return kind(**overrides)  # type: ignore[arg-type]
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        # The original quotes its input, which may be a secret.
-        raise _usage(_sentence(first["loc"], first["type"], first["msg"])) from None
+def _require_known_variables() -> None:
+    """Raises: UsageError, where a variable is named as ours and is none: a typo must not pass unseen."""
+    fields = {variable_of(name) for name in Settings.model_fields}
+    known = fields | {field + FILE_SUFFIX for field in fields} | {SECRETS_DIR}
+    for variable in sorted(os.environ):
+        if not variable.upper().startswith(PREFIX) or variable.startswith(_FOR_TESTS):
+            continue
+        if variable.upper() not in fields and variable not in known:
+            raise _usage(f"{variable} is no setting of leukoflow; {_advice(variable.upper(), known)}")
+
+
+def _advice(variable: str, known: set[str]) -> str:
+    # Without the prefix, which all have in common.
+    names = sorted(name.removeprefix(PREFIX) for name in known)
+    nearest = get_close_matches(variable.removeprefix(PREFIX), names, n=1)
+    return f"did you mean {PREFIX}{nearest[0]}?" if nearest else "unset it"
+
+
+def _secrets_folder() -> Path | None:
+    folder = os.environ.get(SECRETS_DIR)
+    if not folder:
+        return None
+    if not os.access(folder, os.R_OK | os.X_OK) or not Path(folder).is_dir():
+        raise _usage(f"{SECRETS_DIR} names the folder {folder}, which is not there or cannot be read")
+    return Path(folder)
 
 
 def _default(name: str, field: FieldInfo) -> str:

@@ -21,7 +21,7 @@ from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, open_analyst
-from worker.settings import load_local_settings
+from worker.settings import LocalSettings, load
 
 SAME_PLACE_PX0 = 2.0
 """Networks see a little past any halo: an outline may move by a pixel with the tile that shows it."""
@@ -29,7 +29,7 @@ SAME_PLACE_PX0 = 2.0
 
 @pytest.fixture(scope="module")
 def analyst() -> Iterator[Analyst]:
-    with open_analyst(load_local_settings()) as analyst:
+    with open_analyst(load(LocalSettings)) as analyst:
         yield analyst
 
 

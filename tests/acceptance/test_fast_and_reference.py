@@ -25,7 +25,7 @@ from pipeline.training.data.label_tables import read_table
 from pipeline.training.data.sources import known_source
 from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, open_analyst
-from worker.settings import load_local_settings
+from worker.settings import LocalSettings, load
 
 FIELDS = {"bccd": 8, "chula_wbc": 4, "draaslan": 4, "chula_wbc_crops": 4}
 SAME_PLACE_UM = 2.0
@@ -43,8 +43,8 @@ class Ways:
 
 @pytest.fixture(scope="module")
 def ways() -> Iterator[Ways]:
-    openvino = load_local_settings(bundle=SHIPPED, engine=EngineName.OPENVINO)
-    onnxruntime = load_local_settings(bundle=SHIPPED, engine=EngineName.ONNXRUNTIME)
+    openvino = load(LocalSettings, bundle=SHIPPED, engine=EngineName.OPENVINO)
+    onnxruntime = load(LocalSettings, bundle=SHIPPED, engine=EngineName.ONNXRUNTIME)
     with open_analyst(openvino) as fast, open_analyst(onnxruntime) as reference:
         yield Ways(
             replace(fast, spec=replace(fast.spec, whole_up_to_tiles=0)),

@@ -26,7 +26,7 @@ from tests.bench.scaling_picture import draw_scaling
 from tests.bench.stat import stat
 from tests.bench.whole_way import whole_way
 from worker.processing.analyst import Analyst, open_analyst
-from worker.settings import load_local_settings
+from worker.settings import LocalSettings, load
 
 TARGET = Path("build/bench.json")
 
@@ -53,7 +53,7 @@ def main(asked: Sequence[str]) -> None:
     found = json.loads(TARGET.read_text()) if asked and TARGET.exists() else {}
     TARGET.parent.mkdir(exist_ok=True)
     print("| what | value | unit | target |\n|---|---|---|---|")
-    with TemporaryDirectory() as folder, open_analyst(load_local_settings()) as analyst:
+    with TemporaryDirectory() as folder, open_analyst(load(LocalSettings)) as analyst:
         for part in asked or PARTS:
             place = Path(folder) / part
             place.mkdir()

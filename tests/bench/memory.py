@@ -22,10 +22,10 @@ _MEASURED = """
 import json, sys
 from pathlib import Path
 from worker.processing.analyst import open_analyst
-from worker.settings import load_local_settings
+from worker.settings import LocalSettings, load
 from time import perf_counter
 from worker.observability.analysis_monitor import AnalysisMonitor
-with open_analyst(load_local_settings()) as analyst, analyst.open(Path(sys.argv[1])) as reader:
+with open_analyst(load(LocalSettings)) as analyst, analyst.open(Path(sys.argv[1])) as reader:
     start_s = perf_counter()
     cells = len(analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis.cells)
     taken_s = perf_counter() - start_s

@@ -13,7 +13,7 @@ from tests.support.drawn_analyst import drawn_analyst
 from worker.observability import logs
 from worker.processing.analyst import Analyst
 from worker.processing.worker_process import run_worker
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load
 
 SLEEP_S = 2.0
 """a scan: a slide of 10⁹ px on a GPU that segments 500 Mpx/s"""
@@ -35,4 +35,4 @@ def sleeping_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
 
 if __name__ == "__main__":
     logs.configure("warning")
-    sys.exit(run_worker(load_settings(), sleeping_analyst))
+    sys.exit(run_worker(load(Settings), sleeping_analyst))

@@ -28,7 +28,7 @@ from tests.support.drawn_analyst import drawn_analyst
 from worker.observability import logs
 from worker.processing.analyst import Analyst
 from worker.processing.scan_processor import Analysed, ScanProcessor
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load
 
 
 class Step(StrEnum):
@@ -120,7 +120,7 @@ def fault_injecting_analyst(settings: Settings) -> AbstractContextManager[Analys
 
 if __name__ == "__main__":
     logs.configure("warning")
-    asked = load_settings()
+    asked = load(Settings)
     TRAPS = Traps(traps_folder(asked.spool_dir))
     worker.processing.worker_process.ScanProcessor = FaultInjectingProcessor  # type: ignore[misc]
     sys.exit(worker.processing.worker_process.run_worker(asked, fault_injecting_analyst))

@@ -29,7 +29,7 @@ from tests.chaos.proxy import Wire
 from tests.chaos.refusals import refuse_half, refuse_none
 from worker.embedded import ServerName
 from worker.queue.celery_app import CeleryQueue, make_app
-from worker.settings import load_settings
+from worker.settings import Settings, load
 
 DUPLICATES = 10
 LONGER_THAN_THE_LEASE_S = 5.0
@@ -190,7 +190,7 @@ def _duplicated(lab: Laboratory, _random: Random) -> Iterator[None]:
             for state in (ScanState.QUEUED, ScanState.RUNNING, ScanState.COMPLETED)
             for row in scans(connection, ScanFilter(state=state))[:20]
         ]
-    queue = CeleryQueue(make_app(load_settings(**_direct(lab))))
+    queue = CeleryQueue(make_app(load(Settings, **_direct(lab))))
     queue.send([Due(row.scan_id, Priority.ROUTINE) for row in rows] * DUPLICATES)
     yield
 

@@ -20,7 +20,7 @@ from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of, open_analyst
-from worker.settings import load_local_settings
+from worker.settings import LocalSettings, load
 
 EXPECTED = Path(__file__).with_name("expected.json")
 FIELD_SEED, FIELDS = 77, 2
@@ -70,7 +70,7 @@ class Golden:
 @contextmanager
 def shipped_analyst() -> Iterator[Analyst]:
     """Return the shipped bundle, fast profile, on the engine of the expected answers, whatever is set."""
-    settings = load_local_settings(bundle=SHIPPED, profile=Profile.FAST, engine=EngineName.ONNXRUNTIME)
+    settings = load(LocalSettings, bundle=SHIPPED, profile=Profile.FAST, engine=EngineName.ONNXRUNTIME)
     with open_analyst(settings) as analyst:
         yield analyst
 

@@ -30,7 +30,7 @@ from tests.support.tls import tls_in_front_of
 from worker.exit_codes import EXIT_CONFIG
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME, NoScanMessage, require_scan_message
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load
 
 PORTS = {"amqp": 5672, "amqps": 5671}
 CONTENT_TYPE, HEADERS = pack(">H", 1 << 15), pack(">H", 1 << 13)
@@ -39,7 +39,8 @@ CONTENT_TYPE, HEADERS = pack(">H", 1 << 15), pack(">H", 1 << 13)
 
 def settings_at(url: str, **changed: object) -> Settings:
     """Return settings that name the broker and no other service that is there."""
-    return load_settings(
+    return load(
+        Settings,
         broker_url=url,
         queue=f"test-{uuid.uuid4().hex}",
         database_url="postgresql+psycopg://nobody@localhost/nothing",

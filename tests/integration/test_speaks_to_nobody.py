@@ -47,7 +47,7 @@ def test_an_analysis_speaks_to_nobody(watch: ConnectionWatch, field: Path, engin
     assert watch.kept() == []
 
 
-def test_quantising_a_network_speaks_to_nobody(watch: ConnectionWatch) -> None:
+def test_what_quantises_networks_is_imported_silently(watch: ConnectionWatch) -> None:
     answer = watch.run("-c", "import pipeline.training.export.static_quantisation")
     assert answer.returncode == 0, answer.stderr
     assert watch.called() == []

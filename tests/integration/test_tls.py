@@ -31,7 +31,7 @@ from worker.embedded.credentials import Credentials, load_or_create
 from worker.embedded.free_ports import PortAllocation
 from worker.embedded.seaweedfs import SeaweedFs
 from worker.queue.celery_app import make_app
-from worker.settings import Settings, load_settings
+from worker.settings import Settings, load
 from worker.storage.object_store import open_object_store
 
 pytestmark = pytest.mark.services
@@ -124,7 +124,8 @@ def settings_at(laboratory: Laboratory, ports: dict[str, int], ca_certificates: 
         login = urlsplit(url).netloc.rpartition("@")[0]
         return urlunsplit(urlsplit(url)._replace(netloc=f"{login}@127.0.0.1:{port}", **parts))
 
-    return load_settings(
+    return load(
+        Settings,
         database_url=at(secrets["database_url"], ports["database"], query="sslmode=verify-full"),
         broker_url=at(secrets["broker_url"], ports["broker"], scheme="rediss"),
         s3_access_key=secrets["s3_access_key"],

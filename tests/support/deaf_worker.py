@@ -12,7 +12,7 @@ from celery.signals import worker_ready
 
 from worker.observability import logs
 from worker.processing.worker_process import run_worker
-from worker.settings import load_settings
+from worker.settings import Settings, load
 
 
 def go_deaf(sender: object, **_: object) -> None:
@@ -28,4 +28,4 @@ def hang(**_: object) -> None:
 if __name__ == "__main__":
     logs.configure("info")
     worker_ready.connect({"deaf": go_deaf, "hung": hang}[sys.argv[1]], weak=False)
-    sys.exit(run_worker(load_settings()))
+    sys.exit(run_worker(load(Settings)))

@@ -24,7 +24,7 @@ from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import prepare_services, start_process
 from worker.ingest.identification import META_PRIORITY
-from worker.settings import Settings, child_environment, load_settings, variable_of
+from worker.settings import Settings, child_environment, load, variable_of
 from worker.storage.object_store import MinioObjectStore, open_object_store
 
 ENDED = {ScanState.COMPLETED, ScanState.QUARANTINED, ScanState.UNASSIGNED}
@@ -145,7 +145,7 @@ def deployment_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Itera
         "reconcile_s": "0.5",
         **overrides,
     }
-    settings = load_settings(**values)
+    settings = load(Settings, **values)
     prepare_services(settings)
     with Database(database_url) as database:
         deployment = Deployment(

@@ -14,7 +14,7 @@ from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
 from pipeline.runtime.engines.engine_port import EngineName
 from worker.processing.analyst import Analyst, open_analyst
-from worker.settings import LocalSettings, load_local_settings
+from worker.settings import LocalSettings, load
 
 ProfileOption = Annotated[
     Profile | None,
@@ -33,7 +33,7 @@ def asked_settings(
 ) -> LocalSettings:
     """Return the settings of the environment, with what was given on the command line before them."""
     given = {"bundle": bundle, "profile": profile, "engine": engine}
-    return load_local_settings(**{name: value for name, value in given.items() if value is not None})
+    return load(LocalSettings, **{name: value for name, value in given.items() if value is not None})
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from db.retention import ENDED, Limit, old_scans
 from db.schema import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError
-from worker.settings import KeepingSettings, load_database_settings, load_keeping_settings
+from worker.settings import DatabaseSettings, KeepingSettings, load
 from worker.storage.expired_and_orphaned import Retention
 from worker.storage.object_store import open_object_store
 
@@ -36,7 +36,7 @@ def reanalyse(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count them.")] = False,
 ) -> None:
     """Analyse completed scans again, behind all other work. Former results stay on record."""
-    url = load_database_settings().database_url.get_secret_value()
+    url = load(DatabaseSettings).database_url.get_secret_value()
     require_current(url)
     with Database(url) as database:
         with database.transaction() as connection:
@@ -63,7 +63,7 @@ def retain(
 ) -> None:
     """Delete old scans: upload, results, cells, pictures. Without --delete it only says what would go."""
     limit = Limit(timedelta(days=older_than), _ended(state))
-    settings = load_keeping_settings()
+    settings = load(KeepingSettings)
     with _opened(settings) as database:
         with database.transaction() as connection:
             old = old_scans(connection, limit)
@@ -91,7 +91,7 @@ def sweep(
     really: DeleteOption = False,
 ) -> None:
     """Delete objects in the results bucket that belong to no result. Without --delete it only counts them."""
-    settings = load_keeping_settings()
+    settings = load(KeepingSettings)
     with _opened(settings) as database:
         keeper = _keeper(settings, database)
         swept, orphans = keeper.orphans(settings.bucket_results, timedelta(days=older_than))

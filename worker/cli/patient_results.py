@@ -32,7 +32,7 @@ from pipeline.output.report import (
 from worker.cli.result_tables import differential_table
 from worker.cli.whoami import os_user
 from worker.ingest.identification import checked_id
-from worker.settings import load_database_settings
+from worker.settings import DatabaseSettings, load
 
 CSV_HEADINGS = (
     "patient", "scan", "specimen", "slide", "state", "status", "class", "count", "percent",
@@ -56,7 +56,7 @@ def results(
 ) -> None:
     """Print a patient's differential, pooled and slide by slide. The reading is recorded."""
     patient = checked_id(patient)
-    url = load_database_settings().database_url.get_secret_value()
+    url = load(DatabaseSettings).database_url.get_secret_value()
     require_current(url)
     with Database(url) as database, database.transaction() as connection:
         found = results_of_patient(connection, patient)

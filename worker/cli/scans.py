@@ -20,7 +20,7 @@ from db.states import ScanState
 from pipeline.bundle.manifest_fields import Json
 from worker.cli.result_tables import scans_table
 from worker.ingest.identification import UNSPECIFIED, checked_id
-from worker.settings import load_database_settings
+from worker.settings import DatabaseSettings, load
 
 FOLLOW_S = 1.0
 
@@ -77,7 +77,7 @@ def requeue(
 
 
 def _database() -> Database:
-    return Database(load_database_settings().database_url.get_secret_value())
+    return Database(load(DatabaseSettings).database_url.get_secret_value())
 
 
 def _rows(database: Database, wanted: ScanFilter) -> list[ScanRow]:

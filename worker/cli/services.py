@@ -26,7 +26,7 @@ from worker.observability.healthcheck import asked
 from worker.observability.watcher_metrics import WatcherMetrics
 from worker.processing.worker_process import run_worker
 from worker.queue.celery_app import CeleryQueue, make_app
-from worker.settings import load_database_settings, load_served_settings, load_settings
+from worker.settings import DatabaseSettings, ServedSettings, Settings, load
 from worker.storage.object_store import open_object_store
 
 db = typer.Typer(help="The database schema.", no_args_is_help=True)
@@ -74,12 +74,12 @@ def login(
 
 
 def _database_url() -> str:
-    return load_database_settings().database_url.get_secret_value()
+    return load(DatabaseSettings).database_url.get_secret_value()
 
 
 def watch() -> None:
     """Watch the bucket: register new scans, send them to workers, take scans from silent workers."""
-    settings = load_settings()
+    settings = load(Settings)
     logs.configure(settings.log_level)
     require_current(settings.database_url.get_secret_value())
     metrics = WatcherMetrics()
@@ -95,7 +95,7 @@ def watch() -> None:
 
 def worker(engine: EngineOption = None) -> None:
     """Analyse scans. Start as many as there are machines; SIGTERM lets the running scans finish."""
-    settings = load_settings() if engine is None else load_settings(engine=engine)
+    settings = load(Settings) if engine is None else load(Settings, engine=engine)
     logs.configure(settings.log_level)
     raise typer.Exit(run_worker(settings))
 
@@ -106,7 +106,7 @@ def healthcheck(
     ] = False,
 ) -> None:
     """Ask the watcher or worker that LEUKOFLOW_METRICS_PORT names how it is; exit code 0 or 1."""
-    yes, sentence = asked(load_served_settings(), "/ready" if ready else "/live")
+    yes, sentence = asked(load(ServedSettings), "/ready" if ready else "/live")
     typer.echo(sentence)
     raise typer.Exit(0 if yes else 1)
 

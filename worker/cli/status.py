@@ -23,7 +23,7 @@ from db.queue_statistics import (
 from db.reads import counts_by_state
 from db.states import ScanState
 from pipeline.bundle.manifest_fields import Json
-from worker.settings import load_database_settings
+from worker.settings import DatabaseSettings, load
 
 HOUR_S = 3600.0
 
@@ -43,7 +43,7 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
 ) -> None:
     """Show how things stand: scans by state, what waits, who works, what failed lately; no patient."""
-    with Database(load_database_settings().database_url.get_secret_value()) as database:
+    with Database(load(DatabaseSettings).database_url.get_secret_value()) as database:
         found = _read(database, hours * HOUR_S)
     if as_json:
         typer.echo(json.dumps(status_document(found)))

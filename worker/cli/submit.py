@@ -13,7 +13,7 @@ from pipeline.model.errors import DeploymentError, UsageError
 from worker.ingest.identification import UNSPECIFIED, checked_id, metadata_for
 from worker.key_pattern import KeyPattern, ScanIdentity
 from worker.processing.analyst import digest_of
-from worker.settings import load_delivery_settings
+from worker.settings import DeliverySettings, load
 from worker.storage.object_store import ObjectStore, open_object_store
 
 
@@ -24,7 +24,7 @@ def submit(
     stat: Annotated[bool, typer.Option("--stat", help="Analyse before routine scans.")] = False,
 ) -> None:
     """Put scans into the bucket, as a scanner would."""
-    settings = load_delivery_settings()
+    settings = load(DeliverySettings)
     store = open_object_store(settings, settings.bucket_scans)
     priority = Priority.STAT if stat else Priority.ROUTINE
     delivery = Delivery(

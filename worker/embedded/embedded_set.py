@@ -18,7 +18,7 @@ from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.seaweedfs import REGION, SeaweedFs
 from worker.embedded.valkey import Valkey
-from worker.settings import Settings, child_environment, load_settings
+from worker.settings import Settings, child_environment, load
 
 MAX_PORT_CHANGES = 5
 
@@ -130,8 +130,8 @@ class EmbeddedSet:
 
     def settings(self) -> Settings:
         """Return the settings of the environment, with the services being those of this set."""
-        return load_settings(
-            **self.secrets_of(None), s3_endpoint=self.s3_endpoint, s3_secure=False, s3_region=REGION
+        return load(
+            Settings, **self.secrets_of(None), s3_endpoint=self.s3_endpoint, s3_secure=False, s3_region=REGION
         )
 
     def secrets_of(self, principal: Principal | None) -> dict[str, str]:

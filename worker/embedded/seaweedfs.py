@@ -18,7 +18,7 @@ from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, Keys, write_private
 from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
 from worker.embedded.policies import POLICIES, Bucket, policy_json
-from worker.settings import load_bucket_settings
+from worker.settings import BucketSettings, load
 
 REGION = "us-east-1"
 PROBE_BUCKET = "embedded-set-probe"
@@ -117,7 +117,7 @@ class SeaweedFs(Server):
             {"name": principal.value, "credentials": [_pair(keys)], "policyNames": [principal.value]}
             for principal, keys in self._credentials.principals.items()
         ]
-        settings = load_bucket_settings()
+        settings = load(BucketSettings)
         names = {Bucket.SCANS: settings.bucket_scans, Bucket.RESULTS: settings.bucket_results}
         policies: list[dict[str, object]] = [
             {"name": principal.value, "content": policy_json(principal, names)} for principal in POLICIES

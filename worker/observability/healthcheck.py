@@ -9,7 +9,7 @@ import http.client
 import sys
 
 from pipeline.model.errors import UsageError
-from worker.settings import ServedSettings, load_served_settings
+from worker.settings import ServedSettings, load
 
 TIMEOUT_S = 5.0
 MAX_BYTES = 1000
@@ -42,7 +42,7 @@ def main() -> None:
         print("usage: leukoflow-healthcheck [--ready]", file=sys.stderr)
         sys.exit(1)
     try:
-        yes, sentence = asked(load_served_settings(), "/ready" if arguments else "/live")
+        yes, sentence = asked(load(ServedSettings), "/ready" if arguments else "/live")
     except UsageError as error:
         yes, sentence = False, error.sentence
     print(sentence)

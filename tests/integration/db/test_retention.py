@@ -28,7 +28,7 @@ from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
 from worker.observability.watcher_metrics import WatcherMetrics
 from worker.queue.celery_app import CeleryQueue, make_app
-from worker.settings import load_keeping_settings
+from worker.settings import KeepingSettings, load
 from worker.storage.expired_and_orphaned import Retention
 from worker.storage.object_store import MinioObjectStore, open_object_store
 
@@ -99,7 +99,7 @@ class Laboratory:
 @pytest.fixture
 def laboratory(embedded, tmp_path) -> Iterator[Laboratory]:
     with deployment_on(embedded, tmp_path, settle_s="0") as deployment:
-        settings = load_keeping_settings(**values_of(deployment, Principal.KEEPER))
+        settings = load(KeepingSettings, **values_of(deployment, Principal.KEEPER))
         with Database(settings.database_url.get_secret_value()) as database:
             keeper = Retention(database, lambda bucket: open_object_store(settings, bucket))
             pictures = open_object_store(deployment.settings, deployment.settings.bucket_results)
@@ -246,7 +246,7 @@ def test_where_the_store_refuses_no_row_is_deleted(laboratory):
         "s3_access_key": laboratory.deployment.servers.secrets_of(Principal.WATCHER)["s3_access_key"],
         "s3_secret_key": laboratory.deployment.servers.secrets_of(Principal.WATCHER)["s3_secret_key"],
     }
-    settings = load_keeping_settings(**values)
+    settings = load(KeepingSettings, **values)
     with Database(settings.database_url.get_secret_value()) as database:
         keeper = Retention(database, lambda bucket: open_object_store(settings, bucket))
         with pytest.raises(DeploymentError):

@@ -185,9 +185,9 @@ def test_children_get_the_services_and_not_the_secrets_in_their_environment(
         monkeypatch.delenv(name)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    from worker.settings import load_settings
+    from worker.settings import Settings, load
 
-    settings = load_settings()
+    settings = load(Settings)
     assert settings == own_set.settings()
     assert settings.worker_slots == 7
 

@@ -13,7 +13,7 @@ import pytest
 from tests.support.deployed import DEPLOY, ROOT, run_tool
 from worker.embedded.policies import POLICIES
 from worker.embedded.principals import ROLE_OF, Principal
-from worker.settings import load_settings
+from worker.settings import Settings, load
 
 SCRIPTS = sorted(
     path
@@ -128,7 +128,7 @@ def test_the_policies_are_those_of_the_embedded_object_store(secrets: Path):
 @pytest.mark.parametrize("name", ["watcher", "worker"])
 def test_the_settings_take_them(secrets: Path, name: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("LEUKOFLOW_SECRETS_DIR", str(secrets / name))
-    settings = load_settings(s3_endpoint="seaweedfs:8333")
+    settings = load(Settings, s3_endpoint="seaweedfs:8333")
     password = (secrets / name / "database_password").read_text().strip()
     assert settings.database_url.get_secret_value() == (
         f"postgresql+psycopg://{name}:{password}@postgres/leukoflow"

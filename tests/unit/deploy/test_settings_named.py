@@ -7,7 +7,7 @@ import re
 import pytest
 
 from tests.support.deployed import DEPLOY, OVERLAYS, of_kind, services
-from worker.settings import FILE_SUFFIX, SECRETS_DIR, Settings, load_settings, settings_table, variable_of
+from worker.settings import FILE_SUFFIX, SECRETS_DIR, Settings, load, settings_table, variable_of
 
 EXAMPLE = DEPLOY / "leukoflow.env.example"
 KNOWN = {variable_of(name) for name in Settings.model_fields}
@@ -70,7 +70,7 @@ def _load(variables: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     for variable, value in variables.items():
         if variable != SECRETS_DIR:
             monkeypatch.setenv(variable, value)
-    loaded = load_settings(**REQUIRED)
+    loaded = load(Settings, **REQUIRED)
     for variable, value in variables.items():
         if variable != SECRETS_DIR:
             field = getattr(loaded, variable.removeprefix("LEUKOFLOW_").lower())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
@@ -12,11 +14,11 @@ from pydantic import ValidationError
 from pipeline.model.errors import UsageError
 from worker.queue.broker_dialects import DIALECTS, dialect_of
 from worker.settings import (
+    DatabaseSettings,
+    LocalSettings,
     Settings,
     child_environment,
-    load_database_settings,
-    load_local_settings,
-    load_settings,
+    load,
     settings_table,
     variable_of,
 )
@@ -41,13 +43,13 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
 
 
 def test_what_is_required_is_enough() -> None:
-    settings = load_settings()
+    settings = load(Settings)
     assert settings.database_url.get_secret_value() == REQUIRED["LEUKOFLOW_DATABASE_URL"]
     assert (settings.bucket_scans, settings.max_attempts, settings.s3_secure) == ("scans", 3, True)
 
 
 def test_settings_do_not_change() -> None:
-    settings = load_settings()
+    settings = load(Settings)
     with pytest.raises(ValidationError):
         settings.max_attempts = 5
 
@@ -56,7 +58,7 @@ def test_settings_do_not_change() -> None:
 def test_what_is_missing_is_named(environment: pytest.MonkeyPatch, name: str) -> None:
     environment.delenv(name)
     with pytest.raises(UsageError, match=f"^{name} is not set; it has no default$"):
-        load_settings()
+        load(Settings)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_what_makes_no_sense_is_one_line_that_names_the_variable(
 ) -> None:
     environment.setenv(name, value)
     with pytest.raises(UsageError) as raised:
-        load_settings()
+        load(Settings)
     assert raised.value.sentence.startswith(name)
     assert "\n" not in raised.value.sentence
     assert raised.value.code == "settings_invalid"
@@ -86,7 +88,7 @@ def test_what_makes_no_sense_is_one_line_that_names_the_variable(
 
 def test_an_empty_variable_counts_as_not_set(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("LEUKOFLOW_MAX_ATTEMPTS", "")
-    assert load_settings().max_attempts == 3
+    assert load(Settings).max_attempts == 3
 
 
 def test_a_secret_comes_from_the_file_that_a_variable_names(
@@ -95,14 +97,14 @@ def test_a_secret_comes_from_the_file_that_a_variable_names(
     (tmp_path / "key").write_text("from-file\n")
     environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
     environment.setenv("LEUKOFLOW_S3_SECRET_KEY_FILE", str(tmp_path / "key"))
-    assert load_settings().s3_secret_key.get_secret_value() == "from-file"
+    assert load(Settings).s3_secret_key.get_secret_value() == "from-file"
 
 
 def test_secrets_come_from_a_folder_of_files(environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "s3_secret_key").write_text("from-folder")
     environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
     environment.setenv("LEUKOFLOW_SECRETS_DIR", str(tmp_path))
-    assert load_settings().s3_secret_key.get_secret_value() == "from-folder"
+    assert load(Settings).s3_secret_key.get_secret_value() == "from-folder"
 
 
 def test_a_secret_said_twice_or_in_a_missing_file_is_refused(
@@ -110,18 +112,69 @@ def test_a_secret_said_twice_or_in_a_missing_file_is_refused(
 ) -> None:
     environment.setenv("LEUKOFLOW_S3_SECRET_KEY_FILE", str(tmp_path / "key"))
     with pytest.raises(UsageError, match="not both"):
-        load_settings()
+        load(Settings)
     environment.delenv("LEUKOFLOW_S3_SECRET_KEY")
     with pytest.raises(UsageError, match="LEUKOFLOW_S3_SECRET_KEY_FILE names the file"):
-        load_settings()
+        load(Settings)
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("LEUKOFLOW_ENGIN", "did you mean LEUKOFLOW_ENGINE?"),
+        ("LEUKOFLOW_BUCKETSCANS", "did you mean LEUKOFLOW_BUCKET_SCANS?"),
+        ("LEUKOFLOW_S3_SECRET_KEY_FIL", "did you mean LEUKOFLOW_S3_SECRET_KEY_FILE?"),
+        ("LEUKOFLOW_SECRET_DIR", "did you mean LEUKOFLOW_SECRETS_DIR?"),
+        ("leukoflow_secrets_dir", "did you mean LEUKOFLOW_SECRETS_DIR?"),
+        ("LEUKOFLOW_QQQQ", "unset it"),
+    ],
+)
+def test_a_variable_that_is_no_setting_is_refused_and_the_nearest_named(
+    environment: pytest.MonkeyPatch, name: str, advice: str
+) -> None:
+    environment.setenv(name, "hidden")
+    for kind in (LocalSettings, DatabaseSettings, Settings):
+        with pytest.raises(UsageError) as raised:
+            load(kind)
+        assert raised.value.sentence == f"{name} is no setting of leukoflow; {advice}"
+
+
+def test_lower_case_is_understood_and_variables_of_the_tests_are_left_alone(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("leukoflow_max_attempts", "4")
+    environment.setenv("LEUKOFLOW_TEST_AMQP_URL", "amqp://elsewhere")
+    assert load(Settings).max_attempts == 4
+
+
+@pytest.mark.parametrize("kind", [LocalSettings, Settings])
+def test_a_secrets_folder_that_is_not_there_is_named(
+    environment: pytest.MonkeyPatch, tmp_path: Path, kind: type[LocalSettings]
+) -> None:
+    file = tmp_path / "file"
+    file.touch()
+    for folder in (tmp_path / "away", file):
+        environment.setenv("LEUKOFLOW_SECRETS_DIR", str(folder))
+        with pytest.raises(UsageError, match=f"^LEUKOFLOW_SECRETS_DIR names the folder {folder}, which"):
+            load(kind)
+
+
+def test_a_typo_on_the_command_line_is_one_line_and_exit_code_2(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("LEUKOFLOW_ENGIN", "openvino")
+    command = [sys.executable, "-m", "worker", "status"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr == (
+        "leukoflow: LEUKOFLOW_ENGIN is no setting of leukoflow; did you mean LEUKOFLOW_ENGINE?\n"
+    )
 
 
 def test_secrets_show_neither_in_settings_nor_in_errors(environment: pytest.MonkeyPatch) -> None:
-    settings = load_settings()
+    settings = load(Settings)
     assert "hidden" not in repr(settings) + str(settings) + str(settings.model_dump())
     environment.setenv("LEUKOFLOW_MAX_ATTEMPTS", "hidden")
     with pytest.raises(UsageError) as raised:
-        load_settings()
+        load(Settings)
     assert "hidden" not in raised.value.sentence
     assert raised.value.__cause__ is None
 
@@ -131,11 +184,11 @@ def test_local_work_needs_no_services_and_results_need_the_database_only(
 ) -> None:
     for name in REQUIRED:
         environment.delenv(name)
-    assert load_local_settings(max_pixels=7).max_pixels == 7
+    assert load(LocalSettings, max_pixels=7).max_pixels == 7
     with pytest.raises(UsageError, match="LEUKOFLOW_DATABASE_URL"):
-        load_database_settings()
+        load(DatabaseSettings)
     environment.setenv("LEUKOFLOW_DATABASE_URL", "postgresql+psycopg://u@h/d")
-    assert load_database_settings().database_url.get_secret_value().endswith("@h/d")
+    assert load(DatabaseSettings).database_url.get_secret_value().endswith("@h/d")
 
 
 def test_a_child_gets_our_environment_but_for_what_is_replaced(
@@ -185,7 +238,7 @@ def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
         "s3_secret_key": "b",
     }
     with pytest.raises(UsageError) as caught:
-        load_settings(**{**values, name: value})
+        load(Settings, **{**values, name: value})
     assert "LEUKOFLOW_" + name.upper() in caught.value.sentence
     assert "hidden" not in caught.value.sentence
 
@@ -193,7 +246,7 @@ def test_an_address_that_is_none_is_named_and_not_quoted(name, value):
 @pytest.mark.parametrize("scheme", sorted(set[str]().union(*(dialect.schemes for dialect in DIALECTS))))
 def test_every_kind_of_broker_that_we_speak_to_may_be_named(scheme):
     url = f"{scheme}://u:hidden@host/0"
-    settings = load_settings(broker_url=url)
+    settings = load(Settings, broker_url=url)
     assert settings.broker_url.get_secret_value() == url
     assert scheme in dialect_of(url).schemes
 
@@ -210,7 +263,7 @@ def test_the_database_is_checked_by_the_certificates_that_are_set(tmp_path: Path
         "postgresql://u@h/d?sslmode=disable": {"sslmode": "disable"},
         "postgresql://u@h/d": {},
     }.items():
-        settings = load_database_settings(database_url=given, ca_certificates=own)
+        settings = load(DatabaseSettings, database_url=given, ca_certificates=own)
         url = settings.database_url.get_secret_value()
         assert dict(parse_qsl(urlsplit(url).query)) == expected
         assert url.partition("?")[0] == "postgresql://u@h/d"

@@ -27,7 +27,7 @@ from pipeline.runtime.tensorrt.libraries import what_is_missing
 from tests.support import tiny_bundle
 from worker.cli import main
 from worker.processing.analyst import open_analyst
-from worker.settings import load_local_settings, variable_of
+from worker.settings import LocalSettings, load, variable_of
 
 MISSING = what_is_missing()
 without_gpu = pytest.mark.skipif(MISSING is None, reason="a GPU and TensorRT are here")
@@ -94,7 +94,7 @@ def test_openvino_that_cannot_be_loaded_is_named(
 @pytest.mark.parametrize("name", [EngineName.OPENVINO, EngineName.ONNXRUNTIME])
 def test_what_ran_and_why_is_told(name: EngineName, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable_of("engine"), name)
-    with open_analyst(load_local_settings(bundle=folder)) as analyst:
+    with open_analyst(load(LocalSettings, bundle=folder)) as analyst:
         assert analyst.engine.startswith(f"{name} ")
         assert " CPU fp32 (asked for" in analyst.engine
 
