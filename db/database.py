@@ -45,7 +45,8 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Return a connection in a transaction: committed at the end, rolled back where it raises.
 
-        Raises: TransientError, where the database is away, busy, or gave up this transaction.
+        Raises: TransientError, where the database is away, busy, or gave up this transaction;
+        DeploymentError, where it does not let this user in, or does not let it do this.
         """
         with translated(), self._engine.begin() as connection:
             yield connection

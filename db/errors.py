@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,12 @@ _CODES = {
 
 AWAY = "database_away"
 _NOT_ALLOWED = "42501"
+_NOT_LET_IN = re.compile(
+    "password authentication failed|no password supplied|no pg_hba.conf entry|is not permitted to log in"
+)
+_NO_DATABASE = re.compile('database ".*" does not exist')
+"""What PostgreSQL says to whom it does not let in. libpq keeps the SQLSTATE of that to itself, so it is known
+by its text; a server that speaks another language than English counts as away."""
 
 
 class LeaseLost(LeukoflowError):
@@ -55,21 +62,44 @@ def transient_code(error: BaseException) -> str | None:
     return AWAY if lost or isinstance(cause, psycopg.InterfaceError) else None
 
 
+def _deployment_error(error: BaseException) -> DeploymentError | None:
+    """Return what to tell where this user cannot do this on this database, now or later; else None."""
+    cause = _driver_error(error)
+    if not isinstance(cause, psycopg.Error):
+        return None
+    if cause.sqlstate == _NOT_ALLOWED:
+        return DeploymentError(
+            "this database user may not do that; it needs the role for it (leukoflow db roles)",
+            code="database_refused",
+        )
+    if not isinstance(cause, psycopg.OperationalError) or cause.sqlstate is not None:
+        return None
+    if _NOT_LET_IN.search(str(cause)):
+        return DeploymentError(
+            "the database refused this user or its password; LEUKOFLOW_DATABASE_URL names both",
+            code="database_credentials",
+        )
+    if _NO_DATABASE.search(str(cause)):
+        return DeploymentError(
+            "the server has no database of this name; create it, or correct LEUKOFLOW_DATABASE_URL",
+            code="database_missing",
+        )
+    return None
+
+
 @contextmanager
 def translated() -> Iterator[None]:
-    """Return a context in which the database's passing failures leave as TransientError; others pass.
+    """Return a context in which what the database refuses or fails at leaves as an error of ours.
 
-    Raises: TransientError; DeploymentError, where the database user may not do what was asked.
+    Raises: TransientError, where the same may succeed later; DeploymentError, where this user is not let in
+    or may not do what was asked, or the database is not there. Other errors pass: they are bugs.
     """
     try:
         yield
     except (exc.SQLAlchemyError, psycopg.Error) as error:
+        if (refusal := _deployment_error(error)) is not None:
+            raise refusal from error
         code = transient_code(error)
-        if getattr(_driver_error(error), "sqlstate", None) == _NOT_ALLOWED:
-            raise DeploymentError(
-                "this database user may not do that; it needs the role for it (leukoflow db roles)",
-                code="database_refused",
-            ) from error
         if code is None:
             raise
         raise TransientError("the database did not answer as it should", code=code) from error
