@@ -16,7 +16,7 @@ from pipeline.model.taxonomy import LEAVES
 from pipeline.synth.truth import parse_truth
 from tests.acceptance.pictures import field_jpeg
 from tests.support.deployment import Deployment
-from worker.cli import app
+from worker.cli.application import app
 from worker.embedded import Principal
 from worker.settings import variable_of
 

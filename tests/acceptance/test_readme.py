@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.deployment import Deployment
-from worker.cli import app
+from worker.cli.application import app
 from worker.settings import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]

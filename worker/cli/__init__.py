@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from importlib.metadata import version
 
 from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, TransientError, UsageError
-from worker.cli.application import app
+from worker.exit_codes import EXIT_CONFIG, EXIT_TRANSIENT, EXIT_USAGE
 
 EXIT_CODES: tuple[tuple[type[LeukoflowError], int], ...] = (
-    (UsageError, 2),
-    (InputError, 2),
-    (TransientError, 75),
-    (DeploymentError, 78),
+    (UsageError, EXIT_USAGE),
+    (InputError, EXIT_USAGE),
+    (TransientError, EXIT_TRANSIENT),
+    (DeploymentError, EXIT_CONFIG),
 )
-"""2 as every command line; 75 and 78 are EX_TEMPFAIL and EX_CONFIG of sysexits.h."""
 
 
 def main() -> None:
     """Run the command line; never returns."""
+    if sys.argv[1:] == ["--version"]:
+        # At once: the commands load all that analyses.
+        print(version("leukoflow"))
+        sys.exit(0)
+    from worker.cli.application import app
+
     try:
         app()
     except LeukoflowError as error:
@@ -30,4 +36,4 @@ def main() -> None:
         sys.exit(0)
 
 
-__all__ = ["app", "main"]
+__all__ = ["main"]

@@ -29,7 +29,7 @@ app = typer.Typer(
     help="A blood-smear scan dropped into a bucket becomes a patient's leukocyte differential.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 app.command("demo")(demo.demo)

@@ -17,6 +17,7 @@ from worker.embedded.free_ports import PortAllocation, PortTaken
 from worker.embedded.postgres import Postgres, delete_refuge
 from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.seaweedfs import REGION, SeaweedFs
+from worker.embedded.state_folder import make_state_folder, written_to
 from worker.embedded.valkey import Valkey
 from worker.settings import Settings, child_environment, load
 
@@ -61,15 +62,17 @@ class EmbeddedSet:
     def start(self) -> None:
         """Start the three servers; returns when all are ready. Main thread only.
 
-        Raises: DeploymentError, naming the log file, where one does not come up.
+        Raises: DeploymentError, naming the log file, where one does not come up; UsageError, where the state
+        folder cannot be written; TransientError, where its disk is full.
         """
-        self.state.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self._take_ownership()
+        make_state_folder(self.state)
         try:
-            (self.state / "logs").mkdir(mode=0o700, exist_ok=True)
-            self._running = self._build()
-            self._bring_up(self._running)
-            self._write_settings_files()
+            with written_to(self.state):
+                self._take_ownership()
+                (self.state / "logs").mkdir(mode=0o700, exist_ok=True)
+                self._running = self._build()
+                self._bring_up(self._running)
+                self._write_settings_files()
         except BaseException:
             self.stop()
             raise

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from db import ledger, reads, reanalysis, registration, results
 from db.reanalysis import Wanted
 from db.states import Priority
-from worker.cli import app
+from worker.cli.application import app
 
 pytestmark = pytest.mark.services
 

@@ -23,7 +23,7 @@ from db.retention import Limit, delete_people, old_scans
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
 from tests.support.deployment import Deployment, deployment_on
-from worker.cli import app
+from worker.cli.application import app
 from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
 from worker.observability.watcher_metrics import WatcherMetrics

@@ -21,7 +21,7 @@ from tests.support.deployed import (
     scaled_objects,
     services,
 )
-from worker.cli import app
+from worker.cli.application import app
 from worker.settings import Settings
 
 KEDA = {"ScaledObject": ScaledObject, "TriggerAuthentication": TriggerAuthentication}
