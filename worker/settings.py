@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pipeline.bundle.manifest import Profile
-from pipeline.model.errors import LeukoflowError, UsageError
+from pipeline.model.errors import LeukoflowError, TransientError, UsageError
 from pipeline.runtime.engines.engine_port import EngineName
 from worker.key_pattern import KeyPattern
 from worker.server_urls import database_url, require_broker_url, require_port
@@ -32,14 +32,23 @@ SECRETS_DIR = PREFIX + "SECRETS_DIR"
 _FOR_TESTS = PREFIX + "TEST_"
 """what the tests alone read: the processes that they start inherit it"""
 
-_DEFAULTS_IN_WORDS = {
-    "spool_dir": "the system's folder for temporary files",
-    "plans_dir": "`~/.cache/leukoflow/plans`",
-}
-
 Value = str | int | float | bool | Path | None
 Loaded = TypeVar("Loaded", bound="LocalSettings")
 BucketName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+
+
+def _temporary_folder() -> Path:
+    """Return the system's folder. Looked for when it is needed: looking for it writes a file.
+
+    Raises: TransientError, where none can be written.
+    """
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise TransientError(
+            "no folder for temporary files can be written; free some room, or set LEUKOFLOW_SPOOL_DIR",
+            code="no_temporary_folder",
+        ) from error
 
 
 class LocalSettings(BaseSettings):
@@ -94,7 +103,7 @@ class LocalSettings(BaseSettings):
         default=40_000_000_000, ge=1, description="pixels of the largest scan that is opened, at level 0"
     )
     spool_dir: Path = Field(
-        default=Path(tempfile.gettempdir()), description="folder for scans while they are analysed"
+        default_factory=_temporary_folder, description="folder for scans while they are analysed"
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="least severe event that is logged"
@@ -323,14 +332,6 @@ def child_environment(**values: str) -> dict[str, str]:
     return kept | {variable_of(name): value for name, value in values.items()}
 
 
-def settings_table() -> str:
-    """Return the Markdown table of all settings, for the README."""
-    lines = ["| variable | default | what it is |", "|---|---|---|"]
-    for name, field in Settings.model_fields.items():
-        lines.append(f"| `{variable_of(name)}` | {_default(name, field)} | {field.description} |")
-    return "\n".join(lines) + "\n"
-
-
 def variable_of(field_name: str) -> str:
     """Return the variable that sets the field."""
     return PREFIX + field_name.upper()
@@ -361,16 +362,6 @@ def _secrets_folder() -> Path | None:
     if not os.access(folder, os.R_OK | os.X_OK) or not Path(folder).is_dir():
         raise _usage(f"{SECRETS_DIR} names the folder {folder}, which is not there or cannot be read")
     return Path(folder)
-
-
-def _default(name: str, field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    if name in _DEFAULTS_IN_WORDS:
-        return _DEFAULTS_IN_WORDS[name]
-    if field.default is None:
-        return ""
-    return f"`{str(field.default).lower() if field.annotation is bool else field.default}`"
 
 
 def _read(path: Path, variable: str) -> str:

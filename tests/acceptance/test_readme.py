@@ -12,7 +12,7 @@ import pytest
 
 from tests.support.deployment import Deployment
 from worker.cli.application import app
-from worker.settings import settings_table
+from worker.settings_table import settings_table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from tests.support.deployed import DEPLOY, OVERLAYS, of_kind, services
-from worker.settings import FILE_SUFFIX, SECRETS_DIR, Settings, load, settings_table, variable_of
+from worker.settings import FILE_SUFFIX, SECRETS_DIR, Settings, load, variable_of
+from worker.settings_table import settings_table
 
 EXAMPLE = DEPLOY / "leukoflow.env.example"
 KNOWN = {variable_of(name) for name in Settings.model_fields}

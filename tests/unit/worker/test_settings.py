@@ -19,9 +19,9 @@ from worker.settings import (
     Settings,
     child_environment,
     load,
-    settings_table,
     variable_of,
 )
+from worker.settings_table import settings_table
 
 REQUIRED = {
     "LEUKOFLOW_DATABASE_URL": "postgresql+psycopg://u:hidden-a@h/d",
