@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import now
 
+from db.backoff import AFTER_LOST_LEASE, Backoff
 from db.errors import LeaseLost
 from db.events import EventKind, append, append_many
 from db.records import Claim, Due, Expired, Failure, Progress, ScanRef
@@ -36,7 +37,6 @@ from db.tables import Attempt, Scan
 
 RESEND_DOUBLINGS = 5
 """The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
-MAX_BACKOFF_S = 300.0
 CLOCK_SLACK_S = 60.0
 """A scan touched later than now by more was touched by another clock: a transaction's now is its start."""
 BACKGROUND_QUEUED = 50
@@ -316,10 +316,12 @@ def _in_company() -> ColumnElement[bool]:
     )
 
 
-def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000) -> list[Expired]:
+def expire_leases(
+    connection: Connection, *, backoff: Backoff = AFTER_LOST_LEASE, limit: int = 1000
+) -> list[Expired]:
     """Return the scans whose worker went silent: retryable again, or quarantined after their last attempt.
 
-    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S. An attempt that was lost
+    An attempt that was lost
     in company does not count: nobody knows which of the scans was the cause. See `is_suspect`.
     """
     company = _in_company()
@@ -335,13 +337,12 @@ def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000
         exhausted = attempts >= max_attempts
         target = ScanState.QUARANTINED if exhausted else ScanState.RETRYABLE
         failure = WORKER_LOST if exhausted else LEASE_EXPIRED
-        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(max(attempts - 1, 0), 16))
         statement = without_claim(move(target)).where(Scan.id == scan_id)
         connection.execute(
             statement.values(
                 error_code=failure.code,
                 reason=failure.reason,
-                not_before=None if exhausted else now() + timedelta(seconds=wait_s),
+                not_before=None if exhausted else now() + timedelta(seconds=backoff.delay_s(attempts)),
                 attempts=attempts,
             )
         )

@@ -102,13 +102,6 @@ def unregistered(connection: Connection, seen: Sequence[ScanRef]) -> list[ScanRe
     return fresh
 
 
-def register(
-    connection: Connection, arrival: Arrival, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS
-) -> Registered | None:
-    """Return the new row of the upload, or None where the ledger has it already."""
-    return next(iter(register_many(connection, [arrival], max_attempts=max_attempts)), None)
-
-
 def register_many(
     connection: Connection, arrivals: Sequence[Arrival], *, max_attempts: int = DEFAULT_MAX_ATTEMPTS
 ) -> list[Registered]:

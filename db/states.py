@@ -67,9 +67,6 @@ TRANSITIONS = MappingProxyType(
 )
 """From each state, the states that may follow."""
 
-ENTRY: frozenset[ScanState] = frozenset({_S.RECEIVED, _S.UNASSIGNED})
-"""The states in which a scan enters the ledger."""
-
 
 def sources_of(target: ScanState) -> frozenset[ScanState]:
     """Return the states from which `target` may follow."""

@@ -84,11 +84,6 @@ def _checked(mix: Mix) -> None:
         raise ValueError("shares of a mix are positive and one is above 0")
 
 
-def leukocytes_in(size_px0: Size, mpp: Mpp, per_mm2: float) -> int:
-    """Return how many leukocytes `per_mm2` makes on a smear of this size."""
-    return round(mpp.to_um2(size_px0.area) * 1e-6 * per_mm2)
-
-
 def apportion(mix: Mix, count: int) -> tuple[tuple[CellClass, int], ...]:
     """Return whole numbers that sum to `count`, nearest to the shares (largest remainder, then order)."""
     total = sum(share for _, share in mix)

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from db.records import Arrival, ScanRef, SpecimenIdentity
-from db.registration import register
 from tests.support.deployment import Deployment, deployment_on
+from tests.support.one_upload import register
 from worker.embedded import Principal
 
 PATIENT = "PATIENT-4711"

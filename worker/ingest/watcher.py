@@ -7,18 +7,16 @@ order of keys or on the store's clock.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from time import monotonic
-from typing import TypeVar
 
 import structlog
 
 from db.database import Database
 from db.ledger import due_for_enqueue, expire_leases, mark_queued
-from db.records import Arrival, Due, ScanRef, SpecimenIdentity
+from db.records import Arrival, Due, SpecimenIdentity
 from db.registration import register_many, unregistered
 from pipeline.model.errors import InputError, TransientError
 from worker.ingest.identification import Unidentified, identify, priority_of
@@ -27,12 +25,10 @@ from worker.observability.watcher_metrics import Step, WatcherMetrics
 from worker.queue.celery_app import CeleryQueue
 from worker.settings import Settings
 from worker.storage.object_store import ObjectStore, StoredObject
+from worker.storage.paging import pages
+from worker.storage.scan_refs import scan_ref_of
 
-T = TypeVar("T")
-
-PAGE = 2000
 HEADS_AT_ONCE = 8
-LEASE_BACKOFF_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +85,7 @@ class Watcher:
         """Return what the bucket held; every settled new object has its row afterwards."""
         listed = known = registered = gone = 0
         before, self._unsettled = self._unsettled, {}
-        for page in _pages(self._scans.list(), PAGE):
+        for page in pages(self._scans.list()):
             fresh = self._unregistered(page)
             settled = [found for found in fresh if self._is_settled(found, before)]
             looks = self._looks(settled)
@@ -110,7 +106,7 @@ class Watcher:
     def reconcile(self) -> int:
         """Return how many scans were taken from workers that fell silent."""
         with self._database.transaction() as connection:
-            expired = expire_leases(connection, backoff_s=LEASE_BACKOFF_S)
+            expired = expire_leases(connection)
         for scan in expired:
             structlog.get_logger().warning("lease_expired", scan_id=str(scan.scan_id), state=scan.state.value)
             self._metrics.expired(scan.state)
@@ -134,7 +130,7 @@ class Watcher:
             return mark_queued(connection, [scan.scan_id for scan in due])
 
     def _unregistered(self, page: list[StoredObject]) -> list[StoredObject]:
-        by_ref = {self._ref(found): found for found in page}
+        by_ref = {scan_ref_of(self._settings.bucket_scans, found): found for found in page}
         with self._database.transaction() as connection:
             return [by_ref[ref] for ref in unregistered(connection, list(by_ref))]
 
@@ -179,20 +175,11 @@ class Watcher:
 
     def _identified(self, found: StoredObject, metadata: dict[str, str]) -> Arrival:
         identity = identify(found.key, metadata, self._pattern)
-        ref, priority = self._ref(found), priority_of(metadata)
+        ref, priority = scan_ref_of(self._settings.bucket_scans, found), priority_of(metadata)
         if isinstance(identity, Unidentified):
             return Arrival(ref, found.key, None, identity.reason, priority)
         return Arrival(
             ref, identity.slide, SpecimenIdentity(identity.patient, identity.specimen), None, priority
-        )
-
-    def _ref(self, found: StoredObject) -> ScanRef:
-        return ScanRef(
-            bucket=self._settings.bucket_scans,
-            object_key=found.key,
-            version=found.version or found.etag,
-            size_bytes=found.size_bytes,
-            etag=found.etag,
         )
 
     def _register(self, arrivals: list[Arrival]) -> None:
@@ -217,9 +204,3 @@ class Watcher:
 
 def _seen_now(found: StoredObject) -> _Seen:
     return _Seen(found.etag, found.size_bytes, monotonic())
-
-
-def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while page := list(islice(iterator, size)):
-        yield page

@@ -17,6 +17,7 @@ import structlog
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
+from db.backoff import AFTER_FAILURE
 from db.database import Database
 from db.errors import LeaseLost
 from db.ledger import (
@@ -41,10 +42,9 @@ from worker.processing.analyst import Analyst, Picture, pictures_of
 from worker.processing.priority_gate import PriorityGate
 from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 from worker.settings import Settings
-from worker.storage.object_store import ObjectStore, StoredObject
+from worker.storage.object_store import ObjectStore
+from worker.storage.scan_refs import stored_object_of
 
-BACKOFF_S = 5.0
-MAX_BACKOFF_S = 300.0
 _URGENCIES = {Priority.STAT: Urgency.STAT, Priority.ROUTINE: Urgency.ROUTINE}
 BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
 
@@ -199,14 +199,7 @@ class ScanProcessor:
     @contextmanager
     def _fetched(self, held: Claim) -> Iterator[tuple[Path, str]]:
         """Return the scan's bytes in the spool, and their digest; the file is gone at the end."""
-        ref = held.ref
-        listed = StoredObject(
-            key=ref.object_key,
-            etag=ref.etag,
-            size_bytes=ref.size_bytes,
-            last_modified=None,
-            version=None if ref.version == ref.etag else ref.version,
-        )
+        listed = stored_object_of(held.ref)
         with ExitStack() as stack:
             try:
                 self.settings.spool_dir.mkdir(parents=True, exist_ok=True)
@@ -248,8 +241,7 @@ class ScanProcessor:
 
 
 def _delay_s(attempt: int) -> float:
-    """Return the wait after an attempt, longer with each; scans that failed together come back apart."""
-    return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.0)
+    return AFTER_FAILURE.delay_s(attempt, random.random())
 
 
 def _run_digest(key: RunKey) -> str:

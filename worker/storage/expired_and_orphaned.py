@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import TypeVar
 
 from db.database import Database
 from db.reanalysis import moment_of
 from db.retention import START, Batch, Limit, OldScan, delete_people, delete_scans, take_old, unknown_objects
 from pipeline.model.errors import InputError
 from worker.storage.object_store import ObjectStore, StoredObject
-
-T = TypeVar("T")
+from worker.storage.paging import pages
+from worker.storage.scan_refs import stored_object_of
 
 BATCH = 20
 """Scans that are deleted in one transaction: some ten thousand cells each."""
-PAGE = 2000
 CLOCK_STEP = timedelta(seconds=1)
 """Listings of some servers round to it."""
 ARTEFACTS = "runs/"
@@ -76,7 +73,7 @@ class Retention:
         store = self._store_of(bucket)
         listed = 0
         found: list[StoredObject] = []
-        for page in _pages(store.list(ARTEFACTS), PAGE):
+        for page in pages(store.list(ARTEFACTS)):
             listed += len(page)
             old = {stored.key: stored for stored in page if _is_before(stored, before)}
             with self._database.transaction() as connection:
@@ -90,11 +87,8 @@ class Retention:
 
     def _removed(self, scan: OldScan) -> bool:
         """Return whether the scan's objects are gone: its upload, then those of its results."""
-        ref = scan.ref
-        version = None if ref.version == ref.etag else ref.version
-        uploaded = StoredObject(ref.object_key, ref.etag, ref.size_bytes, None, version)
         try:
-            _removed_as_listed(self._store_of(ref.bucket), uploaded)
+            _removed_as_listed(self._store_of(scan.ref.bucket), stored_object_of(scan.ref))
         except InputError:
             return False
         for bucket, name in scan.artefacts:
@@ -127,9 +121,3 @@ def _is_later(stored: StoredObject, listed: StoredObject) -> bool:
 
 def _is_before(stored: StoredObject, moment: datetime) -> bool:
     return stored.last_modified is not None and stored.last_modified < moment
-
-
-def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while page := list(islice(iterator, size)):
-        yield page

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import IO, Protocol
-from urllib.parse import unquote_plus
 
 import urllib3
 from minio import Minio
@@ -281,11 +280,6 @@ def open_object_store(settings: StoreSettings, bucket: str) -> MinioObjectStore:
         http_client=pool,
     )
     return MinioObjectStore(client, bucket)
-
-
-def decoded_event_key(key: str) -> str:
-    """Return the key as listings give it; bucket events carry it URL-encoded."""
-    return unquote_plus(key)
 
 
 def _copy(response: urllib3.BaseHTTPResponse, file: IO[bytes], size_bytes: int) -> str:

@@ -10,7 +10,6 @@ COARSEST_UM = 2.0
 MAX_ANISOTROPY = 0.05
 UM_PER_INCH = 25_400.0
 UM_PER_CM = 10_000.0
-UM_PER_M = 1e6
 
 
 def believed(um_per_px_x: float, um_per_px_y: float) -> Mpp | None:

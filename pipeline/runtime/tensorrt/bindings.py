@@ -7,7 +7,7 @@ installed bindings.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, SupportsInt
+from typing import Protocol
 
 
 class Named(Protocol):
@@ -171,16 +171,6 @@ class Runtime(Protocol):
     """Runtime"""
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None: ...
-
-
-class Severities(Protocol):
-    """ILogger.Severity"""
-
-    @property
-    def INTERNAL_ERROR(self) -> SupportsInt: ...  # noqa: N802
-
-    @property
-    def ERROR(self) -> SupportsInt: ...  # noqa: N802
 
 
 class AllocationStrategies(Protocol):

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 import worker.storage.expired_and_orphaned
-from db import reads, registration, results
+from db import reads, results
 from db.database import Database
 from db.ledger import record_digest
 from db.records import Arrival, Artefact, ScanRef, SpecimenIdentity
@@ -23,6 +23,7 @@ from db.retention import Limit, delete_people, old_scans
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
 from tests.support.deployment import Deployment, deployment_on
+from tests.support.one_upload import register
 from worker.cli import app
 from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
@@ -55,7 +56,7 @@ class Laboratory:
         ref = ScanRef(self.deployment.settings.bucket_scans, key, stored.etag, stored.size_bytes, stored.etag)
         identity = None if patient is None else SpecimenIdentity(patient, "S-1")
         with self.deployment.database.transaction() as connection:
-            return registration.register(connection, Arrival(ref, "slide", identity)).scan_id
+            return register(connection, Arrival(ref, "slide", identity)).scan_id
 
     def complete(self, scan_id: object, content: str) -> None:
         """Save a result with a picture, as a worker does."""
@@ -277,7 +278,7 @@ def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(labor
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
-            registration.register(connection, upload)
+            register(connection, upload)
             deleting = pool.submit(delete)
             until_somebody_waits(laboratory)
         assert deleting.result(10) == 0
@@ -289,7 +290,7 @@ def test_who_registers_an_upload_waits_for_who_deletes_its_patient(laboratory):
 
     def register() -> None:
         with database.transaction() as connection:
-            registration.register(connection, upload)
+            register(connection, upload)
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:

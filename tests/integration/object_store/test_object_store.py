@@ -18,7 +18,7 @@ from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, T
 from worker.embedded import EmbeddedSet, ServerName
 from worker.ingest.identification import Priority, identify, metadata_for, priority_of
 from worker.key_pattern import KeyPattern, ScanIdentity
-from worker.storage.object_store import MinioObjectStore, decoded_event_key, open_object_store
+from worker.storage.object_store import MinioObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 MANY = 10_000
@@ -193,10 +193,6 @@ def test_ten_thousand_objects_are_listed_completely_in_small_memory(embedded: Em
     tracemalloc.stop()
     assert seen == sum(hash(key) for key in keys)
     assert peak_bytes < 20 * 2**20
-
-
-def test_an_event_key_is_decoded_as_listings_give_it() -> None:
-    assert decoded_event_key("P1%2FS+1%2F%C3%BC%2B.png") == "P1/S 1/ü+.png"
 
 
 def test_no_error_sentence_holds_the_key(object_store: MinioObjectStore) -> None:

@@ -11,8 +11,8 @@ from pipeline.measure.scale import LEUKOCYTE_UM, Vote, agreed, leukocyte_votes, 
 from pipeline.model.domain import ScaleSource
 from pipeline.model.geometry import Mpp, Size
 from pipeline.model.spec import PipelineSpec
-from pipeline.runtime.concurrency.ordered_threads import SerialPool
 from tests.support.drawn import CYTOPLASM, GLASS, NUCLEUS, ColourSegmenter
+from tests.support.serial_pool import SerialPool
 
 SPEC = PipelineSpec()
 
