@@ -72,4 +72,4 @@ def translated() -> Iterator[None]:
             ) from error
         if code is None:
             raise
-        raise TransientError("the database did not answer as it should", code=code) from error
+        raise TransientError("the database did not respond as expected", code=code) from error

@@ -23,7 +23,7 @@ from pipeline.model.errors import DeploymentError
 from tests.acceptance.pictures import field_jpeg
 from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import Principal
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 
@@ -72,7 +72,7 @@ def run_by_the_book(section: str, deployment: Deployment, folder: Path) -> None:
     assert ended.returncode == 0, ended.stderr
 
 
-def stores_of(deployment: Deployment) -> dict[str, MinioObjectStore]:
+def stores_of(deployment: Deployment) -> dict[str, ObjectStore]:
     buckets = (deployment.settings.bucket_scans, deployment.settings.bucket_results)
     return {bucket: open_object_store(deployment.settings, bucket) for bucket in buckets}
 

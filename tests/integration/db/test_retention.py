@@ -31,7 +31,7 @@ from worker.observability.watcher_metrics import WatcherMetrics
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import load_keeping_settings
 from worker.storage.expired_and_orphaned import Retention
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 
@@ -45,7 +45,7 @@ class Laboratory:
     """A deployment, and the stores and the keeper of it."""
 
     deployment: Deployment
-    results: MinioObjectStore
+    results: ObjectStore
     keeper: Retention
 
     def upload(self, patient: str | None, content: str, key: str | None = None) -> object:
