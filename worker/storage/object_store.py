@@ -270,7 +270,9 @@ def _translated_errors() -> Iterator[None]:
                 "the object store has a certificate that is not trusted (LEUKOFLOW_CA_CERTIFICATES)",
                 code="store_untrusted",
             ) from error
-        raise TransientError("the object store did not respond as expected", code="store_unreachable") from error
+        raise TransientError(
+            "the object store did not respond as expected", code="store_unreachable"
+        ) from error
     except ValueError as error:
         # The SDK checks names itself: it does not send a key with `..` in it, for example.
         raise InputError("the object's key is not valid in S3", code="object_key_invalid") from error

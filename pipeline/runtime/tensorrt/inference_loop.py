@@ -1,4 +1,4 @@
-"""Runs batches over two lanes: while one computes, the other's pictures are copied."""
+"""Runs batches over two executors: while one computes, the other's pictures are copied."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from pipeline.model.domain import Probabilities, Rgb
 from pipeline.runtime.engines.engine_port import BatchRefused
 from pipeline.runtime.tensorrt.batch_shapes import ShapeProfile
 from pipeline.runtime.tensorrt.device import Device
-from pipeline.runtime.tensorrt.lane import Lane, LoadedPlan
+from pipeline.runtime.tensorrt.stream_executor import LoadedPlan, StreamExecutor
 
-LANES = 2
+STREAMS = 2
 
 
 class InferenceLoop:
     """Answers the batches of several threads. Batches of a thread come back in their order."""
 
     def __init__(self, plan: LoadedPlan, device: Device, shapes: ShapeProfile) -> None:
-        """Raises: CapacityError, where the device has no memory for two lanes."""
+        """Raises: CapacityError, where the device has no memory for two executors."""
         self._shapes = shapes
-        self._free = deque(Lane(plan, device) for _ in range(LANES))
+        self._free = deque(StreamExecutor(plan, device) for _ in range(STREAMS))
         self._changed = threading.Condition()
         self._closed = False
 
@@ -45,46 +45,46 @@ class InferenceLoop:
             if self._closed:
                 return
             self._closed = True
-            self._changed.wait_for(lambda: len(self._free) == LANES)
+            self._changed.wait_for(lambda: len(self._free) == STREAMS)
             self._free.clear()
             self._changed.notify_all()
 
     def _answers(self, parts: list[Rgb]) -> list[Probabilities]:
-        """Return the answers in order. Where a lane is free, a part is begun before the last is finished."""
+        """Return the answers in order. Where a executor is free, a part is begun before the last is finished."""
         answers: list[Probabilities] = []
-        held: deque[Lane] = deque()
+        held: deque[StreamExecutor] = deque()
         try:
             for part in parts:
-                # Whoever holds a lane never waits for another: two threads would wait for each other.
-                lane = self._free_lane() if held else self._next_lane()
-                if lane is None:
+                # Whoever holds a executor never waits for another: two threads would wait for each other.
+                executor = self._free_executor() if held else self._next_executor()
+                if executor is None:
                     answers.append(held[0].finish())
                     held.rotate(-1)
                 else:
-                    held.append(lane)
+                    held.append(executor)
                 held[-1].start(part)
             while held:
                 answers.append(held[0].finish())
                 self._give_back(held.popleft())
         finally:
-            for lane in held:
-                lane.abandon()
-                self._give_back(lane)
+            for executor in held:
+                executor.abandon()
+                self._give_back(executor)
         return answers
 
-    def _next_lane(self) -> Lane:
-        """Return a lane, waiting for one."""
+    def _next_executor(self) -> StreamExecutor:
+        """Return a executor, waiting for one."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._free)
             if self._closed:
                 raise RuntimeError("the engine is closed")
             return self._free.popleft()
 
-    def _free_lane(self) -> Lane | None:
+    def _free_executor(self) -> StreamExecutor | None:
         with self._changed:
             return self._free.popleft() if self._free else None
 
-    def _give_back(self, lane: Lane) -> None:
+    def _give_back(self, executor: StreamExecutor) -> None:
         with self._changed:
-            self._free.append(lane)
+            self._free.append(executor)
             self._changed.notify_all()

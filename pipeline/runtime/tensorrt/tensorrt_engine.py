@@ -20,10 +20,10 @@ from pipeline.runtime.engines.engine_port import (
 from pipeline.runtime.tensorrt.bindings import Named, TensorRt
 from pipeline.runtime.tensorrt.device import Device
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
-from pipeline.runtime.tensorrt.lane import LoadedPlan
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt
 from pipeline.runtime.tensorrt.log_capture import log_listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of, version_of
+from pipeline.runtime.tensorrt.stream_executor import LoadedPlan
 
 __all__ = ["PlanRequest", "TensorRtEngine", "open_tensorrt"]
 

@@ -1,4 +1,4 @@
-"""One batch's way through the device: its own stream, buffers and contexts. Two lanes overlap."""
+"""One batch's way through the device: its own stream, buffers and contexts. Two executors overlap."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from pipeline.model.errors import CapacityError, DeploymentError, LeukoflowError
 from pipeline.runtime.tensorrt.bindings import ExecutionContext
 from pipeline.runtime.tensorrt.device import Captured, Device, DeviceBuffer, Event, HostBuffer
 
-GRAPHS_AT_MOST = 8
-"""batch shapes of which a lane keeps a CUDA graph: the full batches, and the usual rests"""
+MAX_CUDA_GRAPHS = 8
+"""batch shapes of which a executor keeps a CUDA graph: the full batches, and the usual rests"""
 _FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlan:
-    """A plan on the device. Each context needs `scratch_bytes` of its lane's memory to compute in."""
+    """A plan on the device. Each context needs `scratch_bytes` of its executor's memory to compute in."""
 
     new_context: Callable[[], ExecutionContext | None]
     scratch_bytes: int
@@ -48,7 +48,7 @@ class _Buffers:
     host_output: HostBuffer
 
 
-class Lane:
+class StreamExecutor:
     """Takes a batch, gives its answer later. One thread at a time; `start` and `finish` alternate."""
 
     def __init__(self, plan: LoadedPlan, device: Device) -> None:
@@ -103,7 +103,7 @@ class Lane:
             self._place(prepared, buffers)
             self._prepared[batch.shape] = prepared
         self._prepared.move_to_end(batch.shape)
-        while len(self._prepared) > GRAPHS_AT_MOST:
+        while len(self._prepared) > MAX_CUDA_GRAPHS:
             self._prepared.popitem(last=False)
         return prepared, buffers
 
