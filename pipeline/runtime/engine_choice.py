@@ -99,6 +99,6 @@ def shapes_of(graph: GraphFile) -> ShapeProfile:
         return squares(graph.fixed_px.width, CROPS_AT_ONCE, CROPS_AT_ONCE)
     spec = PipelineSpec()
     widest_px = spec.tile_core_px + 2 * spec.halo_px
-    least, tile = Size(graph.stride_px, graph.stride_px), Size(widest_px, widest_px)
-    usual = max(1, PIXELS_AT_ONCE // tile.area)
-    return ShapeProfile(BatchShape(1, least), BatchShape(usual, tile), BatchShape(TILES_AT_ONCE, tile))
+    minimum, tile = Size(graph.stride_px, graph.stride_px), Size(widest_px, widest_px)
+    optimum = max(1, PIXELS_AT_ONCE // tile.area)
+    return ShapeProfile(BatchShape(1, minimum), BatchShape(optimum, tile), BatchShape(TILES_AT_ONCE, tile))

@@ -1,4 +1,4 @@
-"""Runs batches over two executors: while one computes, the other's pictures are copied."""
+"""Runs batches on two CUDA streams: while one computes, the other copies."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ STREAMS = 2
 
 
 class InferenceLoop:
-    """Answers the batches of several threads. Batches of a thread come back in their order."""
+    """Runs the batches of several threads; each thread gets its results in order."""
 
     def __init__(self, plan: LoadedPlan, device: Device, shapes: ShapeProfile) -> None:
-        """Raises: CapacityError, where the device has no memory for two executors."""
+        """Raises: CapacityError, where the device has no memory for two streams."""
         self._shapes = shapes
         self._free = deque(StreamExecutor(plan, device) for _ in range(STREAMS))
         self._changed = threading.Condition()
         self._closed = False
 
     def run(self, batch: Rgb) -> Probabilities:
-        """Return float32 answers to a uint8 (N, H, W, 3) batch, N ≥ 1, of any N.
+        """Return the float32 output for a uint8 (N, H, W, 3) batch, N ≥ 1.
 
-        It is cut into the profile's usual batches. Raises: CapacityError; BatchRefused, where H or W lies
-        outside the profile; DeploymentError, where the device fails.
+        It is split into batches of the profile's optimum size. Raises: CapacityError; BatchRefused, where H
+        or W lies outside the profile; DeploymentError, where the device fails.
         """
-        usual = self._shapes.usual.count
-        parts = [batch[start : start + usual] for start in range(0, len(batch), usual)]
+        optimum = self._shapes.optimum.count
+        parts = [batch[start : start + optimum] for start in range(0, len(batch), optimum)]
         for part in (parts[0], parts[-1]):
-            if not self._shapes.takes(part.shape):
-                raise BatchRefused(f"the plan takes batches of {self._shapes}, not {part.shape}")
+            if not self._shapes.accepts(part.shape):
+                raise BatchRefused(f"the plan accepts batches of {self._shapes}, not {part.shape}")
         return np.concatenate(self._answers([np.ascontiguousarray(part) for part in parts]))
 
     def close(self) -> None:
-        """Wait for the batches under way, then give back buffers and contexts. Idempotent."""
+        """Wait for the running batches, then free buffers and contexts. Idempotent."""
         with self._changed:
             if self._closed:
                 return
@@ -50,12 +50,13 @@ class InferenceLoop:
             self._changed.notify_all()
 
     def _answers(self, parts: list[Rgb]) -> list[Probabilities]:
-        """Return the answers in order. Where a executor is free, a part is begun before the last is finished."""
+        """Return the outputs in order. With a second executor free, two parts run at once."""
         answers: list[Probabilities] = []
         held: deque[StreamExecutor] = deque()
         try:
             for part in parts:
-                # Whoever holds a executor never waits for another: two threads would wait for each other.
+                # A thread that holds an executor must not wait for another one: two such threads would
+                # deadlock.
                 executor = self._free_executor() if held else self._next_executor()
                 if executor is None:
                     answers.append(held[0].finish())
@@ -73,7 +74,7 @@ class InferenceLoop:
         return answers
 
     def _next_executor(self) -> StreamExecutor:
-        """Return a executor, waiting for one."""
+        """Return an executor; wait until one is free."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._free)
             if self._closed:
