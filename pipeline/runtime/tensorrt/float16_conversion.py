@@ -20,12 +20,16 @@ _KEPT = ("Cast", "Constant", "ConstantOfShape", "Range", "RandomNormal")
 
 
 def converted_to_float16(model: ModelProto, exact: Set[str]) -> ModelProto:
-    """Return the graph in float16 except for the nodes named in `exact`; inputs and outputs keep their types."""
+    """Return the graph in float16 except for the nodes named in `exact`; inputs and outputs keep their
+    types.
+    """
     return _Float16Conversion(model, exact).converted()
 
 
 class _Float16Conversion:
-    """Each value exists as `name` (float32), as `name.half` (float16), or as both with a cast between them."""
+    """Each value exists as `name` (float32), as `name.half` (float16), or as both with a cast between
+    them.
+    """
 
     def __init__(self, model: ModelProto, exact: Set[str]) -> None:
         self._model = model
@@ -67,7 +71,9 @@ class _Float16Conversion:
         self._nodes.append(node)
 
     def _reference(self, name: str, wanted: str) -> str:
-        """Return `wanted`, the float32 or float16 form of the value `name`; a cast is added if it is missing."""
+        """Return `wanted`, the float32 or float16 form of the value `name`; a cast is added if it is
+        missing.
+        """
         if name in self._weights:
             self._keep_weight(name, wanted)
             return wanted
