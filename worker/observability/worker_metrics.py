@@ -152,7 +152,7 @@ _COUNTED: tuple[_OfLoad, ...] = (
 )
 _SHOWN: tuple[_OfLoad, ...] = (
     ("batch_capacity_items", "Pictures that fit into a batch.", lambda load: load.max_batch),
-    ("servers", "Batches that run at once.", lambda load: load.servers),
+    ("parallel_batches", "Batches that run at once.", lambda load: load.parallel_batches),
     ("waiting_items", "Pictures that wait for a batch.", lambda load: load.waiting_items),
 )
 

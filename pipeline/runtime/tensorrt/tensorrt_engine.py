@@ -13,9 +13,9 @@ from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     EngineIdentity,
     TensorSpec,
-    require_fitting,
-    require_ours,
-    unfit,
+    bundle_graph_error,
+    require_bundle_graph,
+    require_matching,
 )
 from pipeline.runtime.tensorrt.bindings import Named, TensorRt
 from pipeline.runtime.tensorrt.device import Device
@@ -75,7 +75,7 @@ class TensorRtEngine(Closing):
         BatchRefused, where the plan does not accept pictures of that size; DeploymentError, where the GPU
         fails.
         """
-        require_fitting(batch, self._input)
+        require_matching(batch, self._input)
         return self._loop.run(batch)
 
     def close(self) -> None:
@@ -130,8 +130,8 @@ def specs_of(plan: PlanDescription, graph: Path) -> tuple[TensorSpec, TensorSpec
     inputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "INPUT"]
     outputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "OUTPUT"]
     if len(inputs) != 1 or len(outputs) != 1:
-        raise unfit(graph, "does not have one input and one output")
-    require_ours(graph, inputs[0], outputs[0])
+        raise bundle_graph_error(graph, "does not have one input and one output")
+    require_bundle_graph(graph, inputs[0], outputs[0])
     return inputs[0], outputs[0]
 
 

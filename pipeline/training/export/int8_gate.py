@@ -22,7 +22,7 @@ from pipeline.bundle.manifest import (
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
-from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism
+from pipeline.runtime.concurrency.machine import ParallelismOverrides, available_cores, parallelism
 from pipeline.runtime.engines.engine_port import Opener
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
@@ -163,7 +163,7 @@ def _classifier_trial(bundle: Bundle, member: MemberEntry, pictures: Pictures) -
 
 
 def _opener(precision: Precision) -> Opener:
-    wide = parallelism(available_cores(), Asked())
+    wide = parallelism(available_cores(), ParallelismOverrides())
     if precision is Precision.INT8:
         return openvino(StreamCounts(wide.threads, wide.streams))
     return onnx_runtime(wide.threads)
