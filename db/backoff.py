@@ -14,7 +14,7 @@ class Backoff:
     first_s: float
     limit_s: float = 300.0
     jitter: float = 0.0
-    """the share of the delay that chance may take away, 0 to 1"""
+    """the random share of the delay, 0 to 1"""
 
     def delay_s(self, attempt: int, draw: float = 1.0) -> float:
         """Return the delay after the attempt of this number, counted from 1.

@@ -1,4 +1,4 @@
-"""What the ledger refuses, and the translation of the driver's errors."""
+"""The errors of the ledger, and the translation of the driver's errors."""
 
 from __future__ import annotations
 
@@ -21,14 +21,17 @@ _CODES = {
     "53200": "database_full",
     "53300": "database_busy",
 }
-"""SQLSTATE → our code. Source: PostgreSQL 18, Appendix A."""
+"""SQLSTATE → error code. Source: PostgreSQL 18, Appendix A."""
 
 AWAY = "database_away"
 _NOT_ALLOWED = "42501"
 
 
 class LeaseLost(LeukoflowError):
-    """The claim is no longer ours: its lease ran out, or somebody took the scan over. Nothing was written."""
+    """The claim no longer holds:
+
+    its lease expired, or another worker claimed the scan. Nothing was written.
+    """
 
     def __init__(self, scan_id: str) -> None:
         super().__init__("the lease of this scan was lost", code="lease_lost", scan_id=scan_id)
@@ -41,7 +44,7 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def transient_code(error: BaseException) -> str | None:
-    """Return our code where the same call may succeed later, else None."""
+    """Return the error code if the same call may succeed later, else None."""
     if isinstance(error, exc.TimeoutError):
         return "database_pool_exhausted"
     cause = _driver_error(error)
@@ -57,9 +60,10 @@ def transient_code(error: BaseException) -> str | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Return a context in which the database's passing failures leave as TransientError; others pass.
+    """Return a context that raises transient database failures as TransientError; other errors pass
+    unchanged.
 
-    Raises: TransientError; DeploymentError, where the database user may not do what was asked.
+    Raises: TransientError; DeploymentError, where the database user lacks a privilege.
     """
     try:
         yield
@@ -67,7 +71,7 @@ def translated() -> Iterator[None]:
         code = transient_code(error)
         if getattr(_driver_error(error), "sqlstate", None) == _NOT_ALLOWED:
             raise DeploymentError(
-                "this database user may not do that; it needs the role for it (leukoflow db roles)",
+                "this database user lacks a privilege for that; grant it the right role (leukoflow db roles)",
                 code="database_refused",
             ) from error
         if code is None:

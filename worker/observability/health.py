@@ -13,7 +13,7 @@ from typing import Protocol
 from prometheus_client import CollectorRegistry
 
 from db.database import Database
-from db.queue_statistics import QueueStatistics, answers, queue_statistics
+from db.queue_statistics import QueueStatistics, ping, queue_statistics
 from worker.observability.process_metrics import RECENTLY_S, ServiceCollector
 from worker.observability.service_probe import ServiceProbe
 from worker.observability.watchdog import Watchdog
@@ -198,7 +198,7 @@ def _probing(probes: Iterable[ServiceProbe[object]], registry: CollectorRegistry
 
 def _asked(database: Database) -> bool:
     with database.transaction() as connection:
-        return answers(connection)
+        return ping(connection)
 
 
 def _queue_statistics(database: Database) -> QueueStatistics:

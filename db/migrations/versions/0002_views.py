@@ -1,4 +1,4 @@
-"""Views for people who come with SQL: patient_run, patient_differential, scan_status."""
+"""Views for SQL clients: patient_run, patient_differential, scan_status."""
 
 from __future__ import annotations
 

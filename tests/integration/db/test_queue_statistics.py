@@ -123,7 +123,7 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
     change(database, "UPDATE attempt SET started_at = now() - interval '300 s' WHERE worker = 'worker-c'")
     with database.transaction() as connection:
         ledger.expire_leases(connection, backoff=Backoff(1.0))
-        seen = {one.worker: one for one in queue_statistics.workers_seen(connection, within_s=HOUR_S)}
+        seen = {one.worker: one for one in queue_statistics.worker_activity(connection, within_s=HOUR_S)}
     assert {name: (w.running, w.completed, w.failed) for name, w in seen.items()} == {
         "worker-a": (0, 1, 1),
         "worker-b": (1, 0, 0),
@@ -137,7 +137,7 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
 
 def seen_within(database, within_s):
     with database.transaction() as connection:
-        return {one.worker for one in queue_statistics.workers_seen(connection, within_s=within_s)}
+        return {one.worker for one in queue_statistics.worker_activity(connection, within_s=within_s)}
 
 
 def test_failures_are_counted_by_code(database):

@@ -201,7 +201,7 @@ def test_a_batch_without_room_is_halved_once() -> None:
 
 def test_a_network_that_loses_a_picture_is_found_out() -> None:
     batcher = Batcher(lambda items: items[1:].astype(np.float32), max_batch=4, max_wait_s=0.0)
-    with pytest.raises(RuntimeError, match="3 pictures in, 2 answers out"):
+    with pytest.raises(RuntimeError, match="3 pictures in, 2 outputs out"):
         batcher.submit(_items(1, 2, 3))
     batcher.close()
 

@@ -1,6 +1,6 @@
-"""Who wrote an event is on record; who may read and not write adds by a function that a patient was read.
+"""Records the author of every event, and lets read-only roles record that results were read.
 
-Expand, then contract: the release before this one writes events as before, and its author is noted too.
+The release before writes events as before; their author is recorded too.
 """
 
 from __future__ import annotations
