@@ -129,7 +129,7 @@ class ScanProcessor:
                 failure = Failure(error.code, error.sentence)
                 hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
         except CapacityError as error:
-            log.warning("retry_later", code=error.code)
+            log.warning("attempt_failed", code=error.code)
             self._retry_or_quarantine(held, Failure(error.code, error.sentence))
         except DeploymentError as error:
             log.critical("handed_back", code=error.code, sentence=error.sentence)

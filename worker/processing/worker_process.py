@@ -17,7 +17,7 @@ from db.database import Database
 from db.results import register_bundle
 from db.schema import require_current
 from worker.exit_codes import EXIT_STALLED
-from worker.observability.health import Services, WorkerHealth, WorkerUnderWatch
+from worker.observability.health import MonitoredWorker, Services, WorkerHealth
 from worker.observability.health_server import served
 from worker.observability.traces import open_traces
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
@@ -62,7 +62,7 @@ def shutdown_when_stalled(consumer: ConsumerState, slots: Slots) -> Callable[[],
 
     def shut_down() -> None:
         structlog.get_logger().critical("worker_stalled", exit_code=EXIT_STALLED, running=slots.busy)
-        consumer.ask_to_end(EXIT_STALLED)
+        consumer.request_shutdown(EXIT_STALLED)
         threading.Thread(target=force_exit, name="shutdown", daemon=True).start()
 
     return shut_down
@@ -92,7 +92,7 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
     name = f"{socket.gethostname()}-{os.getpid()}"
     slots, health = Slots(settings.worker_slots), WorkerHealth()
     metrics = WorkerMetrics(slots)
-    metrics.tell_health(lambda: health.ready().yes, lambda: health.stall_s)
+    metrics.report_health(lambda: health.ready().yes, lambda: health.stall_s)
     metrics.registry.register(SpoolCollector(settings.spool_dir))
     with ExitStack() as stack:
         stack.enter_context(served(settings, metrics.registry, health))
@@ -116,9 +116,9 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
         app = make_app(settings)
         register_task(app, scan_task(processor), slots)
         consumer = ConsumerState()
-        watched = WorkerUnderWatch(
+        watched = MonitoredWorker(
             Services(database, processor.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )
-        stack.enter_context(health.asking(watched, metrics.registry, shutdown_when_stalled(consumer, slots)))
+        stack.enter_context(health.probing(watched, metrics.registry, shutdown_when_stalled(consumer, slots)))
         structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
         return run_consumer(app, slots, f"leukoflow@{name}")

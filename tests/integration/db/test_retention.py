@@ -290,14 +290,14 @@ def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(labor
 def test_who_registers_an_upload_waits_for_who_deletes_its_patient(laboratory):
     database, upload = laboratory.deployment.database, of_patient_without_scans(laboratory)
 
-    def register() -> None:
+    def register_upload() -> None:
         with database.transaction() as connection:
             register(connection, upload)
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
             assert delete_unreferenced_patients(connection) == 1
-            registering = pool.submit(register)
+            registering = pool.submit(register_upload)
             until_somebody_waits(laboratory)
         registering.result(10)
     assert laboratory.ask("SELECT patient FROM scan_status") == [("P-1",)]
