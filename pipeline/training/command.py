@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.bundle.manifest import BundleManifest
 from pipeline.model.errors import UsageError
-from pipeline.networks.backbones import lay_in
+from pipeline.networks.backbones import load_pretrained
 from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.training.data.datasets import DataPart, Layout, read_parts, readable
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
@@ -124,7 +124,7 @@ def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> li
     subjects: list[Subject] = []
     for place, member in enumerate(recipe.members):
         network = LeukocyteClassifier(member.backbone, recipe.dropout, member.colours)
-        lay_in(network.features, imagenet_weights(member.backbone))
+        load_pretrained(network.features, imagenet_weights(member.backbone))
         # Each learns from other draws: members that err alike are of no use to their mean.
         seed = recipe.seed + place * _SEEDS_APART
         subjects.append(Subject(member.name, seed, _channels_last(network), network.features))

@@ -25,7 +25,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        # As HTTPServer does it, but for probing the resolver for our own name, which may take long.
+        # As in HTTPServer, but without resolving the host name, which may take long.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "leukoflow", self.server_address[1]
         self.setup_environ()

