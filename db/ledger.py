@@ -321,9 +321,8 @@ def expire_leases(
 ) -> list[Expired]:
     """Return the scans whose lease expired: retryable again, or quarantined after their last attempt.
 
-    If the worker was
-    analysing other scans too, the attempt does not count, because any of them may be the cause: see
-    `is_suspect`.
+    If the worker was analysing other scans too, the attempt does not count, because any of them may be the
+    cause: see `is_suspect`.
     """
     others_were_running = _others_were_running()
     expired_claims = (

@@ -24,8 +24,9 @@ class PipelineSpec:
     """used if the file states no scale and none can be measured: 100× oil immersion"""
     tile_core_px: int = 768
     halo_px: int = 128
-    """32 µm at the working scale: a cell whose centre lies on the seam is seen whole, and its neighbours too
-    (Source: Bain, Blood Cells, 6th ed.: the widest leukocyte, the monocyte, is 12 to 20 µm across)"""
+    """32 µm at the working scale: a cell with its centre on the seam is visible completely, with its
+    neighbours (Source: Bain, Blood Cells, 6th ed.: the widest leukocyte, the monocyte, is 12 to 20 µm
+    across)"""
     whole_up_to_tiles: int = 6
     """Scans with more tiles of tissue are searched coarsely first, and segmented around candidates only."""
     candidate_mpp_um: float = 0.5

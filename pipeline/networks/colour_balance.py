@@ -26,8 +26,8 @@ _CHROMATIN_RANGE = (4.0, 200.0)
 _LEAST_DENSITY = 0.1
 _STRENGTH_RANGE = (0.4, 2.5)
 _HUE_RANGE = (0.75, 1.33)
-"""Between channels; a larger difference comes from the optics, not the dye. Source: docs/adr/colour-
-balance.md."""
+"""Between channels; a larger difference comes from the optics, not the dye. Source:
+docs/adr/colour-balance.md."""
 
 
 class CropColours(StrEnum):

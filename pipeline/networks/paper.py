@@ -1,8 +1,8 @@
 """The two classifiers that the paper describes layer by layer.
 
-Source: Panin, Mamedov, Tarakanov 2023, Proceedings in Cybernetics 22(3):43–51,
-doi 10.35266/1999-7604-2023-3-43-51. Weights are initialised as in Keras, whose terms the paper uses:
-uniform after Glorot and Bengio 2010 (AISTATS 9:249), biases zero.
+Source: Panin, Mamedov, Tarakanov 2023, Proceedings in Cybernetics 22(3):43–51, doi
+10.35266/1999-7604-2023-3-43-51. Weights are initialised as in Keras, whose terms the paper uses: uniform
+after Glorot and Bengio 2010 (AISTATS 9:249), biases zero.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def is_free(port: int) -> bool:
 def _require_free(name: str, port: int) -> None:
     if not is_free(port):
         raise DeploymentError(
-            f"port {port}, asked for {name}, is in use; free it or choose another", code="port_in_use"
+            f"port {port} for {name} is in use; free it or choose another", code="port_in_use"
         )
 
 

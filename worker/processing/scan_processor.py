@@ -160,7 +160,7 @@ class ScanProcessor:
         return self.priority_gate.closed() if priority is Priority.STAT else nullcontext()
 
     def save(self, held: Claim, analysed: Analysed) -> None:
-        """Write the result in one transaction. Raises: LeaseLost, where somebody else has the scan by now."""
+        """Save the result in one transaction. Raises: LeaseLost, where the claim no longer holds."""
         with self.database.transaction() as connection:
             save_result(connection, held, analysed.result, analysed.artefacts)
 

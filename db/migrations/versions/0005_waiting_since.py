@@ -19,7 +19,7 @@ _UNFINISHED = sa.text("state <> 'completed'")
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # One moment for all rows that are there, kept beside the table: none of them is written.
+    # One value for all existing rows, stored in the catalogue: no row is rewritten.
     op.add_column(
         "scan",
         sa.Column(

@@ -102,7 +102,7 @@ class Engine(Protocol):
 
 
 Opener = Callable[[GraphFile], Engine]
-"""Opens a graph. Raises: DeploymentError, where the file is no graph of a bundle."""
+"""Opens a graph. Raises: DeploymentError, where the file is not a graph of a bundle."""
 
 
 def require_bundle_graph(file: Path, input_spec: TensorSpec, output_spec: TensorSpec) -> None:

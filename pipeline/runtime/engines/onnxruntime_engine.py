@@ -42,7 +42,7 @@ class OnnxRuntimeEngine(Closing):
     """One loaded ONNX file. Implements `Engine`."""
 
     def __init__(self, file: Path, threads: int, precision: Precision = Precision.FP32) -> None:
-        """Raises: DeploymentError, where the file is no graph of a bundle."""
+        """Raises: DeploymentError, where the file is not a graph of a bundle."""
         self._file = file
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(

@@ -49,7 +49,7 @@ class OpenVinoEngine(Closing):
     """
 
     def __init__(self, file: Path, streams: StreamCounts, precision: Precision = Precision.FP32) -> None:
-        """Raises: DeploymentError, where the file is no graph of a bundle."""
+        """Raises: DeploymentError, where the file is not a graph of a bundle."""
         self._file = file
         try:
             model = ov.Core().read_model(file)

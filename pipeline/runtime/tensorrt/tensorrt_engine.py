@@ -125,7 +125,7 @@ def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, devic
 
 
 def specs_of(plan: PlanDescription, graph: Path) -> tuple[TensorSpec, TensorSpec]:
-    """Return the input and output of a plan. Raises: DeploymentError, where it is no graph of a bundle."""
+    """Return the input and output of a plan. Raises: DeploymentError, where it is not a graph of a bundle."""
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
     inputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "INPUT"]
     outputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "OUTPUT"]

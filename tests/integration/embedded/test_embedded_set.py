@@ -197,7 +197,7 @@ def test_a_taken_port_that_was_asked_for_is_one_clear_sentence(tmp_path: Path) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(DeploymentError, match=f"port {port}, asked for postgres, is in use"):
+        with pytest.raises(DeploymentError, match=f"port {port} for postgres is in use"):
             EmbeddedSet(tmp_path, FixedPorts(postgres=port)).start()
 
 
