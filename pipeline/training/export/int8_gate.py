@@ -77,7 +77,7 @@ def quantise_bundle(folder: Path, pictures: Pictures, heard: Heard) -> BundleMan
     files together would be too large to ship.
     """
     if not pictures.val_crops or not pictures.val_fields:
-        raise UsageError("There is no val picture to measure on.", code="no-pictures")
+        raise UsageError("There is no val picture to measure on.", code="no_pictures")
     bundle = load_bundle(folder)
     manifest = bundle.manifest
     entry = manifest.segmenter
@@ -177,7 +177,7 @@ def _figures(**measured: float | None) -> Figures:
         if value is not None and isfinite(value)
     }
     if len(found) < len(measured):
-        raise UsageError(f"There is no val picture to measure {', '.join(measured)} on.", code="no-pictures")
+        raise UsageError(f"There is no val picture to measure {', '.join(measured)} on.", code="no_pictures")
     return found
 
 
