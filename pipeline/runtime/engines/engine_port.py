@@ -18,6 +18,7 @@ from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError, DeploymentError
 from pipeline.model.geometry import Size
+from pipeline.runtime.concurrency.closing import Closing
 
 _CHANNELS = 3
 
@@ -99,6 +100,27 @@ class Engine(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+class LoadedEngine(Closing):
+    """The part that all implementations of `Engine` share: what the loaded graph is."""
+
+    def __init__(self, identity: EngineIdentity, input_spec: TensorSpec, output_spec: TensorSpec) -> None:
+        self._identity = identity
+        self._input = input_spec
+        self._output = output_spec
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self._identity
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        return self._output
 
 
 Opener = Callable[[GraphFile], Engine]

@@ -11,11 +11,11 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 from pipeline.bundle.int8_figures import Precision
 from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     BatchRefused,
     EngineIdentity,
     GraphFile,
+    LoadedEngine,
     Opener,
     TensorSpec,
     batch_too_large,
@@ -38,7 +38,7 @@ _ORT_ERRORS = (
 )
 
 
-class OnnxRuntimeEngine(Closing):
+class OnnxRuntimeEngine(LoadedEngine):
     """One loaded ONNX file. Implements `Engine`."""
 
     def __init__(self, file: Path, threads: int, precision: Precision = Precision.FP32) -> None:
@@ -53,21 +53,9 @@ class OnnxRuntimeEngine(Closing):
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
             raise bundle_graph_error(file, "does not have one input and one output")
-        self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
-        require_bundle_graph(file, self._input, self._output)
-        self._identity = EngineIdentity(NAME, ort.__version__, "CPU", precision)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
+        input_spec, output_spec = _spec(inputs[0]), _spec(outputs[0])
+        require_bundle_graph(file, input_spec, output_spec)
+        super().__init__(EngineIdentity(NAME, ort.__version__, "CPU", precision), input_spec, output_spec)
 
     def run(self, batch: Rgb) -> Probabilities:
         """Return the output for a uint8 (N, H, W, 3) batch: see `Engine`."""

@@ -15,11 +15,11 @@ import numpy as np
 
 from pipeline.bundle.int8_figures import Precision
 from pipeline.model.domain import Probabilities, Rgb
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     BatchRefused,
     EngineIdentity,
     GraphFile,
+    LoadedEngine,
     Opener,
     TensorSpec,
     batch_too_large,
@@ -42,7 +42,7 @@ class StreamCounts:
     streams: int
 
 
-class OpenVinoEngine(Closing):
+class OpenVinoEngine(LoadedEngine):
     """One loaded ONNX file. Implements `Engine`.
 
     A batch is split into as many parts as there are streams; concurrent callers wait for a free stream.
@@ -55,27 +55,15 @@ class OpenVinoEngine(Closing):
             model = ov.Core().read_model(file)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
                 raise bundle_graph_error(file, "does not have one input and one output")
-            self._input, self._output = _spec(model.inputs[0]), _spec(model.outputs[0])
-            require_bundle_graph(file, self._input, self._output)
+            input_spec, output_spec = _spec(model.inputs[0]), _spec(model.outputs[0])
+            require_bundle_graph(file, input_spec, output_spec)
             self._requests = _RequestPool(model, streams)
         except RuntimeError as error:
             raise bundle_graph_error(file, "cannot be loaded by OpenVINO") from error
         self._streams = streams.streams
         self._callers = ThreadPoolExecutor(streams.streams, thread_name_prefix="openvino")
         self._closed = threading.Event()
-        self._identity = EngineIdentity(NAME, _version(), _DEVICE, precision)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
+        super().__init__(EngineIdentity(NAME, _version(), _DEVICE, precision), input_spec, output_spec)
 
     def run(self, batch: Rgb) -> Probabilities:
         """Return what the graph makes of a uint8 (N, H, W, 3) batch: see `Engine`."""

@@ -9,9 +9,9 @@ from typing import Protocol, cast
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import DeploymentError
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     EngineIdentity,
+    LoadedEngine,
     TensorSpec,
     bundle_graph_error,
     require_bundle_graph,
@@ -45,28 +45,14 @@ class PlanDescription(Protocol):
     def get_tensor_shape(self, name: str) -> tuple[int, ...]: ...
 
 
-class TensorRtEngine(Closing):
+class TensorRtEngine(LoadedEngine):
     """One plan, loaded on a device. Implements `engine_port.Engine`."""
 
     def __init__(
         self, loop: InferenceLoop, identity: EngineIdentity, input_spec: TensorSpec, output_spec: TensorSpec
     ) -> None:
+        super().__init__(identity, input_spec, output_spec)
         self._loop = loop
-        self._identity = identity
-        self._input = input_spec
-        self._output = output_spec
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
 
     def run(self, batch: Rgb) -> Probabilities:
         """Return the float32 output for a uint8 (N, H, W, 3) batch, N ≥ 1.
