@@ -1,4 +1,4 @@
-"""A cell as a row, and back. Contours are little-endian float32 pairs: bit for bit as they came."""
+"""Converts cells to rows and back. Contours are stored as little-endian float32 pairs, bit for bit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CELL_COLUMNS = (
     *("score", "touches_edge", "probability", "disagreement", "probabilities"),
     *("cell_class", "status", "nucleus_points", "contour_px0", "nucleus_contours_px0"),
 )
-"""Those of a fixed length first: one `struct` packs them."""
+"""Columns of fixed length come first, so that one `struct` packs them."""
 
 _SIGNATURE = b"PGCOPY\n\xff\r\n\0" + struct.pack(">ii", 0, 0)
 _END = struct.pack(">h", -1)
@@ -35,7 +35,7 @@ _POINTS = np.dtype("<f4")
 
 
 def _fixed_layout() -> struct.Struct:
-    """Return the layout of everything of a fixed length: fields, then probabilities as an array of float4."""
+    """Return the layout of the fixed-length part: fields, then probabilities as an array of float4."""
     fields = "".join("i" + kind for kind in _FIXED_TYPES)
     return struct.Struct(">h" + fields + "i" + "iiiii" + "if" * len(LEAVES))
 
@@ -46,10 +46,11 @@ _PROBABILITIES_HEAD = (20 + 8 * len(LEAVES), 1, 0, _FLOAT4, len(LEAVES), 1)
 """bytes; dimensions, no nulls, the elements' type; length and first index of the only dimension"""
 
 
-def copied(run_id: int, cells: Sequence[Cell]) -> Iterator[bytes]:
-    """Yield what `COPY cell (CELL_COLUMNS) FROM STDIN (FORMAT BINARY)` takes, in parts of some hundred rows.
+def copy_chunks(run_id: int, cells: Sequence[Cell]) -> Iterator[bytes]:
+    """Yield the data for `COPY cell (CELL_COLUMNS) FROM STDIN (FORMAT BINARY)` in chunks of some hundred
+    rows.
 
-    psycopg's own `write_row` adapts value by value, and is slower: docs/performance.md.
+    psycopg's own `write_row` converts value by value, which is slower: docs/performance.md.
     """
     yield _SIGNATURE
     for start in range(0, len(cells), _ROWS_A_CHUNK):
@@ -96,7 +97,7 @@ def _word(word: CellClass | CallStatus) -> bytes:
 
 
 def _integers(values: Sequence[int]) -> bytes:
-    """Return an array of int4; PostgreSQL's empty array has no dimension."""
+    """Return an array of int4; an empty array has no dimension in PostgreSQL."""
     if not values:
         return struct.pack(">iii", 0, 0, _INT4)
     return struct.pack(
@@ -110,12 +111,12 @@ def contour_bytes(contour_px0: Contour) -> bytes:
 
 
 def contour_of(packed: bytes) -> Contour:
-    """Return float32 (N, 2) from what `contour_bytes` gave."""
+    """Return the contour, float32 (N, 2), from its bytes."""
     return np.frombuffer(packed, dtype=_POINTS).reshape(-1, 2).astype(np.float32)
 
 
 def contours_of(packed: bytes, points: Sequence[int]) -> tuple[Contour, ...]:
-    """Return the contours that lie one behind the other in `packed`, with so many points each."""
+    """Return the contours that are concatenated in `packed`, given the number of points of each."""
     every = contour_of(packed)
     ends = np.cumsum(points, dtype=np.int64)
     return tuple(every[end - count : end] for end, count in zip(ends, points, strict=True))

@@ -1,4 +1,4 @@
-"""The way to PostgreSQL: one pool, one unit of work at a time."""
+"""The connection pool and transactions of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ CONNECT_TIMEOUT_S = 5
 LOCK_TIMEOUT_S = 10
 STATEMENT_TIMEOUT_S = 120
 
-_OUR_TYPES = (UUID, datetime, date, timedelta)
-"""of values in statements, for which psycopg has adapters by name alone until it first meets one"""
+_TYPES = (UUID, datetime, date, timedelta)
+"""types of statement parameters for which psycopg registers its adapters lazily"""
 
 
 class Database:
     """A pool of connections to one database. Connects on first use; a context manager that closes them."""
 
     def __init__(self, url: str, *, pool_size: int = 4) -> None:
-        _know_our_types()
+        _register_types()
         self._engine = create_engine(
             url,
             pool_size=pool_size,
@@ -45,8 +45,8 @@ class Database:
     def transaction(self) -> Iterator[Connection]:
         """Return a connection in a transaction: committed at the end, rolled back where it raises.
 
-        Raises: TransientError, where the database is away, busy, or gave up this transaction;
-        DeploymentError, where it does not let this user in, or does not let it do this.
+        Raises: TransientError, where the database is unreachable or busy, or aborted the transaction;
+        DeploymentError, where it refuses this user, or the user lacks a privilege.
         """
         with translated(), self._engine.begin() as connection:
             yield connection
@@ -64,8 +64,8 @@ class Database:
         self.close()
 
 
-def _know_our_types() -> None:
-    """Have psycopg look up each of our types: of two threads at its first use one may find no adapter."""
-    for kind in _OUR_TYPES:
+def _register_types() -> None:
+    """Register the adapters of each type now: two threads that do it at once may race, and one finds none."""
+    for kind in _TYPES:
         for form in PyFormat:
             psycopg.adapters.get_dumper(kind, form)

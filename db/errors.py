@@ -1,4 +1,4 @@
-"""What the ledger refuses, and the translation of the driver's errors."""
+"""The errors of the ledger, and the translation of the driver's errors."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _CODES = {
     "53200": "database_full",
     "53300": "database_busy",
 }
-"""SQLSTATE → our code. Source: PostgreSQL 18, Appendix A."""
+"""SQLSTATE → error code. Source: PostgreSQL 18, Appendix A."""
 
 AWAY = "database_away"
 _NOT_ALLOWED = "42501"
@@ -35,7 +35,10 @@ by its text; a server that speaks another language than English counts as away."
 
 
 class LeaseLost(LeukoflowError):
-    """The claim is no longer ours: its lease ran out, or somebody took the scan over. Nothing was written."""
+    """The claim no longer holds:
+
+    its lease expired, or another worker claimed the scan. Nothing was written.
+    """
 
     def __init__(self, scan_id: str) -> None:
         super().__init__("the lease of this scan was lost", code="lease_lost", scan_id=scan_id)
@@ -48,7 +51,7 @@ def _driver_error(error: BaseException) -> BaseException:
 
 
 def transient_code(error: BaseException) -> str | None:
-    """Return our code where the same call may succeed later, else None."""
+    """Return the error code if the same call may succeed later, else None."""
     if isinstance(error, exc.TimeoutError):
         return "database_pool_exhausted"
     cause = _driver_error(error)
@@ -69,7 +72,7 @@ def _deployment_error(error: BaseException) -> DeploymentError | None:
         return None
     if cause.sqlstate == _NOT_ALLOWED:
         return DeploymentError(
-            "this database user may not do that; it needs the role for it (leukoflow db roles)",
+            "this database user lacks a privilege for that; grant it the right role (leukoflow db roles)",
             code="database_refused",
         )
     if not isinstance(cause, psycopg.OperationalError) or cause.sqlstate is not None:
@@ -89,10 +92,10 @@ def _deployment_error(error: BaseException) -> DeploymentError | None:
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Return a context in which what the database refuses or fails at leaves as an error of ours.
+    """Return a context that raises what the database refuses or fails at as an error of ours.
 
-    Raises: TransientError, where the same may succeed later; DeploymentError, where this user is not let in
-    or may not do what was asked, or the database is not there. Other errors pass: they are bugs.
+    Raises: TransientError, where the same may succeed later; DeploymentError, where the user is refused or
+    lacks a privilege, or the database does not exist. Other errors pass unchanged: they are bugs.
     """
     try:
         yield
@@ -102,4 +105,4 @@ def translated() -> Iterator[None]:
         code = transient_code(error)
         if code is None:
             raise
-        raise TransientError("the database did not answer as it should", code=code) from error
+        raise TransientError("the database did not respond as expected", code=code) from error

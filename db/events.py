@@ -1,4 +1,4 @@
-"""The event log: what happened, when, by the database's clock. Append-only, internal ids only."""
+"""The event log: what happened and when, by the database's clock. Append-only, with internal ids only."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Detail = Mapping[str, str | int | float | bool | Sequence[str] | None]
 
 
 class EventKind(StrEnum):
-    """What an event tells."""
+    """The kind of an event."""
 
     REGISTERED = "registered"
     QUEUED = "queued"
@@ -28,7 +28,7 @@ class EventKind(StrEnum):
     REASSIGNED = "reassigned"
     REQUEUED = "requeued"
     REANALYSED = "reanalysed"
-    """put in the background to be analysed again"""
+    """queued in the background for another analysis"""
     DELETED = "deleted"
     SAME_CONTENT = "same_content_under_another_patient"
     RESULTS_READ = "results_read"
@@ -45,5 +45,5 @@ def append_many(
     """Write one event for each pair of scan and detail."""
     rows = [{"scan_id": scan_id, "kind": kind.value, "detail": dict(detail)} for scan_id, detail in details]
     if rows:
-        # Its number is not asked back: who may add to the log need not read it.
+        # No RETURNING: a role that may only append cannot read the new id.
         connection.execute(insert(Event).inline(), rows)

@@ -1,4 +1,4 @@
-"""ExportOptions the database be as `db.roles` says. Everything here can be done twice."""
+"""Applies the roles and grants of `db.roles` to a database. Every function is idempotent."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy import Connection, text
 from db.roles import FUNCTIONS, GRANTS, MAY_RECORD_READS, RECORD_READ, TABLES, VIEWS, Grant, Role
 from pipeline.model.errors import DeploymentError
 
-# Roles are the cluster's: another database's upgrade may be making them at this moment.
+# Roles belong to the cluster: the upgrade of another database may be creating them at the same time.
 _CREATE_ROLE = """
 DO $$ BEGIN
     CREATE ROLE {role} NOLOGIN;
@@ -20,7 +20,7 @@ END $$
 
 
 def roles_sql(owner: str) -> str:
-    """Return the statements that make the roles, for an administrator who runs them.
+    """Return the statements that create the roles, for an administrator to run.
 
     `owner` is the login that owns the database and upgrades the schema.
     """
@@ -35,15 +35,15 @@ def missing_roles(connection: Connection) -> list[Role]:
 
 
 def create_roles(connection: Connection) -> list[Role]:
-    """Return the roles that were made, because the cluster did not have them.
+    """Create the roles that the cluster lacks, and return them.
 
-    Raises: DeploymentError, with what to run instead, where this user may not make roles.
+    Raises: DeploymentError, saying what to run instead, where this user may not create roles.
     """
     missing = missing_roles(connection)
     if missing and not _may_create_roles(connection):
         raise DeploymentError(
-            "this database user may not make roles; let an administrator run what "
-            "`leukoflow db roles --print` prints, and then this command again",
+            "this database user may not create roles; let an administrator run the output of "
+            "`leukoflow db roles --print`, then run this command again",
             code="roles_missing",
         )
     for role in missing:
@@ -52,7 +52,7 @@ def create_roles(connection: Connection) -> list[Role]:
 
 
 def make_login(connection: Connection, name: str, role: Role, password: str) -> None:
-    """Let `name` log in with the password, as a member of the role. What is sent is the password's hash."""
+    """Create or change the login `name` as a member of the role. Only a hash of the password is sent."""
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
         raise TypeError("logins are made through psycopg")
@@ -63,10 +63,10 @@ def make_login(connection: Connection, name: str, role: Role, password: str) -> 
     connection.exec_driver_sql(f"GRANT {role} TO {_quoted(name)}")
 
 
-def hand_over(connection: Connection) -> None:
-    """Make the migrator the owner of all tables, views and functions; keep strangers out of the database.
+def transfer_ownership(connection: Connection) -> None:
+    """Make the migrator the owner of all tables, views and functions; revoke all access of PUBLIC.
 
-    Raises: DeploymentError, where this user owns neither the database nor what is in it.
+    Raises: DeploymentError, where this user owns neither the database nor its tables.
     """
     schema, database = _here(connection)
     connection.execute(text("SET LOCAL lock_timeout = '5s'"))
@@ -92,7 +92,7 @@ def hand_over(connection: Connection) -> None:
     _run(connection, (f"ALTER FUNCTION {name} OWNER TO {Role.MIGRATOR}" for name in FUNCTIONS))
 
 
-# By which anybody who may connect could fill the disk; only a superuser can take them away.
+# Any login could fill the disk with large objects; only a superuser can revoke these functions.
 _LARGE_OBJECTS = ("lo_create(oid)", "lo_creat(integer)", "lo_from_bytea(oid, bytea)")
 _OWNED_BY_OTHERS = text("""
 SELECT relname FROM pg_class
@@ -102,20 +102,20 @@ WHERE relnamespace = current_schema()::regnamespace AND relkind IN ('r', 'v')
 
 
 def grant(connection: Connection) -> None:
-    """Take from every role what it has here, and give it what `db.roles` says; in one transaction.
+    """Replace the privileges of every role by those of `db.roles`, in one transaction.
 
-    As the owner of the tables only. Every role has to be there.
+    Only the owner of the tables can do this. Every role has to exist.
     """
     groups = ", ".join(role for role in Role if role is not Role.MIGRATOR)
-    # A right that is taken from a table is taken from its columns too.
+    # Revoking a privilege on a table revokes it on the columns too.
     _run(connection, [f"REVOKE ALL ON {', '.join((*TABLES, *VIEWS))} FROM PUBLIC, {groups}"])
     _run(connection, [f"REVOKE ALL ON FUNCTION {', '.join(FUNCTIONS)} FROM PUBLIC, {groups}"])
     _run(connection, (_statement(role, one) for role, grants in GRANTS.items() for one in grants))
     _run(connection, (f"GRANT EXECUTE ON FUNCTION {RECORD_READ} TO {role}" for role in MAY_RECORD_READS))
 
 
-def work_as_owner(connection: Connection) -> None:
-    """Go on, in this transaction, as the owner of the tables: what is made belongs to who owns the rest."""
+def switch_to_owner(connection: Connection) -> None:
+    """Continue this transaction as the owner of the tables, so that new objects have the same owner."""
     owner = connection.execute(_OTHER_OWNER).scalar()
     if owner is not None:
         connection.execute(text(f"SET LOCAL ROLE {owner}"))

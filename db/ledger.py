@@ -1,7 +1,7 @@
-"""The ledger's moves. Each takes a connection in a transaction that the caller opened and will commit.
+"""The operations of the ledger. Each takes a connection in a transaction that the caller opened and commits.
 
-All time is the database's. Every change of state is one compare-and-set statement whose sources come from
-`db.states`, with its event in the same transaction.
+All times come from the database's clock. Every change of state is one compare-and-set statement whose sources
+come from `db.states`, with its event in the same transaction.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 from sqlalchemy.sql.functions import now
 
+from db.backoff import AFTER_LOST_LEASE, Backoff
 from db.errors import LeaseLost
 from db.events import EventKind, append, append_many
 from db.records import Claim, Due, Expired, Failure, Progress, ScanRef
@@ -35,33 +36,33 @@ from db.states import AttemptOutcome, Priority, ScanState, sources_of
 from db.tables import Attempt, Scan
 
 RESEND_DOUBLINGS = 5
-"""The wait before the same message is sent again doubles this many times: a long queue is not a lost one."""
-MAX_BACKOFF_S = 300.0
+"""How often the wait before a message is sent again doubles: messages may just be in a long queue."""
 CLOCK_SLACK_S = 60.0
-"""A scan touched later than now by more was touched by another clock: a transaction's now is its start."""
+"""A scan updated further in the future than this was updated before the clock was set back. (Within a
+transaction, now is its start.)"""
 BACKGROUND_QUEUED = 50
-"""Messages of scans in the background that may lie in the broker: what workers do between two sweeps."""
-LEASE_EXPIRED = Failure("lease_expired", "the worker went silent while it analysed this scan")
-HANDED_BACK = Failure("handed_back", "the worker could not go on with the analysis; it is taken up again")
+"""Messages of background scans that may be in the broker at once: the work of the time between two sweeps."""
+LEASE_EXPIRED = Failure("lease_expired", "the worker stopped responding while it analysed this scan")
+HANDED_BACK = Failure("handed_back", "the worker could not continue the analysis; it is repeated")
 WORKER_LOST = Failure(
-    "worker_lost", "analysis stopped each time without an error; the file may be too large or damaged"
+    "worker_lost", "the worker died during each analysis; the file may be too large or damaged"
 )
 
 
-def move(target: ScanState) -> Update:
-    """Return an UPDATE of scans to `target`, from the states that may lead there and no other."""
+def transition(target: ScanState) -> Update:
+    """Return an UPDATE of scans to `target`, from exactly the states that may precede it."""
     return (
         update(Scan).where(Scan.state.in_(sorted(sources_of(target)))).values(state=target, updated_at=now())
     )
 
 
 def without_claim(statement: Update) -> Update:
-    """Return `statement`, ending the claim as well."""
+    """Return `statement` with the claim ended too."""
     return statement.values(claimed_by=None, claim_token=None, lease_expires_at=None, heartbeat_at=None)
 
 
-def held(claim: Claim) -> ColumnElement[bool]:
-    """Return the condition that the claim still holds. The clock is read after waiting for the row."""
+def claim_holds(claim: Claim) -> ColumnElement[bool]:
+    """Return the condition that the claim holds. The clock is read after waiting for the row lock."""
     return and_(
         Scan.id == claim.scan_id,
         Scan.state == ScanState.RUNNING,
@@ -70,10 +71,10 @@ def held(claim: Claim) -> ColumnElement[bool]:
     )
 
 
-def _set_back() -> ColumnElement[bool]:
-    """Return the condition that the clock was set back since the scan was last touched: no time on it counts.
+def _clock_was_set_back() -> ColumnElement[bool]:
+    """Return the condition that the clock was set back after the last update of the scan.
 
-    Else a scan that somebody took, queued or put off while the clock was a day ahead would wait for a day.
+    Its times are then ignored: a scan queued while the clock was a day ahead would wait for a day.
     """
     return Scan.updated_at > now() + timedelta(seconds=CLOCK_SLACK_S)
 
@@ -81,24 +82,24 @@ def _set_back() -> ColumnElement[bool]:
 def due_for_enqueue(connection: Connection, *, resend_after_s: float, limit: int = 1000) -> list[Due]:
     """Return the scans whose message has to be sent, STAT first, locked until the transaction ends.
 
-    They are those received, those retryable whose time has come, and those queued for longer than
-    `resend_after_s` (doubled with each sending) that nobody claimed; and those touched by a clock that
-    has been set back since. 0 sends every queued scan again: the answer to a broker that is known to be
-    empty. Call `mark_queued` with them, commit, then send.
+    They are the received ones, the retryable ones whose delay is over, the queued ones that nobody claimed
+    within `resend_after_s` (doubled with each sending), and those updated before the clock was set back.
+    With 0 every queued scan is sent again, for a broker that lost its messages. Call `mark_queued` with them,
+    commit, then send.
 
-    Those in the background are due where nothing else waits, and a few at a time: the broker gives out what
-    it has in order, and whatever comes next should not wait behind them.
+    Background scans are due only when nothing else waits, and only a few at a time: the broker delivers in
+    order, and later scans should not wait behind them.
     """
     is_queued = Scan.state == ScanState.QUEUED
     due = _due(connection, Scan.background.is_(False) | is_queued, resend_after_s, limit)
     if due:
         return due
-    room = min(limit, _room_in_background(connection))
+    room = min(limit, _free_background_slots(connection))
     return _due(connection, and_(Scan.background, ~is_queued), resend_after_s, room)
 
 
-def _room_in_background(connection: Connection) -> int:
-    """Return how many more scans in the background may be queued now."""
+def _free_background_slots(connection: Connection) -> int:
+    """Return how many more background scans may be queued now."""
     counts = select(
         func.count().filter(Scan.background), func.count().filter(Scan.background.is_(False))
     ).where(Scan.state == ScanState.QUEUED)
@@ -108,12 +109,12 @@ def _room_in_background(connection: Connection) -> int:
 
 def _due(connection: Connection, wanted: ColumnElement[bool], resend_after_s: float, limit: int) -> list[Due]:
     doublings = func.least(func.greatest(Scan.sends - 1, 0), RESEND_DOUBLINGS)
-    patience = timedelta(seconds=resend_after_s) * func.power(2, doublings)
+    resend_delay = timedelta(seconds=resend_after_s) * func.power(2, doublings)
     waiting = (
         (Scan.state == ScanState.RECEIVED)
-        | and_(Scan.state == ScanState.QUEUED, Scan.queued_at + patience <= now())
+        | and_(Scan.state == ScanState.QUEUED, Scan.queued_at + resend_delay <= now())
         | and_(Scan.state == ScanState.RETRYABLE, Scan.not_before <= now())
-        | _set_back()
+        | _clock_was_set_back()
     )
     statement = (
         select(Scan.id, Scan.priority)
@@ -126,10 +127,10 @@ def _due(connection: Connection, wanted: ColumnElement[bool], resend_after_s: fl
 
 
 def mark_queued(connection: Connection, scan_ids: Sequence[UUID]) -> list[Due]:
-    """Return those of the scans that are queued now, STAT first: send their messages after the commit."""
+    """Mark the scans queued and return them, STAT first; send their messages after the commit."""
     sends = case((Scan.state == ScanState.QUEUED, Scan.sends + 1), else_=1)
     statement = (
-        move(ScanState.QUEUED)
+        transition(ScanState.QUEUED)
         .where(Scan.id.in_(scan_ids))
         .values(queued_at=now(), not_before=None, sends=sends)
         .returning(Scan.id, Scan.priority, Scan.sends)
@@ -141,12 +142,12 @@ def mark_queued(connection: Connection, scan_ids: Sequence[UUID]) -> list[Due]:
 
 
 def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float) -> Claim | None:
-    """Return the right to analyse the scan, or None where it is not waiting: done, taken, or unknown.
+    """Return a claim on the scan, or None if it is completed, claimed by another worker, or unknown.
 
-    The attempt is on record before any work, in the same transaction.
+    The attempt is recorded in the same transaction, before any work starts.
     """
     statement = (
-        move(ScanState.RUNNING)
+        transition(ScanState.RUNNING)
         .where(Scan.id == scan_id)
         .values(
             claimed_by=worker,
@@ -195,10 +196,10 @@ def claim(connection: Connection, scan_id: UUID, *, worker: str, lease_s: float)
 
 
 def heartbeat(connection: Connection, claim: Claim, progress: Progress) -> bool:
-    """Return whether the claim still holds; if so its lease is renewed and the progress is on record."""
+    """Renew the lease and record the progress; return whether the claim still holds."""
     statement = (
         update(Scan)
-        .where(held(claim))
+        .where(claim_holds(claim))
         .values(
             lease_expires_at=func.clock_timestamp() + timedelta(seconds=claim.lease_s),
             heartbeat_at=func.clock_timestamp(),
@@ -212,13 +213,13 @@ def heartbeat(connection: Connection, claim: Claim, progress: Progress) -> bool:
 
 
 def record_digest(connection: Connection, claim: Claim, content_digest: str) -> bool:
-    """Return whether the same bytes lie under another patient: one of the two may be mislabelled.
+    """Record the digest; return whether another patient has a scan with the same bytes.
 
-    Both scans are flagged, with an event each.
+    One of the two may be mislabelled: both are flagged, with an event each.
     Raises: LeaseLost
     """
     lock_content(connection, content_digest)
-    statement = update(Scan).where(held(claim)).values(content_digest=content_digest, updated_at=now())
+    statement = update(Scan).where(claim_holds(claim)).values(content_digest=content_digest, updated_at=now())
     if connection.execute(statement).rowcount != 1:
         raise LeaseLost(str(claim.scan_id))
     flag_same_content(connection, content_digest)
@@ -229,7 +230,7 @@ def record_digest(connection: Connection, claim: Claim, content_digest: str) -> 
 def finish_attempt(
     connection: Connection, claim: Claim, outcome: AttemptOutcome, failure: Failure | None
 ) -> None:
-    """Write how the attempt of the claim ended."""
+    """Record the outcome of the attempt."""
     connection.execute(
         update(Attempt)
         .where(Attempt.scan_id == claim.scan_id, Attempt.number == claim.attempt_number)
@@ -243,19 +244,19 @@ def finish_attempt(
 
 
 def _end(connection: Connection, claim: Claim, statement: Update) -> None:
-    if connection.execute(without_claim(statement).where(held(claim))).rowcount != 1:
+    if connection.execute(without_claim(statement).where(claim_holds(claim))).rowcount != 1:
         raise LeaseLost(str(claim.scan_id))
 
 
 def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *, delay_s: float) -> ScanState:
-    """Return where the scan went: retryable after `delay_s`, or quarantined if this was its last attempt.
+    """Return the new state: retryable after `delay_s`, or quarantined if this was the last attempt.
 
     Raises: LeaseLost
     """
     if claim.attempts >= claim.max_attempts:
         quarantine(connection, claim, failure)
         return ScanState.QUARANTINED
-    statement = move(ScanState.RETRYABLE).values(
+    statement = transition(ScanState.RETRYABLE).values(
         error_code=failure.code, reason=failure.reason, not_before=now() + timedelta(seconds=delay_s)
     )
     _end(connection, claim, statement)
@@ -267,13 +268,12 @@ def release_for_retry(connection: Connection, claim: Claim, failure: Failure, *,
 def hand_back(
     connection: Connection, claim: Claim, failure: Failure = HANDED_BACK, *, delay_s: float = 0.0
 ) -> None:
-    """Give the scan back untouched, for a failure that is none of its own; the attempt does not count.
-
-    Nobody takes it up before `delay_s`.
+    """Make the scan retryable after `delay_s`, for a failure that it did not cause; the attempt does not
+    count.
 
     Raises: LeaseLost
     """
-    statement = move(ScanState.RETRYABLE).values(
+    statement = transition(ScanState.RETRYABLE).values(
         error_code=failure.code,
         reason=failure.reason,
         not_before=now() + timedelta(seconds=delay_s),
@@ -290,24 +290,24 @@ def hand_back(
 
 
 def quarantine(connection: Connection, claim: Claim, failure: Failure) -> None:
-    """Put the scan aside, with the sentence that tells the technician why.
+    """Quarantine the scan, with a reason for the technician.
 
     Raises: LeaseLost
     """
-    statement = move(ScanState.QUARANTINED).values(error_code=failure.code, reason=failure.reason)
+    statement = transition(ScanState.QUARANTINED).values(error_code=failure.code, reason=failure.reason)
     _end(connection, claim, statement)
     finish_attempt(connection, claim, AttemptOutcome.FAILED, failure)
     append(connection, EventKind.QUARANTINED, claim.scan_id, {"code": failure.code})
 
 
 def is_suspect(connection: Connection, scan_id: UUID) -> bool:
-    """Return whether the scan's last attempt was lost: it may be what killed its worker, and goes alone."""
+    """Return whether the worker of the scan's last attempt was lost: the scan may have killed it."""
     last = select(Attempt.outcome).where(Attempt.scan_id == scan_id).order_by(Attempt.number.desc()).limit(1)
     return connection.execute(last).scalar_one_or_none() is AttemptOutcome.LOST
 
 
-def _in_company() -> ColumnElement[bool]:
-    """Return the condition that the worker of a silent scan was lost with another scan at work."""
+def _others_were_running() -> ColumnElement[bool]:
+    """Return the condition that the lost worker was analysing another scan too."""
     other = aliased(Attempt)
     return exists().where(
         other.worker == Scan.claimed_by,
@@ -316,32 +316,33 @@ def _in_company() -> ColumnElement[bool]:
     )
 
 
-def expire_leases(connection: Connection, *, backoff_s: float, limit: int = 1000) -> list[Expired]:
-    """Return the scans whose worker went silent: retryable again, or quarantined after their last attempt.
+def expire_leases(
+    connection: Connection, *, backoff: Backoff = AFTER_LOST_LEASE, limit: int = 1000
+) -> list[Expired]:
+    """Return the scans whose lease expired: retryable again, or quarantined after their last attempt.
 
-    The next try waits `backoff_s`, doubled with each attempt, at most MAX_BACKOFF_S. An attempt that was lost
-    in company does not count: nobody knows which of the scans was the cause. See `is_suspect`.
+    If the worker was analysing other scans too, the attempt does not count, because any of them may be the
+    cause: see `is_suspect`.
     """
-    company = _in_company()
-    silent = (
-        select(Scan.id, Scan.claims, Scan.attempts - cast(company, Integer), Scan.max_attempts)
-        .where(Scan.state == ScanState.RUNNING, (Scan.lease_expires_at <= now()) | _set_back())
+    others_were_running = _others_were_running()
+    expired_claims = (
+        select(Scan.id, Scan.claims, Scan.attempts - cast(others_were_running, Integer), Scan.max_attempts)
+        .where(Scan.state == ScanState.RUNNING, (Scan.lease_expires_at <= now()) | _clock_was_set_back())
         .order_by(Scan.id)
         .limit(limit)
         .with_for_update(skip_locked=True, of=Scan)
     )
     expired = []
-    for scan_id, number, attempts, max_attempts in connection.execute(silent).all():
+    for scan_id, number, attempts, max_attempts in connection.execute(expired_claims).all():
         exhausted = attempts >= max_attempts
         target = ScanState.QUARANTINED if exhausted else ScanState.RETRYABLE
         failure = WORKER_LOST if exhausted else LEASE_EXPIRED
-        wait_s = min(MAX_BACKOFF_S, backoff_s * 2.0 ** min(max(attempts - 1, 0), 16))
-        statement = without_claim(move(target)).where(Scan.id == scan_id)
+        statement = without_claim(transition(target)).where(Scan.id == scan_id)
         connection.execute(
             statement.values(
                 error_code=failure.code,
                 reason=failure.reason,
-                not_before=None if exhausted else now() + timedelta(seconds=wait_s),
+                not_before=None if exhausted else now() + timedelta(seconds=backoff.delay_s(attempts)),
                 attempts=attempts,
             )
         )

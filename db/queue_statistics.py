@@ -1,4 +1,4 @@
-"""How things stand: what waits and since when, who worked, what failed lately. No patient is asked for."""
+"""Statistics of the queue: waiting scans, active workers, recent failures. No patient data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from db.states import AttemptOutcome, Priority, ScanState
 from db.tables import Attempt, Scan
 
 WAITING = (ScanState.RECEIVED, ScanState.QUEUED, ScanState.RETRYABLE)
-"""The states of a scan that a worker will still take."""
+"""The states of a scan that waits for a worker."""
 UNFINISHED: tuple[ScanState, ...] = tuple(state for state in ScanState if state is not ScanState.COMPLETED)
 
-# The condition stands there word for word as in its index, which holds all that is asked.
+# The condition is the same as in the index, so that an index-only scan answers the query.
 _BY_STATE_AND_PRIORITY = text("""
 SELECT state, priority, count(*) AS scans,
        extract(epoch FROM clock_timestamp() - min(waiting_since)) AS oldest_s
@@ -32,50 +32,50 @@ class Waiting:
 
     scans: int
     oldest_s: float
-    """how long the one that waits longest has waited; 0 where none waits"""
+    """age of the oldest one; 0 if none waits"""
 
 
 @dataclass(frozen=True, slots=True)
 class QueueStatistics:
-    """What is in the ledger and not completed."""
+    """The scans of the ledger that are not completed."""
 
     scans: Mapping[ScanState, int]
-    """of every state but completed, 0 included"""
+    """by state, all but completed, 0 included"""
     waiting: Mapping[Priority, Waiting]
-    """of every priority"""
+    """by priority, 0 included"""
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerSeen:
-    """What a worker did lately."""
+class WorkerActivity:
+    """The recent work of a worker."""
 
     worker: str
     running: int
     completed: int
     failed: int
     seen_s: float
-    """since it last claimed, ended or renewed something"""
+    """since its last claim, heartbeat or finished attempt"""
 
 
 @dataclass(frozen=True, slots=True)
 class FailureCount:
-    """Attempts that ended without a result, of one code."""
+    """How many attempts ended with one error code."""
 
     code: str
     outcome: AttemptOutcome
     attempts: int
     last_s: float
-    """since the latest of them ended"""
+    """since the last of them ended"""
 
 
-def answers(connection: Connection) -> bool:
-    """Return that the database answers."""
+def ping(connection: Connection) -> bool:
+    """Return True if the database answers."""
     answer: int = connection.execute(select(1)).scalar_one()
     return answer == 1
 
 
 def queue_statistics(connection: Connection) -> QueueStatistics:
-    """Return what is not completed. One statement, over an index that holds no completed scan."""
+    """Return the counts of scans that are not completed, with one statement on a partial index."""
     scans: dict[ScanState, int] = dict.fromkeys(UNFINISHED, 0)
     waiting: dict[Priority, Waiting] = dict.fromkeys(Priority, Waiting(0, 0.0))
     for row in connection.execute(_BY_STATE_AND_PRIORITY):
@@ -88,13 +88,13 @@ def queue_statistics(connection: Connection) -> QueueStatistics:
     return QueueStatistics(scans, waiting)
 
 
-def workers_seen(connection: Connection, *, within_s: float) -> list[WorkerSeen]:
-    """Return the workers that hold a scan, or began an attempt within the last seconds, the latest first.
+def worker_activity(connection: Connection, *, within_s: float) -> list[WorkerActivity]:
+    """Return the workers that hold a scan or started an attempt in the last `within_s` seconds, latest first.
 
-    A worker that had nothing to do leaves no trace in the ledger.
+    The ledger does not know of workers that had nothing to do.
     """
     now_s = func.extract("epoch", func.clock_timestamp())
-    # Of an attempt that was lost the end says when somebody else noticed.
+    # The end of a lost attempt is when the watcher noticed, not when the worker was active.
     last = case(
         (Attempt.outcome == AttemptOutcome.LOST, Attempt.started_at),
         else_=func.coalesce(Attempt.finished_at, Attempt.started_at),
@@ -112,7 +112,8 @@ def workers_seen(connection: Connection, *, within_s: float) -> list[WorkerSeen]
         .group_by(Attempt.worker)
     )
     seen = {
-        row.worker: WorkerSeen(row.worker, 0, row.completed, row.failed, float(row.seen_s)) for row in ended
+        row.worker: WorkerActivity(row.worker, 0, row.completed, row.failed, float(row.seen_s))
+        for row in ended
     }
     running = connection.execute(
         select(
@@ -124,14 +125,14 @@ def workers_seen(connection: Connection, *, within_s: float) -> list[WorkerSeen]
         .group_by(Scan.claimed_by)
     )
     for row in running:
-        before = seen.get(row.worker) or WorkerSeen(row.worker, 0, 0, 0, float("inf"))
+        before = seen.get(row.worker) or WorkerActivity(row.worker, 0, 0, 0, float("inf"))
         seen_s = min(before.seen_s, float(row.seen_s))
-        seen[row.worker] = WorkerSeen(row.worker, row.running, before.completed, before.failed, seen_s)
+        seen[row.worker] = WorkerActivity(row.worker, row.running, before.completed, before.failed, seen_s)
     return sorted(seen.values(), key=lambda one: (one.seen_s, one.worker))
 
 
 def failures(connection: Connection, *, within_s: float) -> list[FailureCount]:
-    """Return why attempts that began within the last seconds ended without a result, the commonest first."""
+    """Return the failures of attempts started in the last `within_s` seconds, most frequent first."""
     since_s = func.extract("epoch", func.clock_timestamp() - func.max(Attempt.finished_at)).label("last_s")
     rows = connection.execute(
         select(Attempt.error_code, Attempt.outcome, func.count().label("attempts"), since_s)

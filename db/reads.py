@@ -1,4 +1,4 @@
-"""What people and programs ask: the ledger's lines, and a patient's results."""
+"""Queries for people and programs: the scans of the ledger, and the results of a patient."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def counts_by_state(connection: Connection) -> dict[ScanState, int]:
 
 
 def total_progress(connection: Connection) -> Progress:
-    """Return tiles and cells of all scans together."""
+    """Return the total progress of all scans."""
     row = connection.execute(
         select(
             func.coalesce(func.sum(Scan.tiles_done), 0),
@@ -107,25 +107,25 @@ def find_scan(connection: Connection, prefix: str) -> UUID:
     found = connection.execute(statement.limit(2)).scalars().all() if is_id else []
     if len(found) != 1:
         what = "more than one scan has" if found else "there is no scan with"
-        raise UsageError(f"{what} an id that starts so", code="unknown_scan")
+        raise UsageError(f"{what} an id that starts like this", code="unknown_scan")
     return found[0]
 
 
 def record_results_read(
     connection: Connection, patient_id: UUID | None, *, reader: str, purpose: str
 ) -> None:
-    """Write to the event log that somebody read the results of a patient (None: of one that is not there).
+    """Record in the event log that somebody read the results of a patient (None: an unknown patient).
 
-    `reader` is who they say they are; the database adds as whom they logged in.
+    `reader` is the name they gave; the database adds the login.
     """
     connection.execute(select(func.record_results_read(patient_id, reader, purpose)))
 
 
 def results_of_patient(connection: Connection, patient: str) -> PatientResult | None:
-    """Return the slides of the patient and their pooled differential; None where nobody has that number.
+    """Return the slides of the patient and their pooled differential; None for an unknown patient number.
 
-    Slides without a result are listed too, with their state. Pooled are the current runs that are not
-    rejected, the same bytes once. Cells: `cells_of_run`. Call `record_results_read` beside it.
+    Slides without a result are listed with their state. The current runs that are not rejected are pooled,
+    identical files once. For cells see `cells_of_run`. Callers also call `record_results_read`.
     """
     patient_id = connection.execute(select(Patient.id).where(Patient.external_id == patient)).scalar()
     if patient_id is None:
@@ -160,7 +160,7 @@ def results_of_patient(connection: Connection, patient: str) -> PatientResult | 
 def _slides_of(
     patient_id: UUID,
 ) -> Select[UUID, str, str, ScanState, str | None, Priority, datetime, UUID | None, int | None, bool | None]:
-    # The patient is in the condition of the view's own scan, so that it looks at no other patient.
+    # The condition is inside the subquery, so that the view reads the rows of this patient only.
     counted = (
         select(PATIENT_RUN.c.scan_id, PATIENT_RUN.c.pooled)
         .where(PATIENT_RUN.c.patient_id == patient_id)
@@ -187,9 +187,9 @@ def _slides_of(
 
 
 def cells_of_run(connection: Connection, run_id: int) -> tuple[FoundCell, ...]:
-    """Return the cells of a run as the pipeline gave them, in reading order.
+    """Return the cells of a run in reading order.
 
-    Probabilities, score and disagreement come back as float32.
+    Probabilities, score and disagreement were stored as float32.
     """
     classes = connection.execute(select(Run.probability_classes).where(Run.id == run_id)).scalar()
     rows = connection.execute(select(Cell.__table__).where(Cell.run_id == run_id).order_by(Cell.ordinal))

@@ -1,4 +1,4 @@
-"""Analysing again what is done, for a new bundle: behind all other work. The runs that are there stay."""
+"""Analyses completed scans again in the background, for a new bundle. Existing runs are kept."""
 
 from __future__ import annotations
 
@@ -9,40 +9,40 @@ from uuid import UUID
 from sqlalchemy import Connection, DateTime, Select, func, select
 
 from db.events import EventKind, append_many
-from db.ledger import move
+from db.ledger import transition
 from db.states import Priority, ScanState
 from db.tables import Run, Scan
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which completed scans: those that arrived since then, and were completed before."""
+class ReanalysisFilter:
+    """Selects completed scans by arrival, completion and bundle."""
 
     since: datetime
     completed_before: datetime
-    """so that one that comes out anew is not sent round a second time"""
+    """so that scans which complete meanwhile are not selected again"""
     except_bundle: str | None = None
-    """leaves out those whose current result is by the bundle whose digest begins so"""
+    """leaves out scans whose current result is by the bundle whose digest starts like this"""
 
 
-def moment_of(connection: Connection) -> datetime:
+def database_time(connection: Connection) -> datetime:
     """Return the database's time."""
     return connection.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()
 
 
-def reanalysable(connection: Connection, wanted: Wanted) -> int:
-    """Return how many scans are wanted."""
-    return connection.execute(select(func.count()).select_from(_scans_of(wanted).subquery())).scalar_one()
+def count_reanalysable(connection: Connection, selection: ReanalysisFilter) -> int:
+    """Return how many scans the filter selects."""
+    return connection.execute(select(func.count()).select_from(_scans_of(selection).subquery())).scalar_one()
 
 
-def reanalyse(connection: Connection, wanted: Wanted, *, limit: int = 1000) -> list[UUID]:
-    """Return the scans that will be analysed again, at most `limit`, the oldest first; none, where all will.
+def reanalyse(connection: Connection, selection: ReanalysisFilter, *, limit: int = 1000) -> list[UUID]:
+    """Queue up to `limit` more scans for another analysis, oldest first, and return them; empty once all are
+    queued.
 
-    They are routine scans in the background from now on, whatever they were. Their runs stay, and the current
-    one is their result until the new one is there.
+    They become routine background scans. The current run stays the result until the new one is saved.
     """
     statement = (
-        _scans_of(wanted)
+        _scans_of(selection)
         .order_by(Scan.received_at, Scan.id)
         .limit(limit)
         .with_for_update(of=Scan, skip_locked=True)
@@ -50,7 +50,7 @@ def reanalyse(connection: Connection, wanted: Wanted, *, limit: int = 1000) -> l
     rows = connection.execute(statement).all()
     if rows:
         connection.execute(
-            move(ScanState.RECEIVED)
+            transition(ScanState.RECEIVED)
             .where(Scan.id.in_([row.id for row in rows]))
             .values(
                 background=True,
@@ -70,13 +70,13 @@ def reanalyse(connection: Connection, wanted: Wanted, *, limit: int = 1000) -> l
     return [row.id for row in rows]
 
 
-def _scans_of(wanted: Wanted) -> Select[UUID, Priority]:
+def _scans_of(selection: ReanalysisFilter) -> Select[UUID, Priority]:
     statement = select(Scan.id, Scan.priority).where(
         Scan.state == ScanState.COMPLETED,
-        Scan.received_at >= wanted.since,
-        Scan.completed_at < wanted.completed_before,
+        Scan.received_at >= selection.since,
+        Scan.completed_at < selection.completed_before,
     )
-    if wanted.except_bundle is None:
+    if selection.except_bundle is None:
         return statement
-    by_it = Run.bundle_digest.startswith(wanted.except_bundle, autoescape=True)
+    by_it = Run.bundle_digest.startswith(selection.except_bundle, autoescape=True)
     return statement.join(Run, Run.id == Scan.current_run_id).where(~by_it)

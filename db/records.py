@@ -1,4 +1,4 @@
-"""The frozen records that the ledger takes and gives. What could name a patient is kept out of `repr`."""
+"""The frozen records of the ledger. Whatever could identify a patient is left out of `repr`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.model.geometry import Mpp, Size
 
 @dataclass(frozen=True, slots=True)
 class ScanRef:
-    """The identity of an upload: same bucket, key and version, same scan."""
+    """The identity of an upload: bucket, key and version name one scan."""
 
     bucket: str
     object_key: str = field(repr=False)
@@ -33,7 +33,7 @@ class ScanRef:
 
 @dataclass(frozen=True, slots=True)
 class SpecimenIdentity:
-    """Whose scan it is, in the laboratory's own numbers."""
+    """The patient and specimen of a scan, as numbers of the laboratory."""
 
     patient: str = field(repr=False)
     specimen: str = field(repr=False)
@@ -69,7 +69,10 @@ class Due:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to analyse one scan, until the lease ends. `token` is the fence: no token, no write."""
+    """The exclusive right to analyse one scan until the lease expires.
+
+    `token` is the fencing token of its writes.
+    """
 
     scan_id: UUID
     token: UUID
@@ -84,7 +87,7 @@ class Claim:
     slide_name: str = field(repr=False)
     priority: Priority
     waited_s: float
-    """from the scan's arrival, or from a person's word, to this claim"""
+    """from the scan's arrival, assignment or requeueing to this claim"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,7 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Expired:
-    """A scan whose worker went silent, and where it went."""
+    """A scan whose lease expired, and its new state."""
 
     scan_id: UUID
     state: ScanState
@@ -115,7 +118,7 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """An object written beside the result. Its name is derived from the RunKey, never from a patient."""
+    """An object stored with the result. Its name is derived from the RunKey, never from a patient."""
 
     kind: str
     bucket: str
@@ -126,7 +129,7 @@ class Artefact:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """The run of a completed scan; `is_new` is False where the same RunKey was there already."""
+    """The run of a completed scan; `is_new` is False if a run with this RunKey already existed."""
 
     run_id: int
     is_new: bool
@@ -143,7 +146,7 @@ class ScanFilter:
 
 @dataclass(frozen=True, slots=True)
 class ScanRow:
-    """One line of the ledger, for people."""
+    """One scan as listed for people."""
 
     scan_id: UUID
     patient: str | None = field(repr=False)
@@ -169,7 +172,7 @@ class ScanRow:
 
 @dataclass(frozen=True, slots=True)
 class RunReport:
-    """What one analysis found, without its cells (`reads.cells_of_run`)."""
+    """The result of one analysis, without its cells (`reads.cells_of_run`)."""
 
     run_id: int
     status: SlideStatus
@@ -191,7 +194,7 @@ class RunReport:
 
 @dataclass(frozen=True, slots=True)
 class SlideReport:
-    """One scan of a patient: its place in the ledger, and its current result where it has one."""
+    """One scan of a patient, with its current result if there is one."""
 
     scan_id: UUID
     specimen: str = field(repr=False)
@@ -204,7 +207,7 @@ class SlideReport:
     """a scan of *another* patient with the same bytes"""
     run: RunReport | None
     pooled: bool
-    """whether its counts are in the patient's: not for a rejected slide, nor the same bytes a second time"""
+    """whether it counts towards the patient's differential; rejected slides and repeated files do not"""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""Uploads become rows: once each, whatever is seen how often; and a person's word on whose they are."""
+"""Registers uploads, each exactly once, and assigns them to patients."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from db.tables import DEFAULT_MAX_ATTEMPTS, Patient, Scan, Specimen
 from pipeline.model.errors import UsageError
 
 BATCH_ROWS = 5000
-UNREADABLE = "the name of the upload does not say whose it is"
+UNREADABLE = "the name of the upload does not identify the patient"
 
 
 _UNREGISTERED = text("""
@@ -85,7 +85,7 @@ RETURNING id, state, priority
 def unregistered(connection: Connection, seen: Sequence[ScanRef]) -> list[ScanRef]:
     """Return those of `seen` that the ledger does not have, in the order given.
 
-    One statement for each BATCH_ROWS: a sweep hands over its listing page by page and keeps nothing.
+    One statement for BATCH_ROWS uploads.
     """
     fresh: list[ScanRef] = []
     for start in range(0, len(seen), BATCH_ROWS):
@@ -102,19 +102,12 @@ def unregistered(connection: Connection, seen: Sequence[ScanRef]) -> list[ScanRe
     return fresh
 
 
-def register(
-    connection: Connection, arrival: Arrival, *, max_attempts: int = DEFAULT_MAX_ATTEMPTS
-) -> Registered | None:
-    """Return the new row of the upload, or None where the ledger has it already."""
-    return next(iter(register_many(connection, [arrival], max_attempts=max_attempts)), None)
-
-
 def register_many(
     connection: Connection, arrivals: Sequence[Arrival], *, max_attempts: int = DEFAULT_MAX_ATTEMPTS
 ) -> list[Registered]:
-    """Return a row for each upload that was new; those that the ledger has already are left as they are.
+    """Register the new uploads and return their rows; known uploads are left unchanged.
 
-    With an identity a scan is `received`; without one it is `unassigned`, with its reason.
+    A scan with an identity is `received`; one without is `unassigned`, with a reason.
     """
     registered: list[Registered] = []
     for start in range(0, len(arrivals), BATCH_ROWS):
@@ -157,10 +150,10 @@ def _add_specimens(connection: Connection, identities: Sequence[SpecimenIdentity
 
 
 def assign(connection: Connection, scan_id: UUID, identity: SpecimenIdentity) -> ScanState:
-    """Return the state of the scan, which is the identity's from now on.
+    """Assign the scan to the specimen and return its state.
 
-    An unassigned scan becomes received. Another keeps its state, and its results go with it: the correction
-    of a mislabelled sample.
+    An unassigned scan becomes received. Any other scan keeps its state and its results, which corrects a
+    mislabelled sample.
     Raises: UsageError, where there is no such scan.
     """
     row = connection.execute(
@@ -205,9 +198,9 @@ def assign(connection: Connection, scan_id: UUID, identity: SpecimenIdentity) ->
 
 
 def requeue(connection: Connection, scan_id: UUID) -> None:
-    """Give a scan that stopped, or is done, a new start with all its attempts. Its runs stay.
+    """Queue a completed or quarantined scan again, with all its attempts. Its runs are kept.
 
-    Raises: UsageError, where there is no such scan, or it is on its way, or it has no patient.
+    Raises: UsageError, where there is no such scan, it is being processed, or it has no patient.
     """
     state = connection.execute(select(Scan.state).where(Scan.id == scan_id).with_for_update()).scalar()
     if state is None:
@@ -220,7 +213,9 @@ def requeue(connection: Connection, scan_id: UUID) -> None:
         require(state, ScanState.RECEIVED, str(scan_id))
     except IllegalTransition as error:
         raise UsageError(
-            f"this scan is {state}: it is on its way already", code="scan_under_way", scan_id=str(scan_id)
+            f"this scan is {state}: it is already being processed",
+            code="scan_under_way",
+            scan_id=str(scan_id),
         ) from error
     connection.execute(
         update(Scan)

@@ -1,4 +1,4 @@
-"""Saving a result: one transaction a scan, once for each RunKey, and only by whoever holds the claim."""
+"""Saves a result in one transaction, once for each RunKey, and only under a valid claim."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import psycopg
 from sqlalchemy import Connection, func, insert, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from db.cell_rows import CELL_COLUMNS, copied
+from db.cell_rows import CELL_COLUMNS, copy_chunks
 from db.errors import LeaseLost
 from db.events import EventKind, append
-from db.ledger import finish_attempt, held, move, without_claim
+from db.ledger import claim_holds, finish_attempt, transition, without_claim
 from db.records import Artefact, Claim, Saved
 from db.same_content import flag_same_content, lock_content
 from db.states import AttemptOutcome, ScanState
@@ -28,21 +28,21 @@ ON CONFLICT (digest) DO UPDATE SET manifest = excluded.manifest WHERE model_bund
 
 
 def register_bundle(connection: Connection, digest: str, name: str, manifest_json: str) -> None:
-    """Put the model bundle on record, with its manifest as JSON text. A second time changes nothing."""
+    """Record the model bundle with its manifest, JSON text. Repeating it changes nothing."""
     connection.execute(_BUNDLE, {"digest": digest, "name": name, "manifest": manifest_json})
 
 
 def save_result(
     connection: Connection, claim: Claim, result: SlideResult, artefacts: Sequence[Artefact]
 ) -> Saved:
-    """Return the run of the scan, which is completed by it. The caller commits.
+    """Save the run, complete the scan and return the run. The caller commits.
 
-    Where the run of this RunKey is there already only the scan is completed: saving twice changes nothing.
+    If a run with this RunKey exists, only the scan is completed: saving twice changes nothing.
     Raises: LeaseLost, before anything is written.
     """
     key = result.provenance.run_key
     lock_content(connection, key.scan_digest)
-    if connection.execute(select(Scan.id).where(held(claim)).with_for_update()).one_or_none() is None:
+    if connection.execute(select(Scan.id).where(claim_holds(claim)).with_for_update()).one_or_none() is None:
         raise LeaseLost(str(claim.scan_id))
     run_id = _insert_run(connection, claim, result)
     is_new = run_id is not None
@@ -60,7 +60,7 @@ def save_result(
 
 def _complete(connection: Connection, claim: Claim, result: SlideResult, run_id: int) -> None:
     tiles, differential = result.analysis.tiles, result.analysis.differential
-    completed = without_claim(move(ScanState.COMPLETED)).where(Scan.id == claim.scan_id)
+    completed = without_claim(transition(ScanState.COMPLETED)).where(Scan.id == claim.scan_id)
     connection.execute(
         completed.values(
             current_run_id=run_id,
@@ -77,7 +77,7 @@ def _complete(connection: Connection, claim: Claim, result: SlideResult, run_id:
 
 
 def _insert_run(connection: Connection, claim: Claim, result: SlideResult) -> int | None:
-    """Return the id of the new run, None where this RunKey has one."""
+    """Return the id of the new run; None if this RunKey already has one."""
     analysis, provenance = result.analysis, result.provenance
     key, meta, tiles, counts = provenance.run_key, analysis.meta, analysis.tiles, analysis.differential
     bundle = upsert(ModelBundle).values(digest=key.bundle_digest, name=provenance.bundle_name)
@@ -139,9 +139,9 @@ def _existing_run(connection: Connection, claim: Claim, result: SlideResult) -> 
 def _copy_cells(connection: Connection, run_id: int, cells: Sequence[Cell]) -> None:
     driver = connection.connection.driver_connection
     if not isinstance(driver, psycopg.Connection):
-        raise TypeError("cells are copied through psycopg")
+        raise TypeError("cells are copy_chunks through psycopg")
     with driver.cursor() as cursor, cursor.copy(_COPY_CELLS) as copy:
-        for part in copied(run_id, cells):
+        for part in copy_chunks(run_id, cells):
             copy.write(part)
 
 

@@ -1,8 +1,8 @@
-"""Deleting what is older than it has to be kept: whole scans with all that is known of them.
+"""Deletes expired scans with all their data.
 
-A scan's age counts from the last thing that happened to it. Only scans that have ended are ever taken. Their
-objects go first, by the caller, and their rows in the same transaction: a row without its object is found
-again by the next run; an object without its row would be registered as a new upload.
+The age of a scan counts from its last change. Only scans that have ended are deleted. The caller deletes
+their objects first, then their rows in the same transaction: a row without its object is deleted by the next
+run; an object without its row would be registered as a new upload.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from db.states import ScanState
 from db.tables import ArtefactRow, Attempt, Cell, DifferentialLine, Run, Scan
 
 ENDED = frozenset({ScanState.COMPLETED, ScanState.QUARANTINED, ScanState.UNASSIGNED})
-"""The states in which nobody works on a scan, and nobody is about to."""
+"""The states in which a scan is neither being analysed nor waiting for it."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limit:
-    """Which scans are old: those in these states to which nothing happened for so long."""
+class RetentionLimit:
+    """Which scans are expired: those in these states that did not change for this long."""
 
     age: timedelta
     states: frozenset[ScanState] = ENDED
 
 
 @dataclass(frozen=True, slots=True)
-class Old:
-    """What there is of old scans in one state."""
+class ExpiredCounts:
+    """What the expired scans of one state amount to."""
 
     state: ScanState
     scans: int
@@ -59,8 +59,8 @@ class Old:
 
 
 @dataclass(frozen=True, slots=True)
-class OldScan:
-    """A scan that may go, held until the transaction ends."""
+class ExpiredScan:
+    """A scan to be deleted, locked until the transaction ends."""
 
     scan_id: UUID
     state: ScanState
@@ -71,26 +71,26 @@ class OldScan:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where a batch ended; the next one begins behind it."""
+class Cursor:
+    """The last scan of a batch; the next batch starts after it."""
 
     updated_at: datetime
     scan_id: UUID
 
 
-START = Place(datetime.min.replace(tzinfo=UTC), UUID(int=0))
+START = Cursor(datetime.min.replace(tzinfo=UTC), UUID(int=0))
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
-    """Some old scans, and where they end; None: there are no more."""
+class ExpiredBatch:
+    """Some expired scans, and the cursor of the next batch; None if there are no more."""
 
-    scans: tuple[OldScan, ...]
-    end: Place | None
+    scans: tuple[ExpiredScan, ...]
+    end: Cursor | None
 
 
-def old_scans(connection: Connection, limit: Limit) -> list[Old]:
-    """Return how much there is to delete, by state."""
+def expired_counts(connection: Connection, limit: RetentionLimit) -> list[ExpiredCounts]:
+    """Return what would be deleted, by state."""
     of_scan = (
         select(Run.scan_id, func.count().label("results"), func.sum(Run.n_found).label("cells"))
         .group_by(Run.scan_id)
@@ -105,36 +105,38 @@ def old_scans(connection: Connection, limit: Limit) -> list[Old]:
             func.coalesce(func.sum(of_scan.c.cells), 0),
         )
         .outerjoin(of_scan, of_scan.c.scan_id == Scan.id)
-        .where(_is_old(limit))
+        .where(_is_expired(limit))
         .group_by(Scan.state)
         .order_by(Scan.state)
     )
     return [
-        Old(state, scans, int(upload_bytes), int(results), int(cells))
+        ExpiredCounts(state, scans, int(upload_bytes), int(results), int(cells))
         for state, scans, upload_bytes, results, cells in connection.execute(statement)
     ]
 
 
-def take_old(connection: Connection, limit: Limit, behind: Place, size: int) -> Batch:
-    """Return the next old scans, the oldest first, held against any other change until the transaction ends.
+def lock_expired(connection: Connection, limit: RetentionLimit, after: Cursor, size: int) -> ExpiredBatch:
+    """Return the next expired scans, oldest first, locked until the transaction ends.
 
-    One that somebody else changes at this moment is left out.
+    Scans that another transaction has locked are left out.
     """
     seen = connection.execute(
         select(Scan.id, Scan.updated_at, Scan.content_digest)
-        .where(_is_old(limit), tuple_(Scan.updated_at, Scan.id) > (behind.updated_at, behind.scan_id))
+        .where(_is_expired(limit), tuple_(Scan.updated_at, Scan.id) > (after.updated_at, after.scan_id))
         .order_by(Scan.updated_at, Scan.id)
         .limit(size)
     ).all()
     if not seen:
-        return Batch((), None)
-    # Contents are locked before rows, as everywhere.
+        return ExpiredBatch((), None)
+    # Content locks come before row locks, as everywhere.
     for digest in sorted({row.content_digest for row in seen if row.content_digest is not None}):
         lock_content(connection, digest)
-    return Batch(_held(connection, limit, [row.id for row in seen]), Place(seen[-1].updated_at, seen[-1].id))
+    return ExpiredBatch(
+        _held(connection, limit, [row.id for row in seen]), Cursor(seen[-1].updated_at, seen[-1].id)
+    )
 
 
-def _held(connection: Connection, limit: Limit, scan_ids: Sequence[UUID]) -> tuple[OldScan, ...]:
+def _held(connection: Connection, limit: RetentionLimit, scan_ids: Sequence[UUID]) -> tuple[ExpiredScan, ...]:
     rows = connection.execute(
         select(
             Scan.id,
@@ -146,13 +148,13 @@ def _held(connection: Connection, limit: Limit, scan_ids: Sequence[UUID]) -> tup
             Scan.etag,
             Scan.content_digest,
         )
-        .where(Scan.id.in_(scan_ids), _is_old(limit))
+        .where(Scan.id.in_(scan_ids), _is_expired(limit))
         .order_by(Scan.updated_at, Scan.id)
         .with_for_update(skip_locked=True)
     ).all()
     artefacts = _own_artefacts(connection, {row.id: row.content_digest for row in rows})
     return tuple(
-        OldScan(
+        ExpiredScan(
             scan_id=row.id,
             state=row.state,
             ref=ScanRef(row.bucket, row.object_key, row.version, row.size_bytes, row.etag),
@@ -163,8 +165,8 @@ def _held(connection: Connection, limit: Limit, scan_ids: Sequence[UUID]) -> tup
     )
 
 
-def delete_scans(connection: Connection, scans: Sequence[OldScan]) -> None:
-    """Delete the rows of these scans, which `take_old` gave in this transaction. Their events stay."""
+def delete_scans(connection: Connection, scans: Sequence[ExpiredScan]) -> None:
+    """Delete the rows of scans that `lock_expired` returned in this transaction. Their events are kept."""
     ids = [scan.scan_id for scan in scans]
     if not ids:
         return
@@ -182,17 +184,17 @@ def delete_scans(connection: Connection, scans: Sequence[OldScan]) -> None:
     )
 
 
-# Each points at the other: one statement, at the end of which both are gone.
+# They reference each other: one statement deletes both.
 _RUNS_AND_SCANS = text("""
-WITH gone AS (DELETE FROM run WHERE scan_id = ANY(:ids))
+WITH deleted_runs AS (DELETE FROM run WHERE scan_id = ANY(:ids))
 DELETE FROM scan WHERE id = ANY(:ids)
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 
-def delete_people(connection: Connection) -> int:
-    """Return how many patients were deleted: those of whom no scan is left, and specimens likewise.
+def delete_unreferenced_patients(connection: Connection) -> int:
+    """Delete patients and specimens without scans; return the number of patients.
 
-    Whoever registers uploads waits meanwhile: else one could be registered for a patient who is just deleted.
+    The table lock blocks registration, which could otherwise add a scan to a patient being deleted.
     """
     connection.execute(text("LOCK TABLE patient, specimen IN SHARE ROW EXCLUSIVE MODE"))
     connection.execute(
@@ -206,8 +208,8 @@ def delete_people(connection: Connection) -> int:
     ).rowcount
 
 
-def unknown_objects(connection: Connection, bucket: str, names: Sequence[str]) -> list[str]:
-    """Return those of the objects in the bucket that belong to no result."""
+def orphaned_objects(connection: Connection, bucket: str, names: Sequence[str]) -> list[str]:
+    """Return which of the objects belong to no result."""
     found = connection.execute(_UNKNOWN, {"bucket": bucket, "names": list(names)}).scalars()
     return list(found)
 
@@ -218,7 +220,7 @@ WHERE NOT EXISTS (SELECT FROM artefact WHERE artefact.object_name = seen.name AN
 """).bindparams(bindparam("names", type_=ARRAY(Text)))
 
 
-def _is_old(limit: Limit) -> ColumnElement[bool]:
+def _is_expired(limit: RetentionLimit) -> ColumnElement[bool]:
     states = sorted(limit.states & ENDED)
     return and_(Scan.state.in_(states), Scan.updated_at < now() - limit.age)
 
@@ -226,9 +228,9 @@ def _is_old(limit: Limit) -> ColumnElement[bool]:
 def _own_artefacts(
     connection: Connection, digests: dict[UUID, str | None]
 ) -> dict[UUID, list[tuple[str, str]]]:
-    """Return the objects of the scans' results, but for scans whose bytes lie under another scan as well.
+    """Return the objects of the scans' results, except for scans whose bytes another scan shares.
 
-    Objects are named by content: those of the other scan are the same ones, there or about to be.
+    Objects are named by content, so the other scan has or will have the same ones.
     """
     shared = _digests_elsewhere(connection, digests)
     alone = [scan_id for scan_id, digest in digests.items() if digest not in shared]

@@ -1,7 +1,6 @@
-"""Who may do what in the database: group roles without a login, and what each is granted. Data only.
+"""The group roles of the database and their privileges. Data only; `db.granting` applies it.
 
-`db.granting` makes it so. A grant that a release takes away must not be one that the release before it needs:
-both work on the schema while an upgrade is under way.
+A release must not revoke a privilege that the release before it needs: during an upgrade both use the schema.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from db.tables import Base
 
 
 class Role(StrEnum):
-    """A group role. A person or process logs in as a member of one."""
+    """A group role without a login; people and processes log in as members."""
 
     MIGRATOR = "leukoflow_migrator"
-    """owns the tables: the only one that may change or drop them"""
+    """owns the tables; only this role may change or drop them"""
     WATCHER = "leukoflow_watcher"
     WORKER = "leukoflow_worker"
     READER = "leukoflow_reader"
-    """reads the ledger and results, and adds to the event log that it did"""
+    """reads the ledger and results, which the event log records"""
     CLERK = "leukoflow_clerk"
-    """a reader who also says whose a scan is, and has scans analysed again"""
+    """a reader who also assigns scans to patients and requeues them"""
     KEEPER = "leukoflow_keeper"
-    """deletes what is older than it has to be kept"""
+    """deletes expired scans"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +40,11 @@ class Grant:
 TABLES = (*sorted(Base.metadata.tables), "alembic_version")
 VIEWS = ("patient_run", "patient_differential", "scan_status")
 FUNCTIONS = ("record_results_read(uuid, text, text)", "event_is_append_only()")
-"""All that a migrator owns."""
+"""Owned by the migrator, as are the tables and views."""
 
 RECORD_READ = FUNCTIONS[0]
 
-# An event's number, moment and author are the database's own: nobody writes them.
+# Id, time and author of an event are filled in by the database.
 _EVENT = Grant("INSERT", "event", ("scan_id", "kind", "detail"))
 _VERSION = Grant("SELECT", "alembic_version")
 _PEOPLE = (
@@ -163,6 +162,6 @@ GRANTS: Mapping[Role, tuple[Grant, ...]] = MappingProxyType(
         ),
     }
 )
-"""What each role may do. Of the event log nobody but the tables' owner may do more than add to it."""
+"""The privileges of each role. Only the owner of the tables can do more with the event log than append."""
 
 MAY_RECORD_READS = (Role.READER, Role.CLERK)

@@ -1,4 +1,4 @@
-"""Runs as they are read: an analysis with its differential, provenance and artefacts, without its cells."""
+"""Reads runs: an analysis with its differential, provenance and artefacts, without its cells."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from pipeline.model.geometry import Mpp, Size
 
 
 def runs_by_id(connection: Connection, run_ids: Sequence[int]) -> dict[int, RunReport]:
-    """Return the runs, by id. Three statements, however many there are."""
+    """Return the runs by id, with three statements in all."""
     if not run_ids:
         return {}
     lines = _lines(connection, run_ids)
@@ -73,7 +73,7 @@ def _lines(connection: Connection, run_ids: Sequence[int]) -> defaultdict[int, l
     for row in connection.execute(statement):
         low, high = row.ci_low_percent, row.ci_high_percent
         interval = None if low is None or high is None else (low, high)
-        # `row.count` is a tuple's own method
+        # not `row.count`: that is a method of tuple
         lines[row.run_id].append(
             ClassCount(row.cell_class, row._mapping["count"], row.percent, interval, row.denominator)
         )

@@ -1,4 +1,4 @@
-"""The same bytes under two patients: one of the two samples may be mislabelled, so both are flagged."""
+"""Flags scans of different patients with the same bytes: one of them may be mislabelled."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from sqlalchemy import Connection, func, select, text
 
 from db.events import EventKind, append_many
 
-# The first scan of this content, and the first of another patient than that one's, are all that is needed:
-# every scan points at whichever of the two is not its own patient's. Linear in the scans of this content.
+# Two scans suffice: the first with this content, and the first of any other patient. Every scan points at the
+# one of them that belongs to another patient. Linear in the number of scans.
 _FLAG = text("""
 WITH sighting AS (
     SELECT scan.id, scan.same_content_as, specimen.patient_id, scan.received_at
@@ -34,12 +34,12 @@ RETURNING scan.id, scan.same_content_as
 
 
 def lock_content(connection: Connection, content_digest: str) -> None:
-    """Let no other transaction judge the same content until this one ends; taken before any row is locked."""
+    """Lock the content against other transactions until this one ends; call it before any row lock."""
     connection.execute(select(func.pg_advisory_xact_lock(func.hashtextextended(content_digest, 0))))
 
 
 def flag_same_content(connection: Connection, content_digest: str) -> None:
-    """Flag every scan of these bytes that lie under more than one patient, and clear flags that ended.
+    """Flag the scans with these bytes if they belong to more than one patient; clear outdated flags.
 
     Each newly flagged scan gets an event. Call `lock_content` first.
     """

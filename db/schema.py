@@ -1,4 +1,4 @@
-"""The schema's version: reading it and raising it."""
+"""Reads and upgrades the schema of the database, and applies roles."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.pool import NullPool
 
 from db.errors import translated
-from db.granting import create_roles, grant, hand_over, make_login, missing_roles, work_as_owner
+from db.granting import create_roles, grant, make_login, missing_roles, switch_to_owner, transfer_ownership
 from db.roles import Role
 from pipeline.model.errors import DeploymentError
 
-_UPGRADE_LOCK = 0x6C65756B6F  # "leuko": one upgrade at a time in one database
+_UPGRADE_LOCK = 0x6C65756B6F  # "leuko": one upgrade of a database at a time
 _CONNECT_TIMEOUT_S = 5
 
 
@@ -47,25 +47,25 @@ def head_revision() -> str:
 
 
 def current_revision(url: str) -> str | None:
-    """Return the revision of the database, None where it has no schema yet.
+    """Return the revision of the database; None if it has no schema.
 
-    Raises: TransientError, where the database is away.
+    Raises: TransientError, where the database is unreachable.
     """
     with _connected(url) as connection:
         return MigrationContext.configure(connection).get_current_revision()
 
 
 def upgrade(url: str) -> str:
-    """Bring the schema to this release's revision and return it. Several processes may do so at once.
+    """Upgrade the schema to the revision of this release and return it. Safe to run in parallel.
 
-    Raises: TransientError, where the database is away or a table stays locked.
+    Raises: TransientError, where the database is unreachable or a table stays locked.
     """
     config = _config()
     with _connected(url) as connection:
-        # Waits for another upgrade; the version is read after it, so the second finds nothing to do.
+        # Waits for a parallel upgrade; the version is read afterwards, and then nothing is left to do.
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         config.attributes["connection"] = connection
-        work_as_owner(connection)
+        switch_to_owner(connection)
         command.upgrade(config, "head")
         if not missing_roles(connection):
             grant(connection)
@@ -73,21 +73,22 @@ def upgrade(url: str) -> str:
 
 
 def apply_roles(url: str) -> list[Role]:
-    """Return the roles that had to be made. Each has its grants then, and the migrator owns the schema.
+    """Create missing roles, grant the privileges of all roles, and return the new roles.
 
-    Raises: DeploymentError, where this user may not do so; TransientError, as `upgrade`.
+    Afterwards the migrator owns the schema.
+    Raises: DeploymentError, where this user lacks the privileges; TransientError, as `upgrade`.
     """
     with _connected(url) as connection:
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
         made = create_roles(connection)
-        hand_over(connection)
-        work_as_owner(connection)
+        transfer_ownership(connection)
+        switch_to_owner(connection)
         grant(connection)
     return made
 
 
 def prepare_cluster(url: str) -> list[Role]:
-    """Return the roles that had to be made, for the cluster's databases to grant to.
+    """Create the roles that the cluster lacks, and return them.
 
     Raises: as `apply_roles`.
     """
@@ -96,9 +97,9 @@ def prepare_cluster(url: str) -> list[Role]:
 
 
 def add_login(url: str, name: str, role: Role, password: str) -> None:
-    """Let `name` log in as a member of the role; a login that is there gets the password and the role.
+    """Create or change the login `name` as a member of the role.
 
-    Raises: DeploymentError, where this user may not make logins; TransientError, as `upgrade`.
+    Raises: DeploymentError, where this user may not create logins; TransientError, as `upgrade`.
     """
     with _connected(url) as connection:
         make_login(connection, name, role, password)
@@ -111,7 +112,7 @@ def require_current(url: str) -> None:
     with _connected(url) as connection:
         known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
         revision = MigrationContext.configure(connection).get_current_revision()
-    # An unknown revision is a newer one: migrations only expand, so this release works on it.
+    # An unknown revision is newer. Migrations only expand the schema, so this release works with it.
     if revision in known and revision != head_revision():
         raise DeploymentError(
             "the database schema is older than this release; run: leukoflow db upgrade", code="schema_old"

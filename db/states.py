@@ -1,6 +1,7 @@
-"""The states of a scan and the one table of moves between them.
+"""The states of a scan and the transitions between them.
 
-A move that the table does not list raises; every statement that changes a state takes its sources from here.
+A transition that is not listed raises; every statement that changes a state takes its source states from
+here.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from pipeline.model.errors import LeukoflowError
 
 
 class ScanState(StrEnum):
-    """Where a scan is on its way."""
+    """The state of a scan."""
 
     RECEIVED = "received"
     QUEUED = "queued"
@@ -36,13 +37,13 @@ class AttemptOutcome(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     LOST = "lost"
-    """the lease ran out: the worker died, or was too slow to say that it lives"""
+    """the lease expired: the worker died, or its heartbeats came too late"""
     HANDED_BACK = "handed_back"
-    """the worker was told to stop; does not count against the scan"""
+    """the worker could not continue, for no fault of the scan; the attempt does not count"""
 
 
 class IllegalTransition(LeukoflowError):
-    """A move that the table does not list."""
+    """A transition that is not listed."""
 
     def __init__(self, source: ScanState, target: ScanState, scan_id: str | None = None) -> None:
         super().__init__(
@@ -57,18 +58,15 @@ _S = ScanState
 TRANSITIONS = MappingProxyType(
     {
         _S.RECEIVED: frozenset({_S.QUEUED}),
-        _S.QUEUED: frozenset({_S.QUEUED, _S.RUNNING}),  # queued again: the message is sent again
+        _S.QUEUED: frozenset({_S.QUEUED, _S.RUNNING}),  # the message is sent again
         _S.RUNNING: frozenset({_S.COMPLETED, _S.RETRYABLE, _S.QUARANTINED}),
         _S.COMPLETED: frozenset({_S.RECEIVED}),  # analysed again, by request
         _S.RETRYABLE: frozenset({_S.QUEUED, _S.RECEIVED}),
         _S.UNASSIGNED: frozenset({_S.RECEIVED}),  # a person named the patient
-        _S.QUARANTINED: frozenset({_S.RECEIVED}),  # a person asked for another try
+        _S.QUARANTINED: frozenset({_S.RECEIVED}),  # a person requeued it
     }
 )
 """From each state, the states that may follow."""
-
-ENTRY: frozenset[ScanState] = frozenset({_S.RECEIVED, _S.UNASSIGNED})
-"""The states in which a scan enters the ledger."""
 
 
 def sources_of(target: ScanState) -> frozenset[ScanState]:

@@ -1,8 +1,8 @@
-"""The rows. Every constraint has a name by the convention below; statements that write them are elsewhere.
+"""The tables. Constraint names follow the convention below; statements are in the other modules.
 
 patient ─< specimen ─< scan ─< attempt
                          └─< run ─< cell, differential, artefact;  run >─ model_bundle
-event stands alone: it outlives what it speaks of, and holds internal ids only.
+event has no foreign keys: events outlive their scans, and hold internal ids only.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Base(DeclarativeBase):
 
 
 def _words(words: type[StrEnum]) -> Enum:
-    """Return text that holds one of the words; the CHECK that says so is named in the table."""
+    """Return a text column type for the words; the matching CHECK is declared in the table."""
     return Enum(
         words,
         native_enum=False,
@@ -153,7 +153,7 @@ class Scan(Base):
     reason: Mapped[str | None]
     priority: Mapped[Priority] = mapped_column(_words(Priority))
     background: Mapped[bool] = mapped_column(server_default=text("false"))
-    """analysed again by request, when nothing else waits"""
+    """analysed only when nothing else waits"""
     attempts: Mapped[Count]
     max_attempts: Mapped[int] = mapped_column(server_default=text(str(DEFAULT_MAX_ATTEMPTS)))
     claims: Mapped[Count]
@@ -341,4 +341,5 @@ PATIENT_RUN = table(
     column("run_id", BigInteger()),
     column("pooled", Boolean()),
 )
-"""A view: the current run of each scan, by patient; `pooled`: its counts are in the patient's."""
+"""A view: the current run of each scan by patient; `pooled` says whether it counts towards the
+differential."""

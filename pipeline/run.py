@@ -1,4 +1,4 @@
-"""analyse_slide: the only composition of the stages. One scan in, one analysis out."""
+"""Composes the stages: `analyse_slide` analyses one scan."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from pipeline.sampling.windows import read_sample
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """The networks of one bundle, open."""
+    """The loaded networks of one bundle."""
 
     segmenter: Segmenter
     classifier: Classifier
@@ -39,7 +39,7 @@ def analyse_slide(
 ) -> SlideAnalysis:
     """Return the analysis of one open scan.
 
-    Raises: InputError, where the scan is damaged where it is read; what the models raise.
+    Raises: InputError, where the scan is damaged; whatever the models raise.
     """
     observer = execution.observer
     with observer.stage(Stage.THUMBNAIL):

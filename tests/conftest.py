@@ -14,7 +14,7 @@ from redis import Redis
 
 from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
 from worker.embedded import EmbeddedSet
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 # Database 0 stays empty: it is what a forgotten setting would write to.
 _BROKER_DATABASES = cycle(range(1, 256))
@@ -63,7 +63,7 @@ def bucket(embedded: EmbeddedSet) -> str:
 
 
 @pytest.fixture(scope="module")
-def object_store(embedded: EmbeddedSet, bucket: str) -> MinioObjectStore:
+def object_store(embedded: EmbeddedSet, bucket: str) -> ObjectStore:
     """Return a store bound to `bucket`."""
     return open_object_store(embedded.settings(), bucket)
 

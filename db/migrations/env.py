@@ -1,4 +1,4 @@
-"""Alembic's entry. The connection comes from `db.schema` in the Config's attributes, not from outside."""
+"""The Alembic environment. `db.schema` passes the connection in the attributes of the Config."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ depends_on: None = None
 
 
 def upgrade() -> None:
-    # A migration that waits for a lock makes everybody behind it wait: give up soon, try again later.
+    # A migration that waits for a lock blocks all later queries: give up soon and try again.
     op.execute("SET LOCAL lock_timeout = '5s'")
     ${upgrades if upgrades else "pass"}
 

@@ -82,4 +82,4 @@ def as_file_name(value: str) -> str:
 
 def broken(what: str) -> DeploymentError:
     """Return the error that says what is wrong with the manifest."""
-    return DeploymentError(f"The manifest of the model bundle {what}.", code="bundle-manifest")
+    return DeploymentError(f"The manifest of the model bundle {what}.", code="bundle_manifest")

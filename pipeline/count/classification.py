@@ -1,4 +1,4 @@
-"""Crops each found cell and has the ensemble classify it, batch by batch."""
+"""Classifies crops of the detected cells with the ensemble, in batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class CellClassification:
-    """The classification of the cells of one scan."""
+    """Classifies the cells of one scan."""
 
     reader: SlideReader
     classifier: Classifier
@@ -31,7 +31,7 @@ class CellClassification:
     execution: Execution
 
     def cells(self, instances: Sequence[CellInstance]) -> tuple[Cell, ...]:
-        """Return the instances with their calls, in their order."""
+        """Return the instances with their classification, in order."""
         return tuple(Cell(i, c) for i, c in zip(instances, self._calls(instances), strict=True))
 
     def _calls(self, instances: Sequence[CellInstance]) -> Iterator[CellCall]:

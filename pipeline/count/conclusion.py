@@ -1,4 +1,4 @@
-"""From called cells to what a morphologist reads: differential, status with reasons, flags."""
+"""Concludes an analysis: differential, status with reasons, flags."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from pipeline.model.spec import PipelineSpec
 from pipeline.model.taxonomy import CellClass, group_of
 
 MIN_TISSUE_FRACTION = 0.0005
-"""Less stained area than this is an empty slide: one red cell on a 640×480 field is five times as much."""
+"""Least stained area; one red cell on a 640×480 field has five times as much."""
 
 MIN_FOCUS = 5.0
-"""See `domain.Quality`. Nine in ten pictures of each set of the data pack lie above 6; blurred by 0.75 µm
-(Gaussian sigma), most lie around it or below; chula_wbc's noise stays."""
+"""See `domain.Quality`. Nine in ten pictures of each set of the data pack are above 6. After a Gaussian blur
+of 0.75 µm most are near this limit or below, except for chula_wbc because of its noise."""
 
 MIN_FREE_RED_CELLS_PER_MM2 = 50.0
-"""Monolayers show 500 and more; the thick part of a smear, where leukocytes cannot be told apart, and what is
-no smear at all show none."""
+"""Monolayers have 500 and more; the thick part of a smear, where leukocytes cannot be classified, and other
+specimens have none."""
 
 MONOLAYER_NEEDED_FROM_CELLS = 20
-"""Platelets apart: below it a scan is a field or a crop, which may happen to show no free red cell."""
+"""Not counting platelets. With fewer, the scan is a field or a crop, which may contain no free red cell."""
 
 MIN_STAIN_CONTRAST = 0.18
-"""Between glass and the darkest hundredth, of the full range: a nucleus is 0.4 to 0.7."""
+"""Contrast between glass and the darkest hundredth, relative to the full range; a nucleus has 0.4 to 0.7."""
 
 MANY_UNIDENTIFIED = 0.15
-"""Share of found leukocytes without an accepted class above which the differential is flagged."""
+"""Share of unidentified leukocytes above which the differential is flagged."""
 
 _SCALE_FLAGS = {
     ScaleSource.RED_CELLS: Flag.SCALE_ESTIMATED,
@@ -39,7 +39,7 @@ _SCALE_FLAGS = {
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the cells of one scan amount to."""
+    """The differential of one scan, and whether it can be used."""
 
     differential: Differential
     status: SlideStatus
@@ -95,7 +95,7 @@ def _quality_flags(quality: Quality, scale_source: ScaleSource) -> tuple[Flag, .
 
 
 def differential_flags(differential: Differential, spec: PipelineSpec) -> tuple[Flag, ...]:
-    """Return the flags that the counts raise; also for a patient's pooled differential."""
+    """Return the flags for the counts of a scan or of a pooled differential."""
     counts = {line.cell_class: line for line in differential.classes}
     n = differential.n_leukocytes
     left = counts[CellClass.NEUTROPHIL_BAND].count + counts[CellClass.IMMATURE_GRANULOCYTE].count

@@ -1,4 +1,4 @@
-"""Counts, percentages and their intervals: from called cells to a differential."""
+"""Computes differentials: counts, percentages and their confidence intervals."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPORT_ORDER: tuple[CellClass, ...] = (
     CellClass.ERYTHROBLAST,
     CellClass.PLATELET,
 )
-"""Order of the lines. A parent's line includes its children's counts; the children's lines are "of which"."""
+"""Order of the lines. The line of a parent includes the counts of its children, which follow it."""
 
 
 def wilson_interval(count: int, n: int) -> tuple[float, float]:
@@ -39,7 +39,7 @@ def wilson_interval(count: int, n: int) -> tuple[float, float]:
     gives the binomial interval it approximates).
     """
     if not 0 <= count <= n:
-        raise ValueError(f"{count} of {n} is no proportion")
+        raise ValueError(f"{count} of {n} is not a proportion")
     if n == 0:
         return 0.0, 100.0
     p = count / n
@@ -52,10 +52,7 @@ def wilson_interval(count: int, n: int) -> tuple[float, float]:
 
 
 def differential_of(calls: Iterable[CellCall]) -> Differential:
-    """Return the differential of the calls: each call is in exactly one of the four counts of `Differential`.
-
-    Accepted erythroblasts, platelets and leukocytes are told apart by their class.
-    """
+    """Return the differential of the classified cells."""
     calls = tuple(calls)
     accepted = Counter(call.cell_class for call in calls if call.status is CallStatus.ACCEPTED)
     return differential_from_counts(
@@ -68,9 +65,9 @@ def differential_of(calls: Iterable[CellCall]) -> Differential:
 def differential_from_counts(
     accepted: Mapping[CellClass, int], *, n_unidentified: int, n_artefacts: int
 ) -> Differential:
-    """Return the differential of counts by reported class; pools the slides of a patient.
+    """Return the differential for counts by reported class.
 
-    `accepted` counts every accepted cell once, under its own class (a parent only where no leaf was sure).
+    `accepted` counts every accepted cell once: under its leaf, or under the parent if no leaf was certain.
     """
     n_leukocytes = sum(count for cell_class, count in accepted.items() if is_leukocyte(cell_class))
     lines = tuple(
@@ -86,7 +83,7 @@ def differential_from_counts(
 
 
 def pooled(differentials: Iterable[Differential]) -> Differential:
-    """Return the differential of all cells of the given ones together."""
+    """Return the pooled differential of all given ones."""
     differentials = tuple(differentials)
     accepted: Counter[CellClass] = Counter()
     for differential in differentials:
@@ -99,7 +96,7 @@ def pooled(differentials: Iterable[Differential]) -> Differential:
 
 
 def own_counts(differential: Differential) -> dict[CellClass, int]:
-    """Return the counts of cells reported under each class itself: parents without their children."""
+    """Return the counts of cells reported under each class itself, so for parents without their children."""
     counts = {line.cell_class: line.count for line in differential.classes}
     return {
         cell_class: count - sum(counts[child] for child in CHILDREN.get(cell_class, ()))

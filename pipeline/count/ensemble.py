@@ -1,4 +1,4 @@
-"""The ensemble's answer: members averaged, then a class, a parent, or no answer."""
+"""Combines the members of the ensemble into one classification."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ _IS_IMMATURE = np.array([group_of(leaf) in _IMMATURE for leaf in LEAVES])
 
 
 def call_cell(members: Probabilities, nucleus_um2: float, spec: PipelineSpec) -> CellCall:
-    """Return the call of one cell from the members' probabilities, float32 (M, L) over `taxonomy.LEAVES`.
+    """Return the classification of one cell from the members' probabilities, float32 (M, L) by
+    `taxonomy.LEAVES`.
 
-    `nucleus_um2` is the area of its nucleus as it was outlined. The mean, at the odds that a smear and an
-    outlined nucleus have (`PipelineSpec.immature_odds` and the odds after it), decides the group
-    (neutrophil, immature granulocyte, …) first; within it the leaf is named where its share is sure.
+    `nucleus_um2` is the area of its outlined nucleus. The mean, corrected for the class frequencies in smears
+    (`PipelineSpec.immature_odds` and the odds after it), decides the group (neutrophil, immature granulocyte,
+    …) first. Within the group, the leaf is reported if its share is high enough.
     Source: averaging of three models, Panin, Mamedov, Tarakanov 2023.
     """
-    said = members.mean(axis=0, dtype=np.float64)
-    disagreement = float(0.5 * np.abs(members - said).sum(axis=1).mean())
-    mean = _expected(said, nucleus_um2, spec)
+    raw_mean = members.mean(axis=0, dtype=np.float64)
+    disagreement = float(0.5 * np.abs(members - raw_mean).sum(axis=1).mean())
+    mean = _expected(raw_mean, nucleus_um2, spec)
     group = max(GROUPS, key=lambda g: _mass(mean, g))
     named = _named(mean, group, spec)
     return CellCall(
@@ -37,9 +38,9 @@ def call_cell(members: Probabilities, nucleus_um2: float, spec: PipelineSpec) ->
 
 
 def _expected(mean: NDArray[np.float64], nucleus_um2: float, spec: PipelineSpec) -> NDArray[np.float64]:
-    """Return the shares with the odds of the immature classes as a smear has them, and of artefacts and
-    platelets as there are among whole nuclei. Source: Bayes' rule for a shift of priors, Saerens et al.
-    2002, Neural Computation 14:21."""
+    """Return the probabilities, corrected for the frequency of immature classes in smears, and of artefacts
+    and platelets among whole nuclei. Source: Bayes' rule for a shift of priors, Saerens et al. 2002, Neural
+    Computation 14:21."""
     odds = np.where(_IS_IMMATURE, spec.immature_odds, 1.0)
     if nucleus_um2 >= spec.whole_nucleus_um2:
         odds[_POSITION[CellClass.ARTEFACT]] = spec.artefact_odds

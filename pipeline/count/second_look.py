@@ -1,4 +1,4 @@
-"""A second look where no leukocyte was found: platelets, and cells that are all nucleus."""
+"""Looks for platelets, and cells without visible cytoplasm, in pictures without leukocytes."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from pipeline.model.taxonomy import CellClass, group_of
 def with_second_look(
     cells: tuple[Cell, ...], classification: CellClassification, sample: Rgb, frame: SlideFrame
 ) -> tuple[Cell, ...]:
-    """Return the cells, with what a second look finds in a field or crop that shows none, in reading order.
+    """Return the cells in reading order, with those of a second look if the picture has no leukocyte.
 
-    Only a scan that the sample shows whole is looked at: on a slide, platelets are not what is counted. What
-    the ensemble takes neither for a platelet nor for a cell stays what the segmenter said: background.
+    Only fields and crops, which the sample covers completely, are searched; on slides platelets are not
+    counted. Bodies that the ensemble considers neither platelets nor cells remain background.
     """
     size_px0 = frame.size_px0
     whole = (sample.shape[1], sample.shape[0]) == (size_px0.width, size_px0.height)
@@ -35,8 +35,8 @@ def with_second_look(
 
 
 def _is_body(cell: Cell, frame: SlideFrame, spec: PipelineSpec) -> bool:
-    """Return whether the second look keeps it: a platelet, or a cell that is all nucleus (a pyknotic
-    erythroblast's: the segmenter has seen few) and large enough for one."""
+    """Return whether the body is kept: a platelet, or a cell of sufficient size without visible cytoplasm,
+    such as a pyknotic erythroblast."""
     if _is_platelet(cell):
         return True
     large = frame.mpp.to_um2(cell.instance.area_px0) >= spec.min_cell_um2
@@ -44,7 +44,7 @@ def _is_body(cell: Cell, frame: SlideFrame, spec: PipelineSpec) -> bool:
 
 
 def _not_nucleated(cell: Cell) -> Cell:
-    """Return the body; an unsure platelet as an artefact: without a nucleus it is no leukocyte in doubt."""
+    """Return the body, an uncertain platelet as an artefact: without a nucleus it cannot be a leukocyte."""
     if cell.call.status is CallStatus.ACCEPTED or not _is_platelet(cell):
         return cell
     return replace(cell, call=replace(cell.call, status=CallStatus.ARTEFACT))

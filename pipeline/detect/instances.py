@@ -1,4 +1,7 @@
-"""Cells out of probability maps: outlines, nuclei, areas; touching cells split, lobed nuclei kept whole."""
+"""Extracts cells from probability maps:
+
+splits touching cells, keeps lobed nuclei together, draws outlines.
+"""
 
 from __future__ import annotations
 
@@ -19,20 +22,20 @@ Field = NDArray[np.float32]
 Labels = NDArray[np.int32]
 
 NECK_DEPTH = 0.12
-"""Two cells are split where the outline narrows by this share of the narrower cell's radius between them. Two
-discs that overlap by a tenth of their diameter narrow by a quarter; the outline of one leukocyte does not."""
+"""Two cells are split if the outline narrows between them by this share of the smaller radius. Two discs that
+overlap by a tenth of their diameter narrow by a quarter; the outline of one leukocyte does not."""
 
 _JUST_CELL = 1.001
 """times the threshold"""
 
 SEAM_MARGIN_PX = 8
-"""A tile also reports cells whose centroid lies this far outside its core, so that two tiles that place one
-centroid a little differently do not both leave the cell to the other. `stitch` keeps one."""
+"""A tile also reports cells with a centroid up to this far outside its core: two tiles may place the centroid
+a little differently, and neither would report the cell. `stitch` removes the duplicates."""
 
 
 @dataclass(frozen=True, slots=True)
 class SlideFrame:
-    """What turns pixels of a tile into cells of a scan."""
+    """The size, scale and working frame of a scan."""
 
     size_px0: Size
     mpp: Mpp
@@ -52,13 +55,13 @@ def find_instances(
     """
     cell_p, nucleus_p = _inside_scan(probabilities, tile.halo_px, frame.working.size_px)
     labels, boxes = labelled_cells(cell_p, nucleus_p, frame.um_per_px, spec)
-    # What lies between the lobes of one nucleus belongs to the cell, whatever the network thought of it.
+    # The area between the lobes of one nucleus belongs to the cell, whatever its probability.
     np.maximum(cell_p, _JUST_CELL * spec.cell_threshold, out=cell_p, where=labels > 0)
-    answered_px = tile.core_px.grown(SEAM_MARGIN_PX)
+    reported_px = tile.core_px.grown(SEAM_MARGIN_PX)
     for label, box in boxes:
         window = _aligned(box, labels.shape)
         inside = labels[window.y : window.bottom, window.x : window.right] == label
-        if not _centroid_in(inside, window, tile.halo_px, answered_px):
+        if not _centroid_in(inside, window, tile.halo_px, reported_px):
             continue
         offset_px = Rect(window.x + tile.halo_px.x, window.y + tile.halo_px.y, window.width, window.height)
         views = _CellView(_cut(cell_p, window), _cut(nucleus_p, window), inside, offset_px)
@@ -119,24 +122,26 @@ def labelled_cells(
 def split_touching(cell: Mask, nucleus: Mask, min_nucleus_px: float) -> Labels:
     """Return labels 1..n of the cells in one connected region; 0 outside. Every pixel of the region has one.
 
-    Parts are the basins of the distance to the outline; a part without a nucleus of at least `min_nucleus_px`
-    belongs to its neighbour. A lobed nucleus under one convex outline stays one cell.
+    Parts are watershed basins of the distance to the outline; a part without a nucleus of at least
+    `min_nucleus_px` joins its neighbour. A lobed nucleus within one convex outline stays one cell.
     """
     padded = np.pad(cell, 1)
     distance = np.asarray(cv2.distanceTransform(padded, cv2.DIST_L2, 5), np.float32)[1:-1, 1:-1]
     seeds = _peaks(distance)
     count = int(seeds.max())
     if count > 1:
-        basins = _grown(seeds, cell)
+        basins = _grow_seeds(seeds, cell)
         seeds = _with_nucleus(seeds, basins, nucleus, min_nucleus_px)
         count = int(seeds.max())
     if count <= 1:
         return cell.astype(np.int32)
-    return _grown(seeds, cell)
+    return _grow_seeds(seeds, cell)
 
 
 def _peaks(distance: Field) -> Labels:
-    """Return labelled domes of the distance: its maxima that stand `NECK_DEPTH` above their surroundings."""
+    """Return the labelled h-maxima of the distance, with a height of `NECK_DEPTH` above their
+    surroundings.
+    """
     lowered = np.asarray(
         np.clip(np.minimum(distance - 1.0, distance * (1 - NECK_DEPTH)), 0, None), np.float32
     )
@@ -146,13 +151,15 @@ def _peaks(distance: Field) -> Labels:
         if np.array_equal(raised, lowered):
             break
         lowered = raised
-    domes, labels = cv2.connectedComponents((distance > lowered + 1e-4).astype(np.uint8), connectivity=8)
-    return _summits(np.asarray(labels, np.int32), domes, lowered)
+    maxima, labels = cv2.connectedComponents((distance > lowered + 1e-4).astype(np.uint8), connectivity=8)
+    return _true_peaks(np.asarray(labels, np.int32), maxima, lowered)
 
 
-def _summits(labels: Labels, count: int, lowered: Field) -> Labels:
-    """Return only the domes whose surroundings are no higher: a bump on another's flank is no peak."""
-    summits = np.zeros_like(labels)
+def _true_peaks(labels: Labels, count: int, lowered: Field) -> Labels:
+    """Return only the maxima whose surroundings are not higher; others lie on the slope of a larger
+    maximum.
+    """
+    peaks = np.zeros_like(labels)
     around = np.ones((5, 5), np.uint8)
     number = 0
     for label in range(1, count):
@@ -160,8 +167,8 @@ def _summits(labels: Labels, count: int, lowered: Field) -> Labels:
         ring = cv2.dilate(own.astype(np.uint8), around) > 0
         if float(lowered[ring].max()) <= float(lowered[own].max()) + 0.05:
             number += 1
-            summits[own] = number
-    return summits
+            peaks[own] = number
+    return peaks
 
 
 def _with_nucleus(seeds: Labels, basins: Labels, nucleus: Mask, min_nucleus_px: float) -> Labels:
@@ -173,8 +180,8 @@ def _with_nucleus(seeds: Labels, basins: Labels, nucleus: Mask, min_nucleus_px: 
     return np.asarray(renumbered[seeds], np.int32)
 
 
-def _grown(seeds: Labels, cell: Mask) -> Labels:
-    """Return the region's pixels labelled by the seed that reaches them first, walking inside the region."""
+def _grow_seeds(seeds: Labels, cell: Mask) -> Labels:
+    """Return the pixels of the region, each labelled by the nearest seed within the region."""
     labels = seeds.copy()
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     region = cell > 0
@@ -191,10 +198,10 @@ def _grown(seeds: Labels, cell: Mask) -> Labels:
 
 
 def _instance(view: _CellView, frame: SlideFrame, spec: PipelineSpec) -> CellInstance | None:
-    """Return the cell, or None where it is smaller than any: debris by `spec.min_cell_um2`."""
+    """Return the cell, or None if it is smaller than `spec.min_cell_um2` or its nucleus too small."""
     rect_px0 = frame.working.rect_to_px0(view.window_px)
     size = (rect_px0.width, rect_px0.height)
-    # One ring of neighbours is let in, so that the outline falls between pixels and not on the label's edge.
+    # One ring of neighbours is included, so that interpolation places the outline between pixels.
     near = cv2.dilate(view.inside.astype(np.uint8), np.ones((3, 3), np.uint8))
     own = cv2.resize(view.inside.astype(np.float32), size, interpolation=cv2.INTER_LINEAR) > 0.25
     cell_p = cv2.resize(view.cell_p * near, size, interpolation=cv2.INTER_LINEAR)
@@ -212,7 +219,7 @@ def _instance(view: _CellView, frame: SlideFrame, spec: PipelineSpec) -> CellIns
 
 
 def outlined(cell: Mask, nucleus: Mask, rect_px0: Rect, frame: SlideFrame, *, score: float) -> CellInstance:
-    """Return the cell of two level-0 masks (H, W) over `rect_px0`; `cell` holds a pixel at least."""
+    """Return the cell of two level-0 masks (H, W) over `rect_px0`; `cell` has at least one pixel."""
     bbox_px0 = _bounding(cell > 0, rect_px0)
     rows, columns = np.nonzero(cell)
     area_px0, nucleus_area_px0 = len(rows), int(np.count_nonzero(nucleus))
@@ -242,7 +249,7 @@ def _touches_edge(bbox_px0: Rect, frame: SlideFrame) -> bool:
 def _contours(mask: Mask, rect_px0: Rect) -> tuple[Contour, ...]:
     """Return the outer contours, largest first, through the centres of the outermost pixels of the mask.
 
-    A speck too thin to enclose an area between its pixels' centres has none; its pixels are in the area.
+    A part too thin to enclose an area has no contour, but its pixels count in the area.
     """
     contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
     enclosing = [contour for contour in contours if cv2.contourArea(contour) > 0]
@@ -258,7 +265,7 @@ def _corners(box_px0: Rect) -> Contour:
 
 
 def _within_scan(rect_px0: Rect, size_px0: Size) -> NDArray[np.bool_]:
-    """Return where the rectangle lies in the scan: the working frame's last pixel may reach out of it."""
+    """Return which pixels lie in the scan: the last pixel of the working frame may extend beyond it."""
     inside = np.zeros((rect_px0.height, rect_px0.width), bool)
     scan = rect_px0.intersection(Rect(0, 0, size_px0.width, size_px0.height))
     inside[scan.y - rect_px0.y : scan.bottom - rect_px0.y, scan.x - rect_px0.x : scan.right - rect_px0.x] = (
@@ -275,11 +282,11 @@ def _largest(mask: Mask) -> Mask:
     return np.asarray(components == largest, np.uint8)
 
 
-def _centroid_in(inside: NDArray[np.bool_], window: Rect, halo_px: Rect, answered_px: Rect) -> bool:
+def _centroid_in(inside: NDArray[np.bool_], window: Rect, halo_px: Rect, reported_px: Rect) -> bool:
     rows, columns = np.nonzero(inside)
     x = float(columns.mean()) + window.x + halo_px.x
     y = float(rows.mean()) + window.y + halo_px.y
-    return answered_px.contains(x, y)
+    return reported_px.contains(x, y)
 
 
 def _aligned(box: Rect, shape: tuple[int, ...]) -> Rect:

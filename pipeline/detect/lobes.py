@@ -1,7 +1,7 @@
-"""Lobes of one nucleus that were outlined as several cells, made one: pale cytoplasm is easily missed.
+"""Joins lobes of one nucleus that were detected as separate cells because the pale cytoplasm was missed.
 
-A segmented neutrophil's lobes are each smaller than any other leukocyte's nucleus, lie close together, and
-fit into one cell together. Two cells that touch do none of this.
+The lobes of a segmented neutrophil are smaller than any other nucleus, lie close together and fit into one
+cell. Touching cells have none of these properties.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ from numpy.typing import NDArray
 from pipeline.model.geometry import Rect
 
 LOBE_UM2 = 30.0
-"""A nucleus below this may be a lobe: a small lymphocyte's has as much."""
+"""Upper limit of a lobe; the nucleus of a small lymphocyte is as large."""
 NUCLEUS_UM2 = 85.0
-"""What lobes amount to together, at most."""
+"""Upper limit of all lobes together."""
 GAP_UM = 2.5
-"""From a lobe to the next, at most."""
+"""Largest gap between two lobes."""
 CELL_UM = 16.0
-"""The longer side of the box around the lobes, at most. Source: Bain, Blood Cells, 6th ed.: neutrophils
+"""Largest side of the box around the lobes. Source: Bain, Blood Cells, 6th ed.: neutrophils
 measure 13 µm on average"""
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """What is a cell, or a lobe of one."""
+    """A cell, or one lobe of a cell."""
 
     label: int
     box: Rect
@@ -39,7 +39,7 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """What the parts lie in: labels int32 (H, W), uint8 (H, W) with 1 in nuclei, and their scale."""
+    """The tile of the parts: labels int32 (H, W), uint8 (H, W) with 1 in nuclei, and their scale."""
 
     labels: NDArray[np.int32]
     nuclei: NDArray[np.uint8]
@@ -56,7 +56,7 @@ class _Picture:
         return _Part(label, box, int(np.count_nonzero(self.nucleus(label, box))))
 
     def gap_px(self, first: _Part, second: _Part) -> float | None:
-        """Return the distance of two nuclei that may be lobes of one; None where they may not."""
+        """Return the distance of two nuclei that may be lobes of one; None if they cannot be."""
         lesser, together = min(first.nucleus_px, second.nucleus_px), first.nucleus_px + second.nucleus_px
         if lesser >= LOBE_UM2 / self.um_per_px**2 or together > NUCLEUS_UM2 / self.um_per_px**2:
             return None
@@ -67,7 +67,7 @@ class _Picture:
         return gap_px if gap_px <= GAP_UM / self.um_per_px else None
 
     def joined(self, first: _Part, second: _Part) -> _Part:
-        """Return both as one under the first label, with their hull as far as it is no other's."""
+        """Join both under the first label, with the free part of their convex hull; return the part."""
         box = first.box.around(second.box)
         window = self.labels[box.y : box.bottom, box.x : box.right]
         window[window == second.label] = first.label
@@ -83,8 +83,8 @@ def lobes_joined(
 ) -> list[tuple[int, Rect]]:
     """Return (label, box) of each cell, in order; `labels`, int32 (H, W), is changed in place.
 
-    Lobes take one label, the closest first, and with them what lies between: their convex hull, as far as it
-    is no other's. `nuclei` uint8 (H, W) is 1 in nuclei.
+    Lobes get one label, closest pairs first, and with it the free part of their convex hull. `nuclei` uint8
+    (H, W) is 1 in nuclei.
     """
     picture = _Picture(labels, nuclei, um_per_px)
     parts = {label: picture.part(label, box) for label, box in found}
@@ -107,7 +107,7 @@ def _gaps(picture: _Picture, pairs: Iterable[tuple[_Part, _Part]]) -> Iterator[t
 
 
 def _distance_px(first: NDArray[np.bool_], second: NDArray[np.bool_]) -> float:
-    """Return the distance of two masks of one shape; infinite where one is empty."""
+    """Return the distance of two masks of one shape; infinite if one is empty."""
     if not first.any() or not second.any():
         return inf
     away = cv2.distanceTransform((~first).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)

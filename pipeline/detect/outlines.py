@@ -1,7 +1,7 @@
-"""Outlines drawn anew, each found cell by itself: from finer pixels, as the mean of four mirrored views.
+"""Refines the outline of each cell, from finer pixels and the mean of four mirrored views.
 
-Tiles say where cells are. Where one ends is told better by a picture in which it is larger, and views that
-disagree about a border meet in its middle: measured on laboratories left out in docs/targets.md.
+A larger picture shows the border of a cell better, and the mean of several views is more precise. Measured on
+laboratories excluded from training: docs/targets.md.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ from pipeline.model.spec import PipelineSpec
 from pipeline.sampling.crops import read_tile
 
 AROUND_UM = 3.0
-"""shown around a cell on each side: background to end it against"""
+"""context on each side of a cell"""
 LEAST_SIDE_PX = 128
-"""Networks learn from squares of 160 px: much smaller ones show them little."""
+"""Training pictures are 160 px; much smaller ones have too little context."""
 MOST_SIDE_PX = 512
-"""97 µm: what is wider is a clump, and stays as the tiles saw it"""
+"""97 µm; a wider region is a clump and keeps its outline"""
 VIEWS = 4
 """of each window: as it is, mirrored left to right, top to bottom, and both"""
 LEAST_LIKENESS = 0.5
-"""Intersection over union with the old outline; less alike, it is a lobe of the cell, or a clump around it.
-Measured: docs/adr/outlines.md"""
+"""Least intersection over union with the old outline; below it, the new one is a lobe of the cell, or a
+clump. Measured: docs/adr/outlines.md"""
 LEAST_GROWTH = 0.95
-"""Area over that of the old outline; what shrinks more has lost pale cytoplasm that the tile had shown.
+"""Least ratio to the area of the old outline; below it, the new one has lost pale cytoplasm.
 Measured: docs/adr/outlines.md"""
 
 
 @dataclass(frozen=True, slots=True)
 class OutlineRefiner:
-    """What drawing outlines needs."""
+    """Refines the outlines of one scan."""
 
     reader: SlideReader
     segmenter: Segmenter
@@ -53,8 +53,11 @@ class OutlineRefiner:
     execution: Execution
 
     def refined(self, cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
-        """Return the same cells in the same order; each has its new outline, or its old one where the new
-        view shows no such cell, less of it, or one that swallows a neighbour's centre or leaves the view."""
+        """Return the same cells in the same order, with new outlines.
+
+        A cell keeps its old outline if the new one is too different or too small, contains the centre of
+        another cell, or reaches the edge of the view.
+        """
         centres_px0 = np.array([cell.centroid_px0 for cell in cells], np.float64).reshape(-1, 2)
         outlined = list(cells)
 
@@ -77,10 +80,10 @@ class OutlineRefiner:
             yield view.spec, unmirrored_mean(maps)
 
     def _whole(self, view: TileSpec, maps: Probabilities) -> Iterator[CellInstance]:
-        """Yield the cells that the view shows whole, or as whole as the scan does."""
+        """Yield the cells that are not cut off by the edge of the view."""
         shown_px0 = self.frame.working.rect_to_px0(view.halo_px)
         for cell in find_instances(maps, view, self.frame, self.spec):
-            if not _leaves(cell.bbox_px0, shown_px0, self.frame):
+            if not _is_cut_off(cell.bbox_px0, shown_px0, self.frame):
                 yield cell
 
     def _better(
@@ -90,28 +93,28 @@ class OutlineRefiner:
             ((outline_iou(cell, one), one) for one in drawn), key=lambda pair: pair[0], default=(0.0, cell)
         )
         shrinks = best.area_px0 < LEAST_GROWTH * cell.area_px0
-        if likeness < LEAST_LIKENESS or shrinks or _swallows(best, cell, centres_px0):
+        if likeness < LEAST_LIKENESS or shrinks or _contains_another_centre(best, cell, centres_px0):
             return cell
         return best
 
 
 def outline_frame(frame: SlideFrame, spec: PipelineSpec) -> SlideFrame:
-    """Return the frame in which the outlines of a scan are drawn."""
+    """Return the frame of the refined outlines."""
     working = WorkingFrame.for_scan(frame.size_px0, frame.mpp, spec.outline_mpp_um)
     return SlideFrame(frame.size_px0, frame.mpp, working)
 
 
 def _windows(cells: Sequence[CellInstance], frame: SlideFrame, stride_px: int) -> list[TileSpec]:
-    """Return the window of each cell that has one, numbered by its cell, those of one shape together."""
+    """Return the windows of the cells, indexed by cell and grouped by shape; clumps have none."""
     around = (window_around(cell.bbox_px0, frame, stride_px) for cell in cells)
     windows = [TileSpec(index, window, window) for index, window in enumerate(around) if window is not None]
     return sorted(windows, key=lambda window: (window.halo_px.width, window.index))
 
 
 def window_around(bbox_px0: Rect, frame: SlideFrame, stride_px: int) -> Rect | None:
-    """Return the square of the frame that shows a box with `AROUND_UM` on each side; None for a clump.
+    """Return the square around a box with `AROUND_UM` on each side; None for a clump.
 
-    Its sides are multiples of `stride_px`, its corners of `geometry.EIGHTHS`.
+    Its side is a multiple of `stride_px`, its corners are multiples of `geometry.EIGHTHS`.
     """
     px_per_px0 = 1.0 / frame.working.scale
     needed_px = max(bbox_px0.width, bbox_px0.height) * px_per_px0 + 2 * AROUND_UM / frame.um_per_px
@@ -129,13 +132,13 @@ def mirrored(picture: Rgb) -> Rgb:
 
 
 def unmirrored_mean(views: Probabilities) -> Probabilities:
-    """Return float32 (3, H, W): the mean of what is said of the four views (4, 3, H, W) of `mirrored`."""
+    """Return float32 (3, H, W): the mean of the maps (4, 3, H, W) of the four views of `mirrored`."""
     as_seen = (views[0], views[1][:, :, ::-1], views[2][:, ::-1], views[3][:, ::-1, ::-1])
     return np.asarray(np.mean(as_seen, axis=0), np.float32)
 
 
-def _leaves(bbox_px0: Rect, shown_px0: Rect, frame: SlideFrame) -> bool:
-    """Return whether a box reaches an edge of the view that is not the scan's too."""
+def _is_cut_off(bbox_px0: Rect, shown_px0: Rect, frame: SlideFrame) -> bool:
+    """Return whether a box reaches an edge of the view that is not an edge of the scan."""
     within_px0, size_px0 = shown_px0.grown(-ceil(frame.working.scale)), frame.size_px0
     return (
         (shown_px0.x > 0 and bbox_px0.x < within_px0.x)
@@ -145,8 +148,10 @@ def _leaves(bbox_px0: Rect, shown_px0: Rect, frame: SlideFrame) -> bool:
     )
 
 
-def _swallows(outline: CellInstance, own: CellInstance, centres_px0: NDArray[np.float64]) -> bool:
-    """Return whether another cell's centre lies inside the outline."""
+def _contains_another_centre(
+    outline: CellInstance, own: CellInstance, centres_px0: NDArray[np.float64]
+) -> bool:
+    """Return whether the centre of another cell lies inside the outline."""
     box = outline.bbox_px0
     low, high = np.array([box.x, box.y]), np.array([box.right, box.bottom])
     near = centres_px0[((centres_px0 >= low) & (centres_px0 < high)).all(axis=1)]

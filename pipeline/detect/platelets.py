@@ -1,7 +1,6 @@
-"""Platelets of a picture without leukocytes: small violet bodies, for the ensemble to name.
+"""Finds small violet bodies in a picture without leukocytes: platelets, or cells without visible cytoplasm.
 
-The segmenter takes platelets for background, as it should: a field is searched for leukocytes. Where it finds
-none, what lies there is worth a second look: at platelets, and at cells that are all nucleus.
+The segmenter treats platelets as background. If it finds no leukocyte, the ensemble classifies these bodies.
 """
 
 from __future__ import annotations
@@ -21,14 +20,14 @@ AREA_UM2 = (1.8, 64.0)
 as large as a red cell or larger; dried ones spread."""
 
 VIOLET_DEPTH = 0.25
-"""By how much a body's optical density in green exceeds that in blue. In the platelets of pbc_barcelona's
-train split it is 0.4 to 1.3, in red cells up to 0.17, in plasma 0."""
+"""Least excess of the optical density in green over that in blue. It is 0.4 to 1.3 in the platelets of the
+train split of pbc_barcelona, up to 0.17 in red cells, and 0 in plasma."""
 
 BLUR_UM = 0.12
-"""Granules and JPEG blocks are smoothed by this sigma."""
+"""Sigma of the blur that removes granules and JPEG blocks."""
 
 MAX_BODIES = 128
-"""The largest are looked at: a picture with more is dirt."""
+"""Only the largest are used; more than this is dirt."""
 
 
 def violet_bodies(picture: Rgb, frame: SlideFrame) -> tuple[CellInstance, ...]:
@@ -44,7 +43,7 @@ def violet_bodies(picture: Rgb, frame: SlideFrame) -> tuple[CellInstance, ...]:
 
 
 def apart_from(bodies: Sequence[CellInstance], cells: Sequence[CellInstance]) -> tuple[CellInstance, ...]:
-    """Return the bodies whose middle lies in no cell's box."""
+    """Return the bodies whose centroid lies in no box of a cell."""
     return tuple(
         body for body in bodies if not any(cell.bbox_px0.contains(*body.centroid_px0) for cell in cells)
     )

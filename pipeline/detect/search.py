@@ -1,4 +1,4 @@
-"""Finds the leukocytes of a scan: a small scan is segmented whole, a large one around its candidates."""
+"""Finds the leukocytes of a scan: small scans are segmented completely, large ones around candidates."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """The cells of a scan, each once, in reading order, and the tiles in which they were looked for."""
+    """The cells of a scan in reading order, without duplicates, and the counts of searched tiles."""
 
     cells: tuple[CellInstance, ...]
     tiles: TileCounts
@@ -44,7 +44,7 @@ class _Plan:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What finding cells needs."""
+    """The search for the cells of one scan."""
 
     reader: SlideReader
     segmenter: Segmenter
@@ -53,11 +53,11 @@ class Search:
     execution: Execution
 
     def found(self, tissue: NDArray[np.bool_]) -> Found:
-        """Return the cells where the thumbnail, bool (H, W), shows tissue.
+        """Return the cells in the tissue of the thumbnail, bool (H, W).
 
-        A scan of more than `PipelineSpec.whole_up_to_tiles` tiles is first looked at coarsely; then its
-        counts are those of the coarse tiles. So full of candidates that windows would cost more, it is
-        segmented whole all the same.
+        A scan of more than `PipelineSpec.whole_up_to_tiles` tiles is searched coarsely first; the counts are
+        then those of the coarse tiles. If the windows around its candidates would cost more than all tiles,
+        it is segmented completely.
         """
         spec = self.spec
         fine = self._plan(self.frame, tissue, spec.tile_core_px, spec.halo_px)
@@ -77,10 +77,10 @@ class Search:
         return _Plan(frame, tiles, TileCounts(len(grid), len(grid) - len(tiles), len(tiles)))
 
     def _candidates(self, coarse: _Plan) -> Iterator[Rect]:
-        def suspects(tile: TileSpec, maps: Probabilities) -> tuple[Rect, ...]:
+        def boxes(tile: TileSpec, maps: Probabilities) -> tuple[Rect, ...]:
             return tuple(candidates_px0(maps, tile, coarse.frame, self.spec))
 
-        for done, boxes_px0 in enumerate(self._over(coarse.frame, coarse.tiles, suspects), start=1):
+        for done, boxes_px0 in enumerate(self._over(coarse.frame, coarse.tiles, boxes), start=1):
             yield from boxes_px0
             self.execution.observer.advanced(done, len(coarse.tiles), 0)
 
@@ -89,7 +89,7 @@ class Search:
             return stitched(self._detections(tiles, before))
 
     def _detections(self, tiles: Sequence[TileSpec], before: int) -> Iterator[TileDetection]:
-        """Yield the cells as each tile sees them; `before` tiles of a coarse look are done."""
+        """Yield the detections of each tile; `before` tiles of the coarse search are already counted."""
         found, planned = 0, before + len(tiles)
         self.execution.observer.advanced(before, planned, found)
         for done, seen in enumerate(self._over(self.frame, tiles, self._seen), start=before + 1):
@@ -103,20 +103,20 @@ class Search:
         return tuple(TileDetection(instance, depth_px0(instance, core_px0)) for instance in instances)
 
     def _over(
-        self, frame: SlideFrame, tiles: Sequence[TileSpec], look: Callable[[TileSpec, Probabilities], T]
+        self, frame: SlideFrame, tiles: Sequence[TileSpec], extract: Callable[[TileSpec, Probabilities], T]
     ) -> Iterator[T]:
-        """Yield what `look` sees in each tile, in order, once: as many as were asked for, or it is an error.
+        """Yield the result of `extract` for each tile, in order.
 
-        The next tiles are read and segmented while these are looked at.
+        The next tiles are read and segmented meanwhile.
         """
 
-        def looked(batch: Sequence[Tile]) -> list[T]:
+        def extracted(batch: Sequence[Tile]) -> list[T]:
             maps = self.segmenter.segment(np.stack([tile.pixels for tile in batch]))
-            return [look(tile.spec, own) for tile, own in zip(batch, maps, strict=True)]
+            return [extract(tile.spec, own) for tile, own in zip(batch, maps, strict=True)]
 
         done, pool = 0, self.execution.pool
         read = pool.map(partial(read_tile, self.reader, frame.working), tiles)
-        for seen in pool.map(looked, self.execution.batches(read)):
+        for seen in pool.map(extracted, self.execution.batches(read)):
             yield from seen
             done += len(seen)
         if done != len(tiles):

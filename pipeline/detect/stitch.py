@@ -1,4 +1,4 @@
-"""Cells of all tiles in one frame, each once."""
+"""Merges the detections of all tiles, without duplicates."""
 
 from __future__ import annotations
 
@@ -13,19 +13,22 @@ from pipeline.model.domain import CellInstance
 from pipeline.model.geometry import Rect
 
 SAME_CELL_IOU = 0.3
-"""Two outlines of one cell from two tiles overlap far more than touching neighbours, which share no area."""
+"""Outlines of the same cell from two tiles overlap far more; touching cells share no area."""
 
 
 @dataclass(frozen=True, slots=True)
 class TileDetection:
-    """A cell as one tile saw it, and how deep its centroid lies in that tile's core (negative: outside)."""
+    """A cell detected in one tile, and the depth of its centroid in the core of that tile (negative:
+
+    outside).
+    """
 
     instance: CellInstance
     depth_px0: float
 
 
 def depth_px0(instance: CellInstance, core_px0: Rect) -> float:
-    """Return the distance of the centroid to the core's nearest edge; negative where it lies outside."""
+    """Return the distance of the centroid from the nearest edge of the core; negative if it lies outside."""
     x, y = instance.centroid_px0
     return min(x - core_px0.x, core_px0.right - x, y - core_px0.y, core_px0.bottom - y)
 
@@ -33,13 +36,13 @@ def depth_px0(instance: CellInstance, core_px0: Rect) -> float:
 def stitched(detections: Iterable[TileDetection]) -> tuple[CellInstance, ...]:
     """Return each cell once, in reading order (centroid top to bottom, then left to right).
 
-    Of several detections of a cell, the one deepest inside its own tile's core stands: there the networks saw
-    most around it. The order of the detections does not matter.
+    Of several detections of a cell, the one deepest inside its core is kept, since it has the most context.
+    The order of the detections does not matter.
     """
     ranked = sorted(
-        detections, key=lambda s: (-s.depth_px0, s.instance.centroid_px0[1], s.instance.centroid_px0[0])
+        detections, key=lambda d: (-d.depth_px0, d.instance.centroid_px0[1], d.instance.centroid_px0[0])
     )
-    kept = _without_repeats([sighting.instance for sighting in ranked])
+    kept = _without_repeats([detection.instance for detection in ranked])
     return tuple(sorted(kept, key=reading_order))
 
 

@@ -1,4 +1,4 @@
-"""Tiles of the working frame: cores that cover the scan once, halos that show a cell whole."""
+"""Tiles of the working frame: cores that cover the scan once, and halos that give context."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ def tile_grid(size_px: Size, core_px: int, halo_px: int, stride_px: int) -> tupl
     """Return the tiles in reading order. Their cores partition the frame of `size_px`.
 
     A frame smaller than a core gets one tile of its own size: a small picture is not padded to a tile.
-    Widths and heights with halo are multiples of `stride_px`; what lies outside the scan is white, and no
-    halo reaches farther out than one such step: white glass has nothing to say about a cell.
+    Widths and heights with halo are multiples of `stride_px`. The area outside the scan is white; halos
+    extend into it by at most one stride.
 
-    Raises: ValueError, where core or halo is not a multiple of the stride, or the stride not one of 8.
+    Raises: ValueError, where core or halo is not a multiple of the stride, or the stride not a multiple of 8.
     """
     if stride_px % EIGHTHS or core_px % stride_px or halo_px % stride_px:
         raise ValueError(
-            f"core {core_px} px and halo {halo_px} px must be multiples of {stride_px}, and it of 8"
+            f"core {core_px} px and halo {halo_px} px must be multiples of {stride_px} px, and that of 8"
         )
     step = stride_px
-    seen = seen_px(size_px, step)
+    visible = visible_px(size_px, step)
     cores = [
         Rect(x, y, width, height)
         for y, height in _edges(size_px.height, core_px, step)
         for x, width in _edges(size_px.width, core_px, step)
     ]
     return tuple(
-        TileSpec(index, core, core.grown(halo_px).intersection(seen)) for index, core in enumerate(cores)
+        TileSpec(index, core, core.grown(halo_px).intersection(visible)) for index, core in enumerate(cores)
     )
 
 
-def seen_px(size_px: Size, stride_px: int) -> Rect:
-    """Return what tiles may show: the frame up to whole strides, and one stride of white glass around it."""
+def visible_px(size_px: Size, stride_px: int) -> Rect:
+    """Return the area that tiles may show:
+
+    the frame rounded up to whole strides, and one stride around it.
+    """
     width, height = (-(-length // stride_px) * stride_px for length in (size_px.width, size_px.height))
     return Rect(0, 0, width, height).grown(stride_px)
 

@@ -1,4 +1,4 @@
-"""Where on the thumbnail there is tissue, and which tiles show some of it."""
+"""Finds tissue on the thumbnail, and the tiles that contain some."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pipeline.model.geometry import Rect, WorkingFrame
 from pipeline.sampling.percentiles import percentile
 
 STAIN_DEPTH = 14
-"""Grey levels by which green falls below the background where something is stained. Red cells fall by 40 to
-80, nuclei by 100 and more; sensor noise averaged to a thumbnail by 2 to 5."""
+"""Least difference, in grey levels of green, between background and stain. Red cells differ by 40 to 80,
+nuclei by 100 and more; the sensor noise of a thumbnail is 2 to 5."""
 
 BRIGHT = 120
-"""Where the background is darker than this the picture is no bright field (C-NMC's cells on black)."""
+"""Least background of a bright-field picture; C-NMC has cells on black."""
 
 
 def tissue_mask(thumbnail: Rgb) -> NDArray[np.bool_]:
-    """Return bool (H, W): where something is stained. All True where the picture is no bright field."""
+    """Return bool (H, W): the stained area. All True if the picture is not bright-field."""
     background = percentile(thumbnail[..., 1], 95)
     if background < BRIGHT:
         return np.ones(thumbnail.shape[:2], bool)
@@ -28,7 +28,7 @@ def tissue_mask(thumbnail: Rgb) -> NDArray[np.bool_]:
 def tiles_with_tissue(
     tiles: tuple[TileSpec, ...], tissue: NDArray[np.bool_], frame: WorkingFrame
 ) -> tuple[TileSpec, ...]:
-    """Return the tiles whose core, or a thumbnail pixel around it, shows tissue; empty glass is left out."""
+    """Return the tiles with tissue in their core or within a thumbnail pixel of it."""
     across = tissue.shape[1] / frame.size_px.width
     down = tissue.shape[0] / frame.size_px.height
     return tuple(tile for tile in tiles if _under(tissue, tile.core_px, across, down).any())

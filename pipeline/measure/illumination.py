@@ -1,7 +1,7 @@
-"""The light of a scan, corrected before the segmenter sees it where it is far from what networks learn from.
+"""Corrects the illumination of a scan if it differs much from that of the training data.
 
-Half of a colour cast is taken away with it: wholly balanced glass also changes the stain. Measured on
-laboratories left out of training: docs/targets.md.
+Half of a colour cast is removed too; removing all of it would change the stain. Measured on laboratories
+excluded from training: docs/targets.md.
 """
 
 from __future__ import annotations
@@ -16,30 +16,32 @@ from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.ports import Segmenter
 
 GLASS = 235.0
-"""what the glass of a scan becomes, in the mean of its channels"""
+"""brightness of the glass after correction, mean of the channels"""
 BRIGHTEST = 8
-"""one part in so many of a sample is taken for glass"""
+"""the brightest 1/8 of a sample counts as glass"""
 COARSE_PX0 = 4
-"""light is measured on means over squares of this side: single pixels decide nothing"""
+"""side of the squares whose means are used, so that single pixels have no effect"""
 DARKEST_GLASS = 40.0
-"""darker than this is no glass: a gain of 6 and more would be made of noise"""
+"""lower limit for glass: a gain of 6 or more would amplify noise only"""
 
 USUAL_GAINS = (0.8, 1.25)
-"""Scans within are left as they are: networks learn under lamps that differ so much (`AugmentSpec.gain`)."""
+"""Scans within this range are not corrected: training covers it (`AugmentSpec.gain`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Illumination:
-    """By how much each channel, red, green and blue, is multiplied."""
+    """The factors of the channels red, green and blue."""
 
     gains: tuple[float, float, float]
 
 
-USUAL = Illumination((1.0, 1.0, 1.0))
+UNCORRECTED = Illumination((1.0, 1.0, 1.0))
 
 
 def illumination_of(sample: Rgb) -> Illumination:
-    """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`; 1 where it is usual."""
+    """Return the gains that bring the glass of a sample, uint8 (H, W, 3), to `GLASS`; 1 if it needs no
+    correction.
+    """
     height, width = sample.shape[:2]
     size = (max(1, width // COARSE_PX0), max(1, height // COARSE_PX0))
     coarse = cv2.resize(sample, size, interpolation=cv2.INTER_AREA).reshape(-1, 3).astype(np.float64)
@@ -47,22 +49,24 @@ def illumination_of(sample: Rgb) -> Illumination:
     glass = np.partition(coarse, len(coarse) - count, axis=0)[-count:].mean(axis=0)
     full = GLASS / np.maximum(glass, DARKEST_GLASS)
     if USUAL_GAINS[0] <= full.min() and full.max() <= USUAL_GAINS[1]:
-        return USUAL
+        return UNCORRECTED
     red, green, blue = (float(gain) for gain in np.sqrt(full * full.mean()))
     return Illumination((red, green, blue))
 
 
-def illumination_corrected(segmenter: Segmenter, light: Illumination) -> Segmenter:
-    """Return the segmenter as it sees the pictures of a scan in that light."""
-    return segmenter if light == USUAL else IlluminationCorrectedSegmenter(segmenter, light)
+def illumination_corrected(segmenter: Segmenter, illumination: Illumination) -> Segmenter:
+    """Return the segmenter with a correction for that illumination."""
+    return (
+        segmenter if illumination == UNCORRECTED else IlluminationCorrectedSegmenter(segmenter, illumination)
+    )
 
 
 class IlluminationCorrectedSegmenter:
-    """A `ports.Segmenter` that sees every picture of a scan in the scan's own light."""
+    """A `ports.Segmenter` that corrects the illumination of its input."""
 
-    def __init__(self, segmenter: Segmenter, light: Illumination) -> None:
+    def __init__(self, segmenter: Segmenter, illumination: Illumination) -> None:
         self._segmenter = segmenter
-        self._table = _table(light)
+        self._table = _table(illumination)
 
     @property
     def stride_px(self) -> int:
@@ -74,8 +78,8 @@ class IlluminationCorrectedSegmenter:
         return self._segmenter.segment(corrected)
 
 
-def _table(light: Illumination) -> NDArray[np.uint8]:
-    """Return uint8 (1, 256, 3): what each value of each channel becomes."""
-    values = np.arange(256, dtype=np.float64)[:, None] * np.array(light.gains)
+def _table(illumination: Illumination) -> NDArray[np.uint8]:
+    """Return the lookup table, uint8 (1, 256, 3)."""
+    values = np.arange(256, dtype=np.float64)[:, None] * np.array(illumination.gains)
     table: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8)[None]
     return table

@@ -1,4 +1,4 @@
-"""How dense free red cells lie: whether a smear has a monolayer."""
+"""Measures the density of free red cells, which shows whether a smear has a monolayer."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from pipeline.sampling.windows import window_px0
 
 WINDOWS = 7
 WINDOW_PX0 = 1024
-"""Windows in which a monolayer is looked for, and their side."""
+"""Number and side of the windows that are searched for a monolayer."""
 
 COARSEST_UM_PER_PX = 0.4
-"""Coarser windows are enlarged to this before red cells are measured on them."""
+"""Coarser windows are enlarged to this scale before red cells are measured."""
 
 
 def monolayer_density_per_mm2(reader: SlideReader, tissue: NDArray[np.bool_], mpp: Mpp) -> float:
-    """Return the free red cells per mm² of the best of a few windows spread over the tissue.
+    """Return the free red cells per mm² in the best of a few windows across the tissue.
 
-    `tissue` is bool (H, W), in pixels of the thumbnail. A smear is thick at one end and feathers out at the
-    other: some part of it is a monolayer, or it has none.
+    `tissue` is bool (H, W), in pixels of the thumbnail. A smear is thick at one end and feathered at the
+    other; a usable one has a monolayer in between.
     """
     places = np.argwhere(tissue)
     chosen = places[np.linspace(0, len(places) - 1, WINDOWS).round().astype(int)] if len(places) else []
@@ -35,7 +35,7 @@ def monolayer_density_per_mm2(reader: SlideReader, tissue: NDArray[np.bool_], mp
 
 
 def _density_per_mm2(pixels: Rgb, mpp: Mpp, enlarged: float) -> float:
-    """Return the density, measured on the picture enlarged: outlines need some pixels."""
+    """Return the density, measured on the enlarged picture."""
     size = Size(round(pixels.shape[1] * enlarged), round(pixels.shape[0] * enlarged))
     diameters = free_red_cells_px0(resized(pixels, size))
     return per_mm2(diameters, size, Mpp(mpp.um_per_px0 / enlarged))

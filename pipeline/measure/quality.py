@@ -1,4 +1,4 @@
-"""Whether a scan is in focus and stained."""
+"""Measures focus and stain of a scan."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ QUALITY_SIDE_PX0 = 2048
 
 
 def _middle(sample: Rgb, side: int) -> Rgb:
-    """Return the middle of the sample, at most `side` wide and high: a coarse one is enlarged later."""
+    """Return the middle of the sample, at most `side` wide and high."""
     top, left = max(0, (sample.shape[0] - side) // 2), max(0, (sample.shape[1] - side) // 2)
     return sample[top : top + max(1, side), left : left + max(1, side)]
 
@@ -23,7 +23,7 @@ def _middle(sample: Rgb, side: int) -> Rgb:
 def quality_of(
     tissue: NDArray[np.bool_], sample: Rgb, frame: WorkingFrame, red_cells_per_mm2: float
 ) -> Quality:
-    """Return the quality: tissue on the thumbnail; focus and stain on a sample, at the working scale."""
+    """Return the quality: tissue from the thumbnail; focus and stain from a sample at the working scale."""
     sample = _middle(sample, int(QUALITY_SIDE_PX0 * min(1.0, frame.scale)))
     height, width = sample.shape[:2]
     size_px = Size(max(1, round(width / frame.scale)), max(1, round(height / frame.scale)))

@@ -1,4 +1,4 @@
-"""Free-lying red cells of a picture: the ruler of a scan without scale, and the sign of a monolayer."""
+"""Measures free red cells: the reference for scans without a scale, and the evidence of a monolayer."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ RED_CELL_UM = 7.5
 """Source: Bain, Blood Cells, 6th ed., ch. 2: red cells on a dried smear are 6.7 to 7.7 µm across."""
 
 MIN_RED_CELLS = 8
-"""Fewer may all be specks: they are one witness among others."""
+"""With fewer, all of them may be specks; they are then combined with other evidence."""
 LONGEST_SIDE_PX = 1200
-"""The picture is reduced to this before outlines are drawn: a red cell of a 0.5 µm/px slide keeps 9 px."""
+"""The picture is reduced to this size first; a red cell of a 0.5 µm/px slide keeps 9 px."""
 
 PLAUSIBLE_DIAMETER_UM = (4.5, 10.5)
-"""Microcytes to macrocytes, as an outline at the threshold of stain measures them."""
+"""Microcytes to macrocytes, measured at the stain threshold."""
 
 
 def free_red_cells_px0(sample: Rgb) -> tuple[float, ...]:
-    """Return the diameters, in pixels of the sample, of its free-lying round red cells.
+    """Return the diameters, in pixels of the sample, of its free round red cells.
 
-    They are the stained, round, filled outlines that do not touch the border and hold no nucleus; platelets
-    and specks are among them where they are round.
+    They are stained, round, filled outlines without a nucleus that do not touch the border; round platelets
+    and specks are included.
     """
     reduction = max(1.0, max(sample.shape[:2]) / LONGEST_SIDE_PX)
     height, width = sample.shape[:2]
@@ -39,18 +39,18 @@ def free_red_cells_px0(sample: Rgb) -> tuple[float, ...]:
 
 
 def per_mm2(diameters_px0: Sequence[float], sample_px0: Size, mpp: Mpp) -> float:
-    """Return how many of the diameters are a red cell's, per mm² of the sample."""
+    """Return the number of plausible red cells per mm² of the sample."""
     low, high = PLAUSIBLE_DIAMETER_UM
     count = sum(low <= mpp.to_um(diameter) <= high for diameter in diameters_px0)
     return count / (mpp.to_um2(sample_px0.area) * 1e-6)
 
 
 def mode_px0(diameters: Sequence[float]) -> float | None:
-    """Return the median diameter in the best-filled band of ±18 %, or None where it holds too few."""
+    """Return the median diameter in the most populated band of ±18 %, or None if it has too few."""
     if len(diameters) < MIN_RED_CELLS:
         return None
     logs = np.log(np.sort(diameters))
-    # Weighted by area: a picture full of platelets and specks still has its scale from its red cells.
+    # Weighted by area, so that many platelets and specks do not outweigh the red cells.
     weights = np.exp(2 * logs)
     fills = [float(weights[np.abs(logs - centre) < 0.18].sum()) for centre in logs]
     band = logs[np.abs(logs - logs[int(np.argmax(fills))]) < 0.18]
@@ -75,7 +75,7 @@ def _round_diameter_px(outline: NDArray[np.int32], picture: Rgb) -> float | None
     mask = np.zeros((height, width), np.uint8)
     cv2.drawContours(mask, [outline - np.array([x, y])], -1, 1, cv2.FILLED)
     own = picture[y : y + height, x : x + width][mask > 0].astype(np.int16)
-    # A nucleus is blue: red falls with green. In a red cell red stays well above green, or green well up.
+    # A nucleus is blue: red and green are both low. In a red cell red is well above green, or green is high.
     violet = (own[:, 2] - own[:, 1] > 35) & (own[:, 1] < 140)
     if violet.mean() > 0.12:
         return None

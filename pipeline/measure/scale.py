@@ -1,8 +1,8 @@
-"""µm per pixel where the file does not say: measured on red cells, else on all cells there are, else assumed.
+"""Estimates µm per pixel if the file does not state it: from red cells, else from all cells, else assumed.
 
-Few red cells and few leukocytes measure badly, each for itself: a lone leukocyte may be a small lymphocyte or
-a promyelocyte twice as wide, and what looks like a red cell may be a speck. So all that is seen votes, with
-the spread that its kind has, and cameras on oil immersion lenses are taken to be likelier than others.
+A few red cells or leukocytes alone are poor evidence: a single leukocyte may be a small lymphocyte or a
+promyelocyte twice as wide, and a round outline may be a speck. So all cells are combined as votes with the
+spread of their kind, with a prior for cameras on oil immersion lenses.
 """
 
 from __future__ import annotations
@@ -24,49 +24,50 @@ from pipeline.model.spec import PipelineSpec
 from pipeline.sampling.crops import resized
 
 LEUKOCYTE_UM = 14.0
-"""Diameter of a disc with the area of the median leukocyte, as the segmenter outlines it; measured on the
-train splits of the data pack at the scales their red cells give."""
+"""Diameter of a disc with the area of the median leukocyte as outlined by the segmenter; measured on the
+train splits of the data pack, with the scale of their red cells."""
 
 PLAUSIBLE_UM = (0.03, 1.2)
 """From 150× oil immersion with a small camera pixel to a 10× objective."""
 
 CANDIDATES_UM = (0.045, 0.07, 0.11, 0.17, 0.27)
-"""Each shows the segmenter cells at a size that it knows, for scans within a factor of 1.6."""
+"""Each covers scans within a factor of 1.6, so that one shows the segmenter cells of a familiar size."""
 
 PRIOR_SPREAD = 0.35
 """Of the natural logarithm of µm per pixel, around `PipelineSpec.assumed_mpp_um`: laboratories' cameras on
 100× lenses lie between 0.05 and 0.2 (the data pack's sets: 0.07 to 0.17)."""
 PRIOR_TAIL = 4.0
-"""Degrees of freedom of Student's t, whose tails let strong evidence for an odd scale prevail."""
+"""Degrees of freedom of Student's t, whose heavy tails allow strong evidence for an unusual scale."""
 
 RED_CELL_SPREAD = 0.085
-"""of the natural logarithm, as the others"""
+"""of the natural logarithm, like the other spreads"""
 RED_CELL_DOUBT = 0.25
-"""How likely a round outline is something else, against a red cell at the peak of its spread."""
+"""Likelihood that a round outline is something else, relative to a red cell at the peak of its
+distribution."""
 RED_CELLS_COUNTED = 4
-"""More of them say no more than so many: they share a picture's blur and threshold."""
+"""More red cells count no more than this many, since they share the blur and threshold of the picture."""
 
 LEUKOCYTE_SPREAD = 0.21
 LEUKOCYTE_DOUBT = 0.08
 SURE_NUCLEUS = 0.2
-"""share of a cell that is nucleus below which it may be none"""
+"""least share of nucleus in a certain cell"""
 FITTING = 0.48
-"""A candidate at which cells come out this far, in the natural logarithm, from their size is not believed."""
+"""Tolerance, in the natural logarithm, of the cell size at a candidate scale."""
 CUT_BY_EDGE = 0.25
-"""What a cell counts for with each edge of the picture that it touches: its size is a lower bound, or it is a
+"""Weight of a cell for each edge of the picture that it touches: its size is a lower bound, or it is a
 clump."""
 CROP_SIDE_PX0 = 600
-"""A smaller picture was cut around one cell: what lies in its middle counts most."""
+"""A smaller picture is a crop around one cell, and its middle counts most."""
 ASIDE = 0.05
 MIDDLE = 0.2
-"""of the side, the distance from the middle at which a cell of a crop counts little"""
+"""relative distance from the middle at which a cell of a crop counts little"""
 
 FULL_SUPPORT = 0.3
-"""Leukocytes whose weights add up to less are that much less believed."""
+"""Total weight of leukocytes that counts as full evidence; less counts proportionally."""
 LEAST_SUPPORT = 0.1
 
 MAX_SIDE_PX = 640
-"""Candidate pictures are cut to this side: enough for a cell at every candidate scale."""
+"""Side to which candidate pictures are cropped: enough for a cell at every scale."""
 
 _STEP = 0.01
 _LOG_UM: NDArray[np.float64] = np.arange(log(PLAUSIBLE_UM[0]), log(PLAUSIBLE_UM[1]), _STEP)
@@ -74,7 +75,7 @@ _LOG_UM: NDArray[np.float64] = np.arange(log(PLAUSIBLE_UM[0]), log(PLAUSIBLE_UM[
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One cell's: the scale at which it would be as large as its kind is, and what it counts for, 0 to 1."""
+    """The evidence of one cell: the scale at which it would have the typical size, and its weight, 0 to 1."""
 
     um: float
     weight: float
@@ -83,7 +84,7 @@ class Vote:
 def scale_of(
     stated: Mpp | None, sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, pool: OrderedPool
 ) -> Scale:
-    """Return the scale: what the file says, else a measurement on `sample` (level 0), else the default."""
+    """Return the stated scale, else an estimate from `sample` (level 0), else the default."""
     if stated is not None:
         return Scale(stated, ScaleSource.FILE)
     red_cells_px0 = free_red_cells_px0(sample)
@@ -92,17 +93,17 @@ def scale_of(
         return Scale(Mpp(RED_CELL_UM / diameter_px0), ScaleSource.RED_CELLS)
     red_cells_um = [um for d in red_cells_px0 if _plausible(um := RED_CELL_UM / d)]
     votes = tuple(leukocyte_votes(sample, segmenter, spec, pool))
-    return agreed(red_cells_um, votes, spec.assumed_mpp_um)
+    return combined_scale(red_cells_um, votes, spec.assumed_mpp_um)
 
 
 def _plausible(mpp_um: float) -> bool:
     return PLAUSIBLE_UM[0] <= mpp_um <= PLAUSIBLE_UM[1]
 
 
-def agreed(red_cells_um: Sequence[float], leukocytes: Sequence[Vote], assumed_um: float) -> Scale:
-    """Return the scale that everything seen agrees on best, by the mean of the likeliest mode.
+def combined_scale(red_cells_um: Sequence[float], leukocytes: Sequence[Vote], assumed_um: float) -> Scale:
+    """Return the most probable scale, as the mean of the highest mode.
 
-    `red_cells_um`: what each free red cell says. Without any evidence near it the result is the prior's.
+    `red_cells_um`: the scale implied by each free red cell. Without evidence the result is the prior.
     """
     by_leukocytes = _support(leukocytes)
     evidence = _prior(assumed_um) + _by_red_cells(red_cells_um) + _by_leukocytes(by_leukocytes)
@@ -132,7 +133,7 @@ def _by_red_cells(red_cells_um: Sequence[float]) -> NDArray[np.float64]:
 
 def _by_leukocytes(support: NDArray[np.float64]) -> NDArray[np.float64]:
     most = float(support.max())
-    # Candidates that agree, each with a weight up to 1, are so many witnesses.
+    # Each candidate that agrees adds a weight of up to 1.
     return np.asarray(
         max(1.0, most) * np.log(LEUKOCYTE_DOUBT + support / max(FULL_SUPPORT, most)), np.float64
     )
@@ -148,13 +149,13 @@ def _support(votes: Sequence[Vote]) -> NDArray[np.float64]:
 def leukocyte_votes(
     sample: Rgb, segmenter: Segmenter, spec: PipelineSpec, pool: OrderedPool
 ) -> Iterator[Vote]:
-    """Return the votes of the leukocytes that the segmenter sees in the middle of the sample.
+    """Return the votes of the leukocytes in the middle of the sample.
 
-    It sees the sample as if it had each candidate scale. Candidates near the truth outline the same cells and
-    imply the same scale; one far off outlines lobes, platelets or clumps, each of another size. The cells of
-    one candidate share one vote by their areas: platelets are many, and small.
+    The sample is segmented at each candidate scale. Candidates near the true scale outline the same cells and
+    imply the same scale; others outline lobes, platelets or clumps of varying size. The cells of one
+    candidate share one vote by area, because platelets are many and small.
     """
-    counted = _centrality if max(sample.shape[:2]) < CROP_SIDE_PX0 else _wherever
+    position_weight = _centre_weight if max(sample.shape[:2]) < CROP_SIDE_PX0 else _uniform_weight
 
     def votes(candidate_um: float) -> tuple[Vote, ...]:
         factor = candidate_um / spec.working_mpp_um
@@ -162,7 +163,7 @@ def leukocyte_votes(
         picture = _centred(resized(sample, Size(max(1, width), max(1, height))))
         probabilities = segmenter.segment(_padded(picture, segmenter.stride_px)[None])[0]
         probabilities = probabilities[:, : picture.shape[0], : picture.shape[1]]
-        return tuple(_votes(probabilities, candidate_um, spec, counted))
+        return tuple(_votes(probabilities, candidate_um, spec, position_weight))
 
     return chain.from_iterable(pool.map(votes, CANDIDATES_UM))
 
@@ -171,7 +172,7 @@ def _votes(
     probabilities: NDArray[np.float32],
     candidate_um: float,
     spec: PipelineSpec,
-    counted: Callable[[Rect, Size], float],
+    position_weight: Callable[[Rect, Size], float],
 ) -> Iterator[Vote]:
     cell_p, nucleus_p = probabilities[1] + probabilities[2], np.ascontiguousarray(probabilities[2])
     labels, boxes = labelled_cells(cell_p, nucleus_p, spec.working_mpp_um, spec)
@@ -186,7 +187,9 @@ def _votes(
         misfit = log(diameter_um / LEUKOCYTE_UM)
         weight = float(areas_px[label]) / all_px * float(cell_p[rows, columns][own].mean())
         weight *= min(1.0, nucleus / SURE_NUCLEUS)
-        weight *= exp(-((misfit / FITTING) ** 2)) * CUT_BY_EDGE ** _edges(box, size) * counted(box, size)
+        weight *= (
+            exp(-((misfit / FITTING) ** 2)) * CUT_BY_EDGE ** _edges(box, size) * position_weight(box, size)
+        )
         um = candidate_um * LEUKOCYTE_UM / diameter_um
         yield Vote(min(max(um, PLAUSIBLE_UM[0]), PLAUSIBLE_UM[1]), weight)
 
@@ -195,11 +198,11 @@ def _edges(box: Rect, size: Size) -> int:
     return (box.x <= 0) + (box.y <= 0) + (box.right >= size.width) + (box.bottom >= size.height)
 
 
-def _wherever(_box: Rect, _size: Size) -> float:
+def _uniform_weight(_box: Rect, _size: Size) -> float:
     return 1.0
 
 
-def _centrality(box: Rect, size: Size) -> float:
+def _centre_weight(box: Rect, size: Size) -> float:
     x = (box.x + box.width / 2) / size.width - 0.5
     y = (box.y + box.height / 2) / size.height - 0.5
     return ASIDE + (1 - ASIDE) * exp(-((hypot(x, y) / MIDDLE) ** 2))

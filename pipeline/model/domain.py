@@ -1,4 +1,4 @@
-"""The frozen records that pass from stage to stage. Nothing flows back; nothing here does any work."""
+"""The frozen records that the stages pass on."""
 
 from __future__ import annotations
 
@@ -38,34 +38,34 @@ class Level:
 
 @dataclass(frozen=True, slots=True)
 class SlideMeta:
-    """What the file says about itself."""
+    """The metadata of a scan file."""
 
     size_px0: Size
     mpp: Mpp | None
-    """None where the file does not say, or says nonsense"""
+    """None if the file does not state it, or states an implausible value"""
     objective: float | None
     scanner: str | None
     file_format: str
     """`jpeg`, `png`, `bmp`, `tiff`, `aperio-svs`"""
     levels: tuple[Level, ...]
-    """level 0 first, each smaller than the one before"""
+    """level 0 first, in decreasing size"""
 
 
 class ScaleSource(StrEnum):
-    """Where the scale of an analysis came from."""
+    """The source of the scale of an analysis."""
 
     FILE = "file"
     RED_CELLS = "red_cells"
-    """estimated: the median red cell of the scan taken as 7.5 µm across"""
+    """estimated from red cells, whose median diameter is taken as 7.5 µm"""
     LEUKOCYTES = "leukocytes"
-    """estimated from the size of the leukocytes that were found"""
+    """estimated from the size of the leukocytes"""
     ASSUMED = "assumed"
-    """nothing to measure: the default of the spec"""
+    """the default of the spec, as there was nothing to measure"""
 
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """The scale in use, and where it came from."""
+    """The scale in use, and its source."""
 
     mpp: Mpp
     source: ScaleSource
@@ -73,7 +73,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class TileSpec:
-    """One tile of the working frame: the core that it answers for, and the core with its halo."""
+    """One tile of the working frame: the core whose cells it reports, and the core with its halo."""
 
     index: int
     core_px: Rect
@@ -90,7 +90,7 @@ class Tile:
 
 @dataclass(frozen=True, slots=True)
 class CellInstance:
-    """One found cell, in level-0 pixels of its scan."""
+    """A detected cell, in level-0 pixels of its scan."""
 
     bbox_px0: Rect
     centroid_px0: tuple[float, float]
@@ -107,21 +107,21 @@ class CellInstance:
 
 
 class CallStatus(StrEnum):
-    """What became of a found cell. Each has exactly one."""
+    """The status of a detected cell."""
 
     ACCEPTED = "accepted"
     UNIDENTIFIED = "unidentified"
-    """a cell, but the ensemble is unsure or its members disagree"""
+    """a cell whose class is uncertain, or on which the ensemble disagrees"""
     ARTEFACT = "artefact"
     """not a nucleated cell: debris, a red cell, a smudge"""
 
 
 @dataclass(frozen=True, slots=True)
 class CellCall:
-    """The ensemble's answer for one cell."""
+    """The classification of one cell by the ensemble."""
 
     cell_class: CellClass
-    """a leaf where sure, else its parent; the best guess where unidentified"""
+    """a leaf if certain, else its parent; the most probable class if unidentified"""
     status: CallStatus
     probability: float
     """of `cell_class`"""
@@ -133,7 +133,7 @@ class CellCall:
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """A found cell with its call."""
+    """A detected cell with its classification."""
 
     instance: CellInstance
     call: CellCall
@@ -146,15 +146,18 @@ class ClassCount:
     cell_class: CellClass
     count: int
     percent: float | None
-    """of the denominator; None where the class has none or nothing was counted"""
+    """of the denominator; None if the class has none or nothing was counted"""
     ci95_percent: tuple[float, float] | None
-    """Wilson 95 % interval; None where `percent` is None, or is a ratio and not a proportion"""
+    """Wilson 95 % interval; None if `percent` is None or is not a proportion"""
     denominator: Denominator
 
 
 @dataclass(frozen=True, slots=True)
 class Differential:
-    """Counts of accepted calls. n = number of accepted leukocytes; every cell found is in one count."""
+    """The counts of accepted cells; `n_leukocytes` is the denominator.
+
+    Every detected cell is counted once.
+    """
 
     n_leukocytes: int
     n_unidentified: int
@@ -164,7 +167,7 @@ class Differential:
 
 
 class Flag(StrEnum):
-    """What a morphologist has to know before reading the numbers."""
+    """A warning for the morphologist who reads the result."""
 
     TOO_FEW_CELLS = "too_few_cells"
     BLASTS_SEEN = "blasts_seen"
@@ -178,13 +181,13 @@ class Flag(StrEnum):
 
 
 class SlideStatus(StrEnum):
-    """Whether the differential may be read. All three are results, none is an error."""
+    """Whether the differential may be used. All three are results, not errors."""
 
     REPORTABLE = "reportable"
     INSUFFICIENT = "insufficient"
-    """too few cells for a differential; what was found is listed"""
+    """too few cells for a differential; those detected are listed"""
     REJECTED = "rejected"
-    """nothing that may be counted: empty glass, no focus, no monolayer; not pooled with other scans"""
+    """not countable: empty glass, out of focus or no monolayer; not pooled with other scans"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,12 +198,12 @@ class Quality:
     focus: float
     stain_contrast: float
     free_red_cells_per_mm2: float
-    """on the sample; a monolayer shows hundreds, a tissue section or the thick part of a smear none"""
+    """hundreds in a monolayer; none in a tissue section or the thick part of a smear"""
 
 
 @dataclass(frozen=True, slots=True)
 class TileCounts:
-    """Count in, count out: planned = empty + analysed."""
+    """The number of tiles: planned = empty + analysed."""
 
     planned: int
     empty: int
@@ -209,7 +212,7 @@ class TileCounts:
 
 @dataclass(frozen=True, slots=True)
 class SlideAnalysis:
-    """What `analyse_slide` returns: everything but the provenance, which only the caller knows."""
+    """The result of `analyse_slide`. The caller adds the provenance."""
 
     meta: SlideMeta
     scale: Scale
@@ -221,18 +224,18 @@ class SlideAnalysis:
     differential: Differential
     status: SlideStatus
     reasons: tuple[str, ...]
-    """why it is not reportable; a sentence each"""
+    """why it is not reportable, in sentences"""
     flags: tuple[Flag, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """What a result was made from and with."""
+    """The inputs and software versions of a result."""
 
     run_key: RunKey
     bundle_name: str
     engine: str
-    """name and version of what ran the networks"""
+    """name and version of the engine that ran the networks"""
     software_version: str
     timings_s: tuple[tuple[str, float], ...]
     """seconds by stage, in order of the stages"""
@@ -240,7 +243,7 @@ class Provenance:
 
 @dataclass(frozen=True, slots=True)
 class SlideResult:
-    """An analysis with its provenance: what is saved, printed, drawn."""
+    """An analysis with its provenance."""
 
     analysis: SlideAnalysis
     provenance: Provenance

@@ -1,10 +1,10 @@
-"""The error tree of leukoflow. It imports nothing.
+"""The exceptions of leukoflow.
 
 LeukoflowError(code, scan_id)
 ├ InputError        the scan cannot be analysed      → quarantined at once, with a sentence for the technician
-├ UsageError        the person made a mistake        → one line on stderr, exit code 2
-├ DeploymentError   bundle, engine or settings wrong → stop the worker, alert
-├ TransientError    store, database, broker away     → retry with jitter
+├ UsageError        the user made a mistake          → one line on stderr, exit code 2
+├ DeploymentError   bundle, engine or settings wrong → the worker stops, alert
+├ TransientError    a service is unreachable         → retry with jitter
 └ CapacityError     out of memory for this batch     → halve the batch once, then retry
 
 Anything else is a bug: recorded, retried a bounded number of times, quarantined.
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 
 class LeukoflowError(Exception):
-    """A failure that leukoflow names: a stable `code` for programs, a sentence for people.
+    """The base class: a stable `code` for programs, and a sentence for people.
 
-    The sentence never holds a patient identifier or an object key.
+    The sentence never contains a patient identifier or an object key.
     """
 
     def __init__(self, sentence: str, *, code: str, scan_id: str | None = None) -> None:
@@ -27,20 +27,20 @@ class LeukoflowError(Exception):
 
 
 class InputError(LeukoflowError):
-    """The bytes of the scan cannot become a result, now or later."""
+    """The scan cannot be analysed, however often it is tried."""
 
 
 class UsageError(LeukoflowError):
-    """A person asked for something that cannot be done; the sentence says what to do instead."""
+    """A mistake of the user; the sentence says what to do instead."""
 
 
 class DeploymentError(LeukoflowError):
-    """What was installed or configured does not fit together; no scan is to blame."""
+    """A mistake in the installation or the configuration; the scan is not the cause."""
 
 
 class TransientError(LeukoflowError):
-    """Something outside was away; the same call may succeed later."""
+    """A service or resource is unavailable; the same call may succeed later."""
 
 
 class CapacityError(LeukoflowError):
-    """The machine had no room for this batch."""
+    """The machine has too little memory for this batch."""

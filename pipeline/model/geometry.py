@@ -1,6 +1,6 @@
-"""Frames, rectangles and lengths: the only place that converts between them.
+"""Coordinate frames, rectangles and lengths, and all conversions between them.
 
-Three frames are in use, each named in every variable that holds a coordinate:
+There are three frames. The suffix of a variable names its frame:
 
 - ``_px0``  level 0, the scan as the scanner stored it; origin top left, x to the right, y down;
 - ``_lv``   the pyramid level that is read, in that level's pixels;
@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 EIGHTHS = 8
-"""Working frames are reduced by k/8: tiles whose origin is a multiple of 8 start on a whole source pixel."""
+"""Working frames are reduced by k/8, so that tiles with an origin at a multiple of 8 start on a whole
+pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Mpp:
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """Width and height in whole pixels of the frame that the variable names."""
+    """Width and height in whole pixels."""
 
     width: int
     height: int
@@ -56,7 +57,7 @@ class Size:
 
 @dataclass(frozen=True, slots=True)
 class Rect:
-    """A half-open rectangle of whole pixels: x ≤ column < x + width. Its variable names the frame."""
+    """A half-open rectangle of whole pixels: x ≤ column < x + width."""
 
     x: int
     y: int
@@ -76,7 +77,7 @@ class Rect:
         return max(0, self.width) * max(0, self.height)
 
     def contains(self, x: float, y: float) -> bool:
-        """Return whether the point lies inside (half-open, so that neighbours share no point)."""
+        """Return whether the point lies inside; adjacent rectangles share no point."""
         return self.x <= x < self.right and self.y <= y < self.bottom
 
     def grown(self, margin: int) -> Rect:
@@ -84,20 +85,20 @@ class Rect:
         return Rect(self.x - margin, self.y - margin, self.width + 2 * margin, self.height + 2 * margin)
 
     def intersection(self, other: Rect) -> Rect:
-        """Return the common part; its width or height is 0 where there is none."""
+        """Return the intersection; its width or height is 0 if it is empty."""
         x, y = max(self.x, other.x), max(self.y, other.y)
         right, bottom = min(self.right, other.right), min(self.bottom, other.bottom)
         return Rect(x, y, max(0, right - x), max(0, bottom - y))
 
     def around(self, other: Rect) -> Rect:
-        """Return the smallest rectangle that holds both."""
+        """Return the smallest rectangle that contains both."""
         x, y = min(self.x, other.x), min(self.y, other.y)
         return Rect(x, y, max(self.right, other.right) - x, max(self.bottom, other.bottom) - y)
 
 
 @dataclass(frozen=True, slots=True)
 class WorkingFrame:
-    """The frame in which segmentation works: level 0 reduced by ``px0_per_px``, a multiple of 1/8.
+    """The frame of the segmentation: level 0 reduced by ``px0_per_px``, a multiple of 1/8.
 
     Working pixel (0, 0) has its top-left corner at the top-left corner of level 0. A working pixel's centre
     (i + ½) lies at (i + ½)·px0_per_px in level 0.
@@ -125,7 +126,7 @@ class WorkingFrame:
     def rect_to_px0(self, rect_px: Rect) -> Rect:
         """Return the level-0 rectangle under `rect_px`, whose x, y, width, height are multiples of 8.
 
-        Raises: ValueError, where an edge would fall between two pixels.
+        Raises: ValueError, where an edge lies between two pixels.
         """
         edges = [edge * self.px0_per_px for edge in (rect_px.x, rect_px.y, rect_px.width, rect_px.height)]
         if any(edge.denominator != 1 for edge in edges):

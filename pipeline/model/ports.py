@@ -1,4 +1,4 @@
-"""What the pure pipeline asks of the outside. Every port has one contract suite in tests/contract/."""
+"""The interfaces between the pure pipeline and its adapters. tests/contract/ has a test suite for each."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 
 class SlideReader(Protocol):
-    """An open scan. Reads may come from several threads at once."""
+    """An open scan. Several threads may read at once."""
 
     @property
     def meta(self) -> SlideMeta: ...
@@ -29,7 +29,7 @@ class SlideReader(Protocol):
 
 
 class Segmenter(Protocol):
-    """Tissue of cells: background, cytoplasm, nucleus."""
+    """Segments pictures into background, cytoplasm and nucleus."""
 
     @property
     def stride_px(self) -> int:
@@ -45,16 +45,16 @@ class Segmenter(Protocol):
 
 
 class Classifier(Protocol):
-    """An ensemble: its members' opinions, not yet averaged."""
+    """An ensemble that returns the output of each member."""
 
     @property
     def crop_px(self) -> Size:
-        """Size of the crops that it takes."""
+        """Size of its input crops."""
         ...
 
     @property
     def crop_mpp_um(self) -> float:
-        """µm per pixel of the crops that it takes."""
+        """µm per pixel of its input crops."""
         ...
 
     def classify(self, batch: Rgb) -> Probabilities:
@@ -68,36 +68,36 @@ class Stage(StrEnum):
     THUMBNAIL = "thumbnail"
     SCALE = "scale"
     CANDIDATES = "candidates"
-    """a coarse look at a large scan; small ones do without"""
+    """the coarse search of a large scan; small scans skip it"""
     TILES = "tiles"
-    """read and segment and find, tile by tile, or window by window around candidates"""
+    """segmentation of tiles, or of windows around candidates"""
     OUTLINE = "outline"
-    """the outline of each cell, finer"""
+    """refinement of the outlines"""
     CLASSIFY = "classify"
     CONCLUDE = "conclude"
 
 
 class Observer(Protocol):
-    """Hears how far an analysis is. May raise to stop it, where the lease was lost."""
+    """Receives the progress of an analysis, and may raise to stop it."""
 
     def stage(self, stage: Stage) -> AbstractContextManager[None]:
-        """Return a context that spans the stage."""
+        """Return a context around the stage."""
         ...
 
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None: ...
 
 
 class OrderedPool(Protocol):
-    """Does several things of one analysis at once. What is asked of it does not ask it in turn."""
+    """Runs several calls of one analysis at once. The calls must not use the pool themselves."""
 
     def map(self, function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Yield what the function answers to each item, in their order.
+        """Yield the result of the function for each item, in order.
 
-        Items are taken ahead of their answers, by a bounded number. What an item, or their source, raises
-        comes after the answers to those before it.
+        A bounded number of items is started ahead. An error is raised in its place, after the results before
+        it.
         """
         ...
 
     def begin(self, function: Callable[[], T]) -> Callable[[], T]:
-        """Return what gives the function's answer, or raises what it raised; it may be at work at once."""
+        """Start the call; return a function that waits for its result, or raises its error."""
         ...

@@ -1,7 +1,7 @@
 """Cell classes: their names, parents, denominators and codes. Versioned: `VERSION` enters the spec digest.
 
-Two layers. The *leaves* are what the networks tell apart; a *parent* is reported where the leaves below it
-cannot be told apart with certainty, and it is the label of data sets that are no finer.
+There are two layers. The *leaves* are the classes of the networks. A *parent* is reported if its leaves
+cannot be distinguished with certainty; it is also the label in less detailed data sets.
 
     neutrophil            ├ neutrophil_segmented  └ neutrophil_band
     immature_granulocyte  ├ metamyelocyte  ├ myelocyte  └ promyelocyte
@@ -18,7 +18,7 @@ VERSION = "1"
 
 
 class CellClass(StrEnum):
-    """A name that a cell can carry in a result; the values are the contract of every output."""
+    """A class of cells; the values appear in every output."""
 
     NEUTROPHIL = "neutrophil"
     NEUTROPHIL_SEGMENTED = "neutrophil_segmented"
@@ -43,7 +43,7 @@ class Denominator(StrEnum):
     LEUKOCYTES = "leukocytes"
     """percent of the accepted leukocytes"""
     PER_100_LEUKOCYTES = "per_100_leukocytes"
-    """number seen while 100 leukocytes were counted: nucleated red cells are not leukocytes"""
+    """number per 100 leukocytes, for nucleated red cells, which are not leukocytes"""
     NONE = "none"
     """counted, not divided"""
 
@@ -63,7 +63,7 @@ LEAVES: tuple[CellClass, ...] = (
     CellClass.PLATELET,
     CellClass.ARTEFACT,
 )
-"""What the networks tell apart, in the order of their outputs."""
+"""The classes of the networks, in the order of their outputs."""
 
 CHILDREN: dict[CellClass, tuple[CellClass, ...]] = {
     CellClass.NEUTROPHIL: (CellClass.NEUTROPHIL_SEGMENTED, CellClass.NEUTROPHIL_BAND),
@@ -77,7 +77,7 @@ CHILDREN: dict[CellClass, tuple[CellClass, ...]] = {
 _PARENT = {child: parent for parent, children in CHILDREN.items() for child in children}
 
 GROUPS: tuple[CellClass, ...] = tuple(dict.fromkeys(_PARENT.get(leaf, leaf) for leaf in LEAVES))
-"""The coarse classes, each leaf in exactly one, in the order of the leaves."""
+"""The coarse classes in the order of the leaves; every leaf belongs to exactly one."""
 
 
 def group_of(cell_class: CellClass) -> CellClass:
@@ -86,7 +86,7 @@ def group_of(cell_class: CellClass) -> CellClass:
 
 
 def leaves_of(cell_class: CellClass) -> tuple[CellClass, ...]:
-    """Return the leaves below a class; a leaf is its own."""
+    """Return the leaves of a class; a leaf has only itself."""
     return CHILDREN.get(cell_class, (cell_class,))
 
 

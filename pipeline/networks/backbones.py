@@ -1,6 +1,6 @@
 """Inverted-residual backbones: MobileNetV2 and EfficientNet-Lite, from one plan each.
 
-Modules stand in the order of the published state dicts, so that pretrained weights are laid in one by one.
+Modules are in the order of the published state dicts, so that pretrained weights can be loaded one by one.
 Sources: Sandler et al. 2018 (MobileNetV2, arXiv 1801.04381), table 2; EfficientNet-Lite, Google 2020
 (Tan and Le 2019, arXiv 1905.11946, without squeeze-and-excitation, ReLU6, stem and head not scaled).
 """
@@ -28,7 +28,7 @@ class BackboneName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BlockGroup:
-    """`repeats` inverted residuals of which the first has the stride."""
+    """A group of `repeats` inverted residuals, the first of which has the stride."""
 
     expansion: int
     channels: int
@@ -39,12 +39,12 @@ class BlockGroup:
 
 @dataclass(frozen=True, slots=True)
 class BackbonePlan:
-    """A backbone's blocks, and how its pretraining saw pixels: (rgb / 255 - mean) / std."""
+    """The blocks of a backbone, and the normalisation of its pretraining: (rgb / 255 - mean) / std."""
 
     groups: tuple[BlockGroup, ...]
     norm_epsilon: float
     pads_after: bool
-    """strided convolutions pad right and below only, as TensorFlow does for even sizes"""
+    """strided convolutions pad only right and below, as TensorFlow does for even sizes"""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -91,7 +91,7 @@ PLANS: dict[BackboneName, BackbonePlan] = {
 
 
 class RgbInput(nn.Module):
-    """uint8 (N, H, W, 3) RGB to normalised float32 (N, 3, H, W), so that no caller normalises."""
+    """uint8 (N, H, W, 3) RGB to normalised float32 (N, 3, H, W)."""
 
     mean: Tensor
     std: Tensor
@@ -140,7 +140,7 @@ def convolution_block(shape: ConvolutionShape, plan: BackbonePlan) -> nn.Sequent
 
 
 class InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; added to its input where the shape stays."""
+    """Expand, filter each channel, project; with a residual connection if the shape stays the same."""
 
     def __init__(self, inputs: int, group: BlockGroup, stride: int, plan: BackbonePlan) -> None:
         super().__init__()
@@ -218,21 +218,21 @@ class Encoder(nn.Module):
         return (*taps, maps)
 
 
-def lay_in(network: FeatureExtractor | Encoder, published: Mapping[str, Tensor]) -> int:
+def load_pretrained(network: FeatureExtractor | Encoder, published: Mapping[str, Tensor]) -> int:
     """Copy a published state dict into the network, in order; return the number of tensors used.
 
-    A truncated network takes the head of the list. Raises: ValueError, where a shape differs.
+    A truncated network uses the first tensors. Raises: ValueError, where a shape differs.
     """
     target = network.state_dict()
     source = [tensor for name, tensor in published.items() if not name.startswith(("_fc", "classifier"))]
     if len(source) < len(target):
         raise ValueError(f"the weights have {len(source)} tensors, the network {len(target)}")
-    laid: dict[str, Tensor] = {}
+    loaded: dict[str, Tensor] = {}
     for (name, tensor), weights in zip(target.items(), source, strict=False):
         if tensor.shape != weights.shape:
             raise ValueError(
                 f"{name} has the shape {tuple(tensor.shape)}, the weights {tuple(weights.shape)}"
             )
-        laid[name] = weights
-    network.load_state_dict(laid)
-    return len(laid)
+        loaded[name] = weights
+    network.load_state_dict(loaded)
+    return len(loaded)

@@ -1,8 +1,8 @@
 """CE-Net: a ResNet-34 encoder, a context extractor (DAC and RMP), a decoder of transposed convolutions.
 
 Sources: Gu et al. 2019, IEEE TMI 38(10):2281, figures 2 to 4 (arXiv 1903.02740); He et al. 2016 (ResNet,
-arXiv 1512.03385), table 1. As in the authors' own implementation the branches of DAC share their kernels by
-rate, and the pools of RMP share theirs.
+arXiv 1512.03385), table 1. As in the implementation of the authors, the branches of DAC share their kernels
+by rate, and the pools of RMP share theirs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class ResNet34Encoder(nn.Module):
     def __init__(self, width: int = WIDTH) -> None:
         super().__init__()
         at4, at8, at16, at32 = (width << stage for stage in range(len(_BLOCKS)))
-        # torchvision's networks all saw ImageNet's mean and deviation.
+        # All torchvision networks use the mean and deviation of ImageNet.
         self.input = RgbInput(PLANS[BackboneName.MOBILENET_V2])
         self.conv1 = nn.Conv2d(3, at4, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(at4)
@@ -81,7 +81,7 @@ class ResNet34Encoder(nn.Module):
         return at4, at8, at16, self.layer4(at16)
 
 
-def lay_in_resnet34(encoder: ResNet34Encoder, published: Mapping[str, Tensor]) -> int:
+def load_pretrained_resnet34(encoder: ResNet34Encoder, published: Mapping[str, Tensor]) -> int:
     """Copy torchvision's `resnet34` state dict into the encoder; return the number of tensors used.
 
     The classifying layer (`fc`) is left out. Raises: ValueError, where a name or shape differs.
@@ -95,7 +95,8 @@ def lay_in_resnet34(encoder: ResNet34Encoder, published: Mapping[str, Tensor]) -
 
 
 class DenseAtrousConvolution(nn.Module):
-    """DAC: (N, C, H, W) to the same shape. Four cascades look 3, 7, 9 and 19 cells far, added to the input.
+    """DAC: (N, C, H, W) to the same shape. Four cascades with receptive fields of 3, 7, 9 and 19, added to
+    the input.
 
     Their rates are 1; 3; 1, 3; and 1, 3, 5; all but the first end in a 1 × 1 convolution, all in a ReLU.
     """
@@ -120,11 +121,12 @@ class DenseAtrousConvolution(nn.Module):
         return maps + torch.stack(self.branches(maps)).sum(dim=0)
 
 
-class _WholeWindows(nn.Module):
-    """Maxima of windows of `side`; maps are filled with zeros to the right and below, so that none is cut.
+class _PaddedMaxPool(nn.Module):
+    """Max-pooling with windows of `side`; maps are zero-padded to the right and below, so that no window is
+    cut.
 
-    Maps that are never negative have the maxima of cut windows so. OpenVINO cuts no window that is larger
-    than its map.
+    For non-negative maps this equals pooling with cut windows, which OpenVINO does not support for windows
+    larger than the map.
     """
 
     def __init__(self, side: int) -> None:
@@ -145,7 +147,7 @@ class ResidualMultiKernelPooling(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.pools = nn.ModuleList(_WholeWindows(side) for side in POOLS)
+        self.pools = nn.ModuleList(_PaddedMaxPool(side) for side in POOLS)
         self.point = nn.Conv2d(channels, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -218,15 +220,15 @@ class CENet(nn.Module):
 
 
 CONTEXT_SCALE = 256.0
-"""a power of two: floats divided by it lose nothing"""
+"""a power of two, so that dividing by it loses no precision"""
 
 
 @torch.no_grad()
 def fit_float16(network: CENet) -> None:
-    """Divide what the deepest maps hold by `CONTEXT_SCALE`, without a change of what the network says.
+    """Divide the deepest maps by `CONTEXT_SCALE`, without changing the output of the network.
 
-    Nothing normalises the sums of the cascades: a trained network's reach 10⁶, where float16 ends at 65,504.
-    The last stage's maps are divided by its norms, biases follow, and the norm behind undoes it.
+    The sums of the cascades are not normalised: in a trained network they reach 10⁶, while float16 ends at
+    65,504. The norms of the last stage divide its maps, biases follow, and the next norm reverts it.
     """
     for number, block in enumerate(network.encoder.layer4.children()):
         assert isinstance(block, _BasicBlock)

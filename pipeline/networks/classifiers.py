@@ -1,4 +1,4 @@
-"""The members of the ensemble: balanced colours, a pretrained backbone, mean over the place, one layer."""
+"""The members of the ensemble: colour balance, a pretrained backbone, global average pooling, one layer."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Balances light and stain of a crop before a network sees it: white glass, dark chromatin, whatever camera.
+"""Balances illumination and stain of a crop: white glass and dark chromatin, whatever the camera.
 
-Measured, not assumed: docs/adr/colour-balance.md has what it brought on laboratories left out of training.
+Its effect on laboratories excluded from training is in docs/adr/colour-balance.md.
 """
 
 from __future__ import annotations
@@ -12,30 +12,31 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 GLASS = 235.0
-"""what the brightest part of a crop becomes, channel by channel"""
+"""brightness of the glass after balancing, for each channel"""
 CHROMATIN = 70.0
-"""what the darkest part of a crop becomes, in the mean of its channels"""
+"""brightness of the darkest part after balancing, mean of the channels"""
 _COARSE_PX = 4
-"""light is measured on means of 4 × 4 px, so that single pixels decide nothing"""
+"""side of the squares whose means are used, so that single pixels have no effect"""
 _BRIGHTEST, _DARKEST = 8, 32
-"""one part in so many is averaged"""
+"""the brightest 1/8 and the darkest 1/32 are averaged"""
 CHROMATIN_RGB = (95.0, 50.0, 125.0)
-"""what the darkest part of a crop becomes in stain balance; measured on nuclei of pbc_barcelona"""
+"""colour of the darkest part after stain balance; measured on nuclei of pbc_barcelona"""
 _LEAST_WHITE, _LEAST_CONTRAST, _LIGHTEST_DARK = 40.0, 40.0, 150.0
 _CHROMATIN_RANGE = (4.0, 200.0)
 _LEAST_DENSITY = 0.1
 _STRENGTH_RANGE = (0.4, 2.5)
 _HUE_RANGE = (0.75, 1.33)
-"""Between channels; more is another optic, not another dye. Source: docs/adr/colour-balance.md."""
+"""Between channels; a larger difference comes from the optics, not the dye. Source:
+docs/adr/colour-balance.md."""
 
 
 class CropColours(StrEnum):
-    """By what a crop's colours are balanced."""
+    """The reference of the colour balance."""
 
     LIGHT = "light"
-    """its glass and its darkness: `ColourBalance`"""
+    """glass and darkest part: `ColourBalance`"""
     STAIN = "stain"
-    """its glass and the colour of its chromatin: `StainBalance`"""
+    """glass and colour of the chromatin: `StainBalance`"""
 
 
 class ColourBalance(nn.Module):
@@ -56,8 +57,8 @@ class StainBalance(nn.Module):
     """uint8 (N, H, W, 3) RGB to float32 (N, H, W, 3) in [0, 235]; H and W are multiples of 4.
 
     Each channel's optical density against the crop's own glass is scaled so that its darkest part, chromatin,
-    has the density of `CHROMATIN_RGB`: dyes of other strength and hue become one. Source: the anchors of
-    Macenko et al. 2009 (ISBI, 1107), glass and nuclei, without a second stain.
+    has the density of `CHROMATIN_RGB`, which evens out differences in dye strength and hue. Source: the
+    anchors of Macenko et al. 2009 (ISBI, 1107), glass and nuclei, without a second stain.
     """
 
     density: Tensor
@@ -83,7 +84,7 @@ class StainBalance(nn.Module):
 
 
 def balance_of(colours: CropColours) -> nn.Module:
-    """Return the layer that balances so."""
+    """Return the layer for a colour balance."""
     return StainBalance() if colours is CropColours.STAIN else ColourBalance()
 
 

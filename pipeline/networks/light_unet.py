@@ -20,7 +20,7 @@ _DECODER = (96, 64, 32)
 
 
 class _UpBlock(nn.Module):
-    """Twice the size, joined with the encoder's map, mixed."""
+    """Upsample, concatenate with the map of the encoder, convolve."""
 
     def __init__(self, inputs: int, skipped: int, outputs: int) -> None:
         super().__init__()

@@ -1,8 +1,8 @@
 """The two classifiers that the paper describes layer by layer.
 
-Source: Panin, Mamedov, Tarakanov 2023, Proceedings in Cybernetics 22(3):43–51,
-doi 10.35266/1999-7604-2023-3-43-51. Weights start as in Keras, whose terms the paper uses: uniform after
-Glorot and Bengio 2010 (AISTATS 9:249), biases zero.
+Source: Panin, Mamedov, Tarakanov 2023, Proceedings in Cybernetics 22(3):43–51, doi
+10.35266/1999-7604-2023-3-43-51. Weights are initialised as in Keras, whose terms the paper uses: uniform
+after Glorot and Bengio 2010 (AISTATS 9:249), biases zero.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _HIDDEN = 128
 
 @dataclass(frozen=True, slots=True)
 class PaperPlan:
-    """Channels of the convolutional blocks, and what a byte is multiplied with before the first."""
+    """The channels of the convolutional blocks, and the factor on the pixels."""
 
     channels: tuple[int, ...]
     pixel_scale: float
@@ -33,7 +33,7 @@ class PaperNetwork(nn.Module):
     """uint8 (N, side_px, side_px, 3) RGB crops to logits float32 (N, num_classes).
 
     A block is a 3 × 3 convolution that keeps the size, ReLU, and 2 × 2 max-pooling that rounds down.
-    Raises: ValueError, where the blocks leave nothing of `side_px` or there are fewer than two classes; from
+    Raises: ValueError, where `side_px` is too small or there are fewer than two classes; from
     `forward`, for another size.
     """
 
@@ -41,7 +41,7 @@ class PaperNetwork(nn.Module):
         super().__init__()
         left_px = side_px >> len(plan.channels)
         if left_px < 1:
-            raise ValueError(f"{len(plan.channels)} blocks leave nothing of {side_px} px")
+            raise ValueError(f"{len(plan.channels)} blocks reduce {side_px} px to nothing")
         if num_classes < 2:
             raise ValueError(f"a classifier needs two classes or more, not {num_classes}")
         self.side_px = side_px

@@ -1,4 +1,4 @@
-"""Networks for whole pictures: the paper's two, and transfer-learned backbones, for any number of classes."""
+"""Networks for whole pictures: those of the paper, and pretrained backbones, for any number of classes."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class PictureNetwork(StrEnum):
 
     @property
     def backbone(self) -> BackboneName | None:
-        """The pretrained backbone inside; None where all starts from nothing."""
+        """The pretrained backbone; None if the network is trained from scratch."""
         return BackboneName(self.value) if self.value in set(BackboneName) else None
 
 
 class TransferClassifier(nn.Module):
     """uint8 (N, H, W, 3) RGB pictures, H and W multiples of 32, to logits float32 (N, num_classes).
 
-    Colours are taken as they are: cells may be cut out on black, which no white balance expects.
+    There is no colour balance: cells may be cut out on black.
     """
 
     def __init__(self, backbone: BackboneName, num_classes: int, dropout: float) -> None:

@@ -1,7 +1,7 @@
 """The classic U-Net: five levels of paired 3 × 3 convolutions, skip connections, up-convolutions.
 
 Source: Ronneberger et al. 2015 (arXiv 1505.04597), figure 1 and section 3. Two things differ: convolutions
-are padded, so that a map keeps its size, and pixels come as colour.
+are padded, so that a map keeps its size, and the input is RGB.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ WIDTH = 64
 
 
 def require_multiple(rgb: Tensor, multiple_px: int) -> None:
-    """Return where `rgb` is (N, H, W, 3) with H and W multiples of `multiple_px`.
+    """Check that `rgb` is (N, H, W, 3) with H and W multiples of `multiple_px`.
 
-    Raises: ValueError, where it is not.
+    Raises: ValueError
     """
     if rgb.ndim != 4 or rgb.shape[3] != 3:
         raise ValueError(f"expected pixels as (N, H, W, 3), not {tuple(rgb.shape)}")
@@ -40,7 +40,7 @@ def _pair(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class _UpStep(nn.Module):
-    """Twice the size and half the channels, joined with the level's own maps, mixed."""
+    """Upsample to half the channels, concatenate with the maps of the level, convolve."""
 
     def __init__(self, inputs: int) -> None:
         super().__init__()
@@ -63,7 +63,7 @@ class UNet(nn.Module):
     def __init__(self, width: int = WIDTH, dropout: float = 0.5) -> None:
         super().__init__()
         channels = [width << level for level in range(LEVELS)]
-        # Pixels as [-1, 1]: what the lite backbones take as well.
+        # Pixels in [-1, 1], as for the lite backbones.
         self.input = RgbInput(PLANS[BackboneName.EFFICIENTNET_LITE0])
         self.down = nn.ModuleList(
             _pair(inputs, outputs) for inputs, outputs in zip([3, *channels], channels, strict=False)
@@ -90,7 +90,7 @@ class UNet(nn.Module):
 
 
 def _start(module: nn.Module) -> None:
-    """Normal weights with a deviation of sqrt(2 / inputs of a neuron): section 3 of the paper."""
+    """Initialise with a normal deviation of sqrt(2 / inputs of a neuron), as in section 3 of the paper."""
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
         if module.bias is not None:

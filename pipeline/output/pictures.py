@@ -1,4 +1,4 @@
-"""Pictures of a result: the overview with outlined cells, and gallery sheets of the cells."""
+"""Draws the pictures of a result: the overview with outlined cells, and gallery sheets."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ COLOURS: dict[CellClass, Colour] = {
     CellClass.PLATELET: (90, 90, 90),
     CellClass.ARTEFACT: (120, 120, 120),
 }
-"""By group. Source: Okabe and Ito's palette, which people with a colour vision deficiency tell apart."""
+"""By group. Source: the palette of Okabe and Ito, which is safe for colour vision deficiency."""
 
-UNSURE: Colour = (40, 40, 40)
+UNCERTAIN: Colour = (40, 40, 40)
 MIN_SIDE_PX = 900
 CROP_PX = 96
 COLUMNS = 12
@@ -46,7 +46,7 @@ SHORT: dict[CellClass, str] = {
 
 
 def label_of(cell: Cell) -> str:
-    """Return the name that a picture writes beside a cell."""
+    """Return the label of a cell in pictures."""
     if cell.call.status is CallStatus.ACCEPTED:
         return SHORT.get(cell.call.cell_class, cell.call.cell_class.value)
     return "?" if cell.call.status is CallStatus.UNIDENTIFIED else "artefact"
@@ -54,7 +54,7 @@ def label_of(cell: Cell) -> str:
 
 def colour_of(cell: Cell) -> Colour:
     """Return the RGB colour of a cell's outline."""
-    return COLOURS[group_of(cell.call.cell_class)] if cell.call.status is CallStatus.ACCEPTED else UNSURE
+    return COLOURS[group_of(cell.call.cell_class)] if cell.call.status is CallStatus.ACCEPTED else UNCERTAIN
 
 
 def overview_picture(reader: SlideReader, cells: Iterable[Cell]) -> Rgb:
@@ -89,7 +89,7 @@ def _write(picture: Rgb, cell: Cell, corner: tuple[float, float]) -> None:
 
 
 def gallery_sheets(reader: SlideReader, cells: Sequence[Cell]) -> Iterable[Rgb]:
-    """Yield sheets of cell pictures, by class, surest first; every cell is on one sheet."""
+    """Yield sheets of all cells, sorted by class and probability."""
     order = sorted(cells, key=lambda c: (label_of(c) == "artefact", label_of(c), -c.call.probability))
     for start in range(0, len(order), MAX_CELLS_A_SHEET):
         yield _sheet(reader, order[start : start + MAX_CELLS_A_SHEET])

@@ -1,4 +1,4 @@
-"""Results as JSON: the contract of `analyse --json`, `results --format json` and the GeoJSON for QuPath."""
+"""Converts results to JSON, for `analyse --json` and `results --format json`, and to GeoJSON for QuPath."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PROBABILITY_DIGITS = 5
 
 
 def slide_document(path: str, result: SlideResult) -> JsonObject:
-    """Return the object that `analyse --json` prints for one scan; `path` as the person gave it."""
+    """Return the object that `analyse --json` prints for one scan; `path` as the user gave it."""
     analysis = result.analysis
     size = analysis.meta.size_px0
     return {
@@ -56,7 +56,7 @@ def slide_document(path: str, result: SlideResult) -> JsonObject:
 
 
 def scale_document(scale: Scale) -> JsonObject:
-    """Return `mpp` as the file states it, or null, and what was used instead."""
+    """Return `mpp` as stated by the file, or null and the scale used instead."""
     stated = scale.source is ScaleSource.FILE
     um = round(scale.mpp.um_per_px0, 6)
     return {
@@ -87,7 +87,7 @@ def cell_document(cell: Cell) -> JsonObject:
 
 
 def differential_document(differential: Differential) -> JsonObject:
-    """Return the differential; a parent's line includes the lines below it."""
+    """Return the differential; the line of a parent includes those of its children."""
     return {
         "n": differential.n_leukocytes,
         "n_found": differential.n_found,
@@ -112,7 +112,7 @@ def _line(line: ClassCount) -> JsonObject:
 
 
 def provenance_document(provenance: Provenance) -> JsonObject:
-    """Return what a result was made from and with."""
+    """Return the provenance of a result."""
     key = provenance.run_key
     return {
         "scan_digest": key.scan_digest,
@@ -126,7 +126,7 @@ def provenance_document(provenance: Provenance) -> JsonObject:
 
 
 def geojson_gz(cells: Iterable[Cell]) -> bytes:
-    """Return gzipped GeoJSON that QuPath opens: a detection a cell, in level-0 pixels."""
+    """Return gzipped GeoJSON for QuPath: one detection per cell, in level-0 pixels."""
     document = {"type": "FeatureCollection", "features": [_feature(cell) for cell in cells]}
     return gzip.compress(json.dumps(document, separators=(",", ":")).encode(), mtime=0)
 

@@ -1,4 +1,4 @@
-"""Which engine runs a bundle's graphs here, and why: nothing is replaced in silence."""
+"""Chooses the engine that runs a bundle's graphs on this machine, and says why."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from pipeline.bundle.int8_figures import Precision
 from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Size
 from pipeline.model.spec import PipelineSpec
-from pipeline.runtime.concurrency.batcher import CROPS_AT_ONCE, TILES_AT_ONCE
+from pipeline.runtime.concurrency.batcher import MAX_CROPS, MAX_TILES
 from pipeline.runtime.concurrency.machine import Parallelism
 from pipeline.runtime.engines.engine_port import Engine, EngineIdentity, EngineName, GraphFile, Opener
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
-from pipeline.runtime.graph_networks import PIXELS_AT_ONCE
+from pipeline.runtime.graph_networks import MAX_BATCH_PIXELS
 from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt, what_is_missing
 
-ASKED = "asked for"
-IN_FLOATS = "in floats, for this processor clips sums of bytes"
+REQUESTED = "requested"
+IN_FP32 = "in FP32, because this processor saturates int8 sums"
 
 
 @dataclass(frozen=True, slots=True)
 class EngineChoice:
-    """What opens the graphs, which of a bundle's files it is given, and why it was taken."""
+    """An engine: how it opens graphs, in which precision, and why it was chosen."""
 
     name: EngineName
     why: str
@@ -38,27 +38,27 @@ class EngineResources:
 
     parallelism: Parallelism
     plans: Path
-    """folder where TensorRT keeps its plans between starts"""
+    """folder in which TensorRT stores its plans"""
     supports_int8: bool = True
-    """whether the processor adds products of bytes without clipping them: see `machine.supports_int8`"""
+    """whether the processor sums int8 products without saturation: see `machine.supports_int8`"""
 
 
-def choose_engine(asked: EngineName, resources: EngineResources) -> EngineChoice:
-    """Return the engine that was asked for; with `auto` the one that suits the machine.
+def choose_engine(requested: EngineName, resources: EngineResources) -> EngineChoice:
+    """Return the requested engine; for `auto`, the one that suits the machine.
 
-    Raises: DeploymentError, which names what is missing for the engine.
+    Raises: DeploymentError, naming what the engine lacks.
     """
-    if asked is not EngineName.AUTO:
-        return _chosen(asked, ASKED, resources)
+    if requested is not EngineName.AUTO:
+        return _chosen(requested, REQUESTED, resources)
     missing = what_is_missing()
     if missing is None:
-        return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", resources)
+        return _chosen(EngineName.TENSORRT, "auto: GPU and TensorRT found", resources)
     return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", resources)
 
 
-def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:
-    """Return what log and provenance say: each engine that runs a graph, once, and why it was taken."""
-    names = dict.fromkeys(str(identity) for identity in ran)
+def engine_text(choice: EngineChoice, used: Iterable[EngineIdentity]) -> str:
+    """Return the text for log and provenance: each engine in use, once, and why it was chosen."""
+    names = dict.fromkeys(str(identity) for identity in used)
     return f"{' + '.join(names)} ({choice.why})"
 
 
@@ -68,13 +68,13 @@ def _chosen(name: EngineName, why: str, resources: EngineResources) -> EngineCho
     if name is EngineName.OPENVINO:
         if resources.supports_int8:
             return EngineChoice(name, why, Precision.INT8, _openvino(resources))
-        return EngineChoice(name, f"{why}; {IN_FLOATS}", Precision.FP32, _openvino(resources))
+        return EngineChoice(name, f"{why}; {IN_FP32}", Precision.FP32, _openvino(resources))
     return EngineChoice(name, why, Precision.FP32, onnx_runtime(resources.parallelism.threads))
 
 
 def _openvino(resources: EngineResources) -> Opener:
     try:
-        # Loading it takes a second, which the other engines need not wait for.
+        # Imported here, because it takes a second and only this engine needs it.
         from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
     except (ImportError, OSError) as error:
         first_line = (str(error).splitlines() or [type(error).__name__])[0]
@@ -94,11 +94,11 @@ def _tensorrt(resources: EngineResources) -> Opener:
 
 
 def shapes_of(graph: GraphFile) -> ShapeProfile:
-    """Return the batches that a plan of a graph takes: crops of their one size, or what tiles can be."""
+    """Return the batches that the plan of a graph accepts: crops of one size, or tiles of all sizes."""
     if graph.fixed_px is not None:
-        return squares(graph.fixed_px.width, CROPS_AT_ONCE, CROPS_AT_ONCE)
+        return squares(graph.fixed_px.width, MAX_CROPS, MAX_CROPS)
     spec = PipelineSpec()
     widest_px = spec.tile_core_px + 2 * spec.halo_px
-    least, tile = Size(graph.stride_px, graph.stride_px), Size(widest_px, widest_px)
-    usual = max(1, PIXELS_AT_ONCE // tile.area)
-    return ShapeProfile(BatchShape(1, least), BatchShape(usual, tile), BatchShape(TILES_AT_ONCE, tile))
+    minimum, tile = Size(graph.stride_px, graph.stride_px), Size(widest_px, widest_px)
+    optimum = max(1, MAX_BATCH_PIXELS // tile.area)
+    return ShapeProfile(BatchShape(1, minimum), BatchShape(optimum, tile), BatchShape(MAX_TILES, tile))

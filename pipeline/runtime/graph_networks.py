@@ -1,4 +1,4 @@
-"""The networks of a bundle on whatever engine, behind the ports of segmentation and classification."""
+"""The networks of a bundle as a segmenter and a classifier, on any engine."""
 
 from __future__ import annotations
 
@@ -20,36 +20,36 @@ from pipeline.runtime.engines.engine_port import (
     EngineIdentity,
     GraphFile,
     Opener,
-    unfit,
+    bundle_graph_error,
 )
 
-TISSUES = 3
+COMPARTMENTS = 3
 """background, cytoplasm, nucleus"""
-PIXELS_AT_ONCE = 2 * 1024 * 1024
-"""of a segmenter's batch, or one picture: a megapixel takes a half-width U-Net's first level 0.4 GB"""
+MAX_BATCH_PIXELS = 2 * 1024 * 1024
+"""at most in one batch of a segmenter: one megapixel takes 0.4 GB in the first level of a half-width U-Net"""
 _SUM_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """What a graph is asked at load: one black picture of `size_px`, and the shape of the answer."""
+class LoadCheck:
+    """A test at load: one black picture of `size_px`, and the expected shape of the output."""
 
     size_px: Size
-    answer: tuple[int, ...]
+    output: tuple[int, ...]
 
 
 class _Graphs(Closing):
     """Opened graphs of one kind, closed together."""
 
     def __init__(self, files: Sequence[GraphFile], opener: Opener) -> None:
-        """Raises: DeploymentError, where one cannot be opened, or does not answer with probabilities."""
+        """Raises: DeploymentError, where one cannot be opened, or its output is not probabilities."""
         with ExitStack() as opened:
             self.engines = tuple(opened.enter_context(_checked(file, opener)) for file in files)
             self._closing = opened.pop_all()
 
     @property
     def identities(self) -> tuple[EngineIdentity, ...]:
-        """What runs each graph."""
+        """The engine of each graph."""
         return tuple(engine.identity for engine in self.engines)
 
     def close(self) -> None:
@@ -58,7 +58,7 @@ class _Graphs(Closing):
 
 
 class GraphSegmenter(_Graphs):
-    """The mean of the profile's networks of tissues. Implements `ports.Segmenter`."""
+    """The mean of the profile's segmentation networks. Implements `ports.Segmenter`."""
 
     def __init__(self, bundle: Bundle, opener: Opener) -> None:
         """Raises: DeploymentError, where a graph does not fit the manifest, or the profile is missing."""
@@ -73,8 +73,8 @@ class GraphSegmenter(_Graphs):
         """Return float32 (N, 3, H, W): see `ports.Segmenter`. Raises: CapacityError."""
         count, height, width, _ = batch.shape
         if not count:
-            return np.zeros((0, TISSUES, height, width), np.float32)
-        at_once = max(1, PIXELS_AT_ONCE // (height * width))
+            return np.zeros((0, COMPARTMENTS, height, width), np.float32)
+        at_once = max(1, MAX_BATCH_PIXELS // (height * width))
         return joined(self._mean(batch[at : at + at_once]) for at in range(0, count, at_once))
 
     def _mean(self, batch: Rgb) -> Probabilities:
@@ -113,29 +113,35 @@ class GraphClassifier(_Graphs):
 
 def _checked(file: GraphFile, opener: Opener) -> Engine:
     engine = opener(file)
-    with ExitStack() as undone:
-        undone.callback(engine.close)
-        for probe in _probes(file):
-            _check(file, engine, probe)
-        undone.pop_all()
+    with ExitStack() as cleanup:
+        cleanup.callback(engine.close)
+        for check in _load_checks(file):
+            _check(file, engine, check)
+        cleanup.pop_all()
     return engine
 
 
-def _probes(file: GraphFile) -> tuple[Probe, ...]:
+def _load_checks(file: GraphFile) -> tuple[LoadCheck, ...]:
     if file.fixed_px is not None:
-        return (Probe(file.fixed_px, (1, len(LEAVES))),)
+        return (LoadCheck(file.fixed_px, (1, len(LEAVES))),)
     sides_px = (2 * file.stride_px, 3 * file.stride_px)
-    return tuple(Probe(Size(side_px, side_px), (1, TISSUES, side_px, side_px)) for side_px in sides_px)
+    return tuple(
+        LoadCheck(Size(side_px, side_px), (1, COMPARTMENTS, side_px, side_px)) for side_px in sides_px
+    )
 
 
-def _check(file: GraphFile, engine: Engine, probe: Probe) -> None:
-    """Raises: DeploymentError, where the graph does not answer, in the right shape, with probabilities."""
-    size_px = probe.size_px
+def _check(file: GraphFile, engine: Engine, check: LoadCheck) -> None:
+    """Raises: DeploymentError, where the output has another shape, or is not probabilities."""
+    size_px = check.size_px
     try:
-        answer = engine.run(np.zeros((1, size_px.height, size_px.width, 3), np.uint8))
+        output = engine.run(np.zeros((1, size_px.height, size_px.width, 3), np.uint8))
     except BatchRefused as error:
-        raise unfit(file.path, f"does not take {size_px.width} × {size_px.height} px") from error
-    if answer.shape != probe.answer:
-        raise unfit(file.path, f"gives the shape {answer.shape} where {probe.answer} belongs")
-    if not np.allclose(answer.sum(axis=1), 1, atol=_SUM_TOLERANCE) or answer.min() < 0:
-        raise unfit(file.path, "does not give probabilities")
+        raise bundle_graph_error(
+            file.path, f"does not accept {size_px.width} × {size_px.height} px"
+        ) from error
+    if output.shape != check.output:
+        raise bundle_graph_error(
+            file.path, f"has an output of shape {output.shape} instead of {check.output}"
+        )
+    if not np.allclose(output.sum(axis=1), 1, atol=_SUM_TOLERANCE) or output.min() < 0:
+        raise bundle_graph_error(file.path, "has an output that is not probabilities")

@@ -1,4 +1,4 @@
-"""Pixels of a scan brought into the working frame, and crops around cells."""
+"""Reads tiles of the working frame, and crops around cells."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def read_tile(reader: SlideReader, frame: WorkingFrame, spec: TileSpec) -> Tile:
 
 
 def read_px0(reader: SlideReader, rect_px0: Rect, size_px: Size) -> Rgb:
-    """Return the level-0 rectangle as uint8 (size.height, size.width, 3), read from the level that suits."""
+    """Return the level-0 rectangle as uint8 (size.height, size.width, 3), read from the most suitable
+    level.
+    """
     level, downsample = suitable_level(reader.meta, rect_px0.width / size_px.width)
     rect_lv = Rect(
         round(rect_px0.x / downsample),
@@ -36,9 +38,9 @@ def read_px0(reader: SlideReader, rect_px0: Rect, size_px: Size) -> Rgb:
 
 
 def suitable_level(meta: SlideMeta, px0_per_px: float) -> tuple[int, int]:
-    """Return (level, downsample) of the smallest level that is still finer than asked.
+    """Return (level, downsample) of the smallest level that is at least as fine as required.
 
-    Only levels reduced by a whole factor that keeps `geometry.WorkingFrame` tiles on whole pixels take part.
+    Only levels with a whole factor are used, so that `geometry.WorkingFrame` tiles start on whole pixels.
     """
     best = (0, 1)
     for index, level in enumerate(meta.levels):
@@ -50,7 +52,7 @@ def suitable_level(meta: SlideMeta, px0_per_px: float) -> tuple[int, int]:
 
 
 def resized(pixels: Rgb, size_px: Size) -> Rgb:
-    """Return the picture resampled to `size_px`: area means downwards, linear upwards."""
+    """Return the picture resampled to `size_px`: by area means to shrink it, linearly to enlarge it."""
     height, width = pixels.shape[:2]
     if (width, height) == (size_px.width, size_px.height):
         return pixels
@@ -62,10 +64,10 @@ def resized(pixels: Rgb, size_px: Size) -> Rgb:
 def read_crop(
     reader: SlideReader, centre_px0: tuple[float, float], mpp: Mpp, crop_px: Size, crop_mpp_um: float
 ) -> Rgb:
-    """Return the picture around a cell's centre as the classifier takes it, uint8 (H, W, 3).
+    """Return the crop around the centre of a cell for the classifier, uint8 (H, W, 3).
 
-    Beyond the scan's edge its outermost pixels are repeated: white would pass for glass, by which the
-    classifier balances colours.
+    Beyond the edge of the scan, the outermost pixels are repeated: white would pass for glass, which is the
+    reference of the colour balance.
     """
     width_px0 = max(1, round(mpp.to_px0(crop_px.width * crop_mpp_um)))
     height_px0 = max(1, round(mpp.to_px0(crop_px.height * crop_mpp_um)))
@@ -81,7 +83,7 @@ def read_crop(
 
 @dataclass(frozen=True, slots=True)
 class _Placed:
-    """The part of a stretch that lies within the scan, and where it stands in the crop."""
+    """The part of a range that lies within the scan, and its position in the crop."""
 
     start_px0: int
     length_px0: int
@@ -91,7 +93,7 @@ class _Placed:
 
 
 def _placed(start_px0: int, length_px0: int, end_px0: int, crop_px: int) -> _Placed:
-    """Return the part between 0 and the scan's end; a pixel at least is within."""
+    """Return the part between 0 and the end of the scan, at least one pixel."""
     before_px0 = min(max(0, -start_px0), length_px0 - 1)
     after_px0 = min(max(0, start_px0 + length_px0 - end_px0), length_px0 - 1 - before_px0)
     within_px0 = length_px0 - before_px0 - after_px0

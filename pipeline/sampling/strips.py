@@ -1,4 +1,4 @@
-"""One large read of a scan as several at once."""
+"""Splits a large read of a scan into parallel reads."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from pipeline.model.geometry import Rect
 from pipeline.model.ports import OrderedPool, SlideReader
 
 STRIP_LV = 512
-"""Strips end at multiples of this in the level's rows, which tiles of 128, 256 and 512 px do too: no tile is
-decoded for two of them."""
+"""Strips end at multiples of this many rows, as tiles of 128, 256 and 512 px do: no tile is decoded twice."""
 
 
 @dataclass(frozen=True, slots=True)
 class StripReader:
-    """A `ports.SlideReader` that has a pool read strips of what it is asked for; the pixels are the same.
+    """A `ports.SlideReader` that reads strips in parallel; the pixels are the same.
 
-    The pool itself must not ask it: see `ports.OrderedPool`.
+    Calls in the pool must not use it: see `ports.OrderedPool`.
     """
 
     reader: SlideReader
@@ -33,7 +32,7 @@ class StripReader:
     def read(self, level: int, rect_lv: Rect) -> Rgb:
         """Return uint8 (height, width, 3) RGB of `rect_lv`: see `ports.SlideReader`."""
         strips = list(_strips(rect_lv))
-        if len(strips) < 2:  # where there is nothing to join, nothing is copied
+        if len(strips) < 2:  # avoids a copy
             return self.reader.read(level, rect_lv)
         return np.concatenate(list(self.pool.map(lambda strip: self.reader.read(level, strip), strips)))
 

@@ -18,10 +18,10 @@ THUMBNAIL_PX = 2048
 
 DARKEST_OF = 4
 MEANS_UP_TO = 4.2
-"""Level-0 pixels to a side of a mean in which a leukocyte surely stays visible: 1 µm at 40×. Pyramids round
-their factor of 4."""
+"""Side, in level-0 pixels, of the largest mean in which a leukocyte certainly stays visible: 1 µm at 40×,
+with a margin because pyramids round their factor of 4."""
 BLOCK_LV = 2048
-"""Scans without a small level are read in blocks of this side, so that memory stays bounded."""
+"""Scans without a small level are read in blocks of this side, to bound memory."""
 
 
 def thumbnail_of(reader: SlideReader) -> Rgb:
@@ -31,8 +31,8 @@ def thumbnail_of(reader: SlideReader) -> Rgb:
 
 
 def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
-    """Return the thumbnail with each pixel the darkest of up to 4 × 4 means: a lone leukocyte stays visible
-    where the mean over a thumbnail pixel of 20 µm would wash it out.
+    """Return the thumbnail of the darkest of up to 4 × 4 means per pixel, which keeps a single leukocyte
+    visible: the mean over a thumbnail pixel of 20 µm would hide it.
     """
     meta = reader.meta
     size = _thumbnail_size(meta.size_px0)
@@ -44,7 +44,7 @@ def darkest_thumbnail_of(reader: SlideReader) -> Rgb:
 
 
 def _assembled(reader: SlideReader, size: Size, level: int, reduced: Callable[[Rgb, Size], Rgb]) -> Rgb:
-    """Return the scan at `size`, read from `level` block by block, each block brought down by `reduced`."""
+    """Return the scan at `size`, read from `level` in blocks that `reduced` shrinks."""
     thumbnail = np.full((size.height, size.width, 3), 255, np.uint8)
     for target, source in _blocks(size, reader.meta.levels[level].size_lv):
         pixels = reduced(reader.read(level, source), Size(target.width, target.height))
@@ -59,7 +59,8 @@ def _darkest(pixels: Rgb, size: Size) -> Rgb:
     if down < 1 or across < 1:
         return resized(pixels, size)
     parts = resized(pixels, Size(across * size.width, down * size.height))
-    # Each pixel becomes the darkest of the block that begins with it; every block's first one is taken.
+    # Erosion gives each pixel the minimum of the block that starts there; the first pixel of each block is
+    # kept.
     darkest = cv2.erode(parts, np.ones((down, across), np.uint8), anchor=(0, 0))
     return np.ascontiguousarray(darkest[::down, ::across])
 

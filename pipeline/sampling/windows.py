@@ -1,4 +1,4 @@
-"""Rectangles of a scan around places on its thumbnail."""
+"""Windows of a scan around positions of its thumbnail."""
 
 from __future__ import annotations
 
@@ -23,11 +23,15 @@ def read_sample(reader: SlideReader, tissue: NDArray[np.bool_]) -> Rgb:
     return reader.read(0, window_px0(reader.meta.size_px0, tissue, (float(row), float(column)), SAMPLE_PX0))
 
 
-def window_px0(size_px0: Size, tissue: NDArray[np.bool_], place: tuple[float, float], side_px0: int) -> Rect:
-    """Return the level-0 rectangle around a (row, column) of the thumbnail, moved to lie within the scan."""
+def window_px0(
+    size_px0: Size, tissue: NDArray[np.bool_], position: tuple[float, float], side_px0: int
+) -> Rect:
+    """Return the level-0 rectangle around a position (row, column) of the thumbnail, shifted to lie within
+    the scan.
+    """
     width, height = min(size_px0.width, side_px0), min(size_px0.height, side_px0)
-    x = round((place[1] + 0.5) / tissue.shape[1] * size_px0.width - width / 2)
-    y = round((place[0] + 0.5) / tissue.shape[0] * size_px0.height - height / 2)
+    x = round((position[1] + 0.5) / tissue.shape[1] * size_px0.width - width / 2)
+    y = round((position[0] + 0.5) / tissue.shape[0] * size_px0.height - height / 2)
     return Rect(
         min(max(0, x), size_px0.width - width), min(max(0, y), size_px0.height - height), width, height
     )

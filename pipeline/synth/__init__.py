@@ -1,1 +1,1 @@
-"""Artificial blood smears: a seed in, pixels and their truth out. Never evidence of accuracy."""
+"""Synthetic blood smears: pixels with their ground truth, from a seed. Not for measuring accuracy."""

@@ -19,7 +19,7 @@ from pipeline.model.taxonomy import CellClass
 from pipeline.synth.stain import Field
 
 LARGEST_RADIUS_UM = 11.0
-"""No outline reaches farther from its centre."""
+"""Largest distance of an outline from the centre."""
 
 _RASTER_UM = 0.08
 _RASTER_PX = 288
@@ -33,17 +33,17 @@ Stroke: TypeAlias = tuple[Points, float]
 
 @dataclass(frozen=True, slots=True)
 class CellShape:
-    """A leukocyte without colour."""
+    """The outline and nucleus of a leukocyte."""
 
     outline_um: Contour
     nuclei_um: tuple[Contour, ...]
     radius_um: float
-    """of the outline where it reaches farthest"""
+    """largest radius of the outline"""
 
 
 @dataclass(frozen=True, slots=True)
-class _Build:
-    """How a class is built: mean radius, roughness of its edge, and its nucleus as strokes."""
+class _ShapeParameters:
+    """The shape of a class: range of its radius, roughness of its edge, and its nucleus as strokes."""
 
     smallest_radius_um: float
     largest_radius_um: float
@@ -53,28 +53,30 @@ class _Build:
 
 
 def shape_of(cell_class: CellClass, rng: np.random.Generator) -> CellShape:
-    """Return a new leukocyte of one of `DRAWN_CLASSES`, turned at random."""
-    build = _BUILDS[cell_class]
-    radius = rng.uniform(build.smallest_radius_um, build.largest_radius_um)
-    outline = _outline(radius, build, rng)
-    strokes = _turned(build.nucleus(radius, rng), rng.uniform(0, 2 * np.pi))
+    """Return a random leukocyte of one of `DRAWN_CLASSES`."""
+    parameters = _SHAPE_PARAMETERS[cell_class]
+    radius = rng.uniform(parameters.smallest_radius_um, parameters.largest_radius_um)
+    outline = _outline(radius, parameters, rng)
+    strokes = _turned(parameters.nucleus(radius, rng), rng.uniform(0, 2 * np.pi))
     nuclei = _traced(strokes, outline, rng)
     return CellShape(outline, nuclei, float(np.linalg.norm(outline, axis=1).max()))
 
 
-def _outline(radius: float, build: _Build, rng: np.random.Generator) -> Contour:
+def _outline(radius: float, parameters: _ShapeParameters, rng: np.random.Generator) -> Contour:
     angle = np.linspace(0, 2 * np.pi, 120, endpoint=False)
     swell = np.zeros_like(angle)
     for k in range(2, 7):
-        swell += rng.normal(0, build.roughness / (k - 0.5)) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+        swell += rng.normal(0, parameters.roughness / (k - 0.5)) * np.cos(
+            k * angle + rng.uniform(0, 2 * np.pi)
+        )
     for k in rng.integers(9, 28, 6):
-        swell += rng.normal(0, build.bristle) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
+        swell += rng.normal(0, parameters.bristle) * np.cos(k * angle + rng.uniform(0, 2 * np.pi))
     reach = np.minimum(radius * (1 + np.clip(swell, -0.25, 0.3)), LARGEST_RADIUS_UM)
     return np.stack([reach * np.cos(angle), reach * np.sin(angle)], axis=1).astype(np.float32)
 
 
 def _arc(radius: float, span: float, count: int) -> Points:
-    """Points of an arc about the origin that opens towards +y."""
+    """Return points on an arc around the origin that opens towards +y."""
     angle = -np.pi / 2 + np.linspace(-span / 2, span / 2, count)
     return np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)
 
@@ -82,7 +84,7 @@ def _arc(radius: float, span: float, count: int) -> Points:
 def _lobes(
     path_radius: float, span: float, count: int, width: float, rng: np.random.Generator
 ) -> list[Stroke]:
-    """Lobes along an arc, each joined to the next by a filament."""
+    """Return lobes along an arc, connected by filaments."""
     spacing = path_radius * span / max(1, count - 1)
     core = max(0.1, spacing - width - rng.uniform(0.0, 0.5))
     centres = _arc(path_radius, span, count) + rng.normal(0, 0.35, (count, 2))
@@ -144,13 +146,13 @@ def _clover(radius: float, rng: np.random.Generator) -> list[Stroke]:
     return _lobes(0.40 * radius, rng.uniform(2.4, 4.2), 3, radius * rng.uniform(0.66, 0.78), rng)
 
 
-_BUILDS: dict[CellClass, _Build] = {
-    CellClass.NEUTROPHIL_SEGMENTED: _Build(6.0, 7.4, 0.042, 0.002, _segmented),
-    CellClass.NEUTROPHIL_BAND: _Build(6.0, 7.4, 0.042, 0.002, _band),
-    CellClass.LYMPHOCYTE: _Build(4.6, 6.2, 0.085, 0.014, _round),
-    CellClass.MONOCYTE: _Build(7.2, 9.2, 0.125, 0.009, _kidney),
-    CellClass.EOSINOPHIL: _Build(6.2, 7.6, 0.042, 0.004, _bilobed),
-    CellClass.BASOPHIL: _Build(5.9, 7.4, 0.040, 0.008, _clover),
+_SHAPE_PARAMETERS: dict[CellClass, _ShapeParameters] = {
+    CellClass.NEUTROPHIL_SEGMENTED: _ShapeParameters(6.0, 7.4, 0.042, 0.002, _segmented),
+    CellClass.NEUTROPHIL_BAND: _ShapeParameters(6.0, 7.4, 0.042, 0.002, _band),
+    CellClass.LYMPHOCYTE: _ShapeParameters(4.6, 6.2, 0.085, 0.014, _round),
+    CellClass.MONOCYTE: _ShapeParameters(7.2, 9.2, 0.125, 0.009, _kidney),
+    CellClass.EOSINOPHIL: _ShapeParameters(6.2, 7.6, 0.042, 0.004, _bilobed),
+    CellClass.BASOPHIL: _ShapeParameters(5.9, 7.4, 0.040, 0.008, _clover),
 }
 
 
@@ -160,16 +162,16 @@ def _turned(strokes: list[Stroke], angle: float) -> list[Stroke]:
 
 
 def _traced(strokes: list[Stroke], outline: Contour, rng: np.random.Generator) -> tuple[Contour, ...]:
-    """Return the outlines of the strokes melted into one another, within the cell."""
+    """Return the outlines of the strokes merged into one another, within the cell."""
     mask = np.zeros((_RASTER_PX, _RASTER_PX), np.uint8)
     for points, width in strokes:
         cv2.polylines(
             mask, [_to_raster(points)], False, 255, max(1, round(width / _RASTER_UM)), cv2.LINE_8, _SHIFT
         )
-    melted = cv2.GaussianBlur(mask, (0, 0), _SMOOTHING_UM / _RASTER_UM) / 255 + _waviness(rng)
+    merged = cv2.GaussianBlur(mask, (0, 0), _SMOOTHING_UM / _RASTER_UM) / 255 + _waviness(rng)
     inside = np.zeros_like(mask)
     cv2.fillPoly(inside, [_to_raster(outline * 0.96)], 1, cv2.LINE_8, _SHIFT)
-    kept = ((melted > 0.5) & (inside > 0)).astype(np.uint8)
+    kept = ((merged > 0.5) & (inside > 0)).astype(np.uint8)
     found, _ = cv2.findContours(kept, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     smooth = [_smoothed(contour[:, 0, :].astype(np.float32)) for contour in found if len(contour) > 24]
     return tuple((contour - _RASTER_PX / 2 + 0.5) * _RASTER_UM for contour in smooth)
@@ -181,7 +183,7 @@ def _waviness(rng: np.random.Generator) -> Field:
 
 
 def _smoothed(contour: Contour) -> Contour:
-    """Return every third point of the contour after a mean over its neighbours: no stairs of the raster."""
+    """Return every third point of the contour, smoothed to remove the steps of the raster."""
     width = 5
     ring = np.concatenate([contour[-(width // 2) :], contour, contour[: width // 2]])
     kernel = np.full(width, 1 / width)

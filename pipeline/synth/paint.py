@@ -1,4 +1,4 @@
-"""Paints one leukocyte: its transmittance and its cover, antialiased by drawing finer than the scan."""
+"""Draws one leukocyte: transmittance and coverage, antialiased by oversampling."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FINE_UM = 0.07
 
 @dataclass(frozen=True, slots=True)
 class Patch:
-    """Drawn pixels with their top-left corner in the scan."""
+    """Drawn pixels, and the position of their top-left corner in the scan."""
 
     x_px0: int
     y_px0: int
@@ -31,7 +31,7 @@ class Patch:
 
 @dataclass(frozen=True, slots=True)
 class _Canvas:
-    """The fine raster of one cell: masks, noise, and the generator that is this cell's own."""
+    """The oversampled raster of one cell: masks, noise, and its random generator."""
 
     cell: Field
     nucleus: Field
@@ -47,7 +47,7 @@ class _Canvas:
 
 
 def oversampling(um_per_px0: float) -> int:
-    """Return how many fine pixels make the side of a level-0 pixel."""
+    """Return how many oversampled pixels fit into the side of a level-0 pixel."""
     return max(2, int(np.ceil(um_per_px0 / _FINE_UM)))
 
 
@@ -61,7 +61,7 @@ class PaintedCell:
 
 
 def paint(painted: PaintedCell, stain: Stain, texture: Texture, rng: np.random.Generator, fine: int) -> Patch:
-    """Return the leukocyte, drawn `fine` times finer and averaged down."""
+    """Return the leukocyte, drawn with `fine` times oversampling."""
     low = np.floor(painted.outline_px0.min(axis=0)).astype(int) - 2
     high = np.ceil(painted.outline_px0.max(axis=0)).astype(int) + 2
     width, height = (int(side) for side in high - low)
@@ -86,7 +86,7 @@ def blend(under: Field, over: Colour, share: Field) -> Field:
 
 
 def _plain(canvas: _Canvas, colour: Colour, mottling: float) -> Field:
-    """Cytoplasm of one colour, a little uneven, and denser at the rim of the cell."""
+    """Return cytoplasm of one colour, slightly uneven and denser at the edge of the cell."""
     density = 1 + mottling * canvas.noise(canvas.texture.mottled)
     density = density + 0.35 * (1 - ramp(soften(canvas.cell, canvas.px(0.45)), 0.5, 0.95))
     absorbed = np.log(colour)
@@ -95,7 +95,7 @@ def _plain(canvas: _Canvas, colour: Colour, mottling: float) -> Field:
 
 
 def _with_nucleus(canvas: _Canvas, under: Field, lightness: float, dots: float) -> Field:
-    """The nucleus: dense at its edge, with light parachromatin between the clumps inside."""
+    """Add the nucleus: dense at its edge, with pale parachromatin between the clumps."""
     inner = ramp(soften(canvas.nucleus, canvas.px(0.30)), 0.62, 0.98)
     light = ramp(canvas.noise(canvas.texture.chromatin), -0.1, 1.7) * inner * np.float32(dots)
     light = light + np.float32(lightness) * inner * (1 + 0.35 * canvas.noise(canvas.texture.mottled))
@@ -150,7 +150,7 @@ def _basophil(canvas: _Canvas) -> Field:
 
 
 def _discs(canvas: _Canvas, count: int, radii_um: tuple[float, float], reach: float) -> Field:
-    """Return granules or vacuoles (0 to 1, each its own strength) scattered over the cell's middle part."""
+    """Return granules or vacuoles of random strength (0 to 1), scattered over the middle of the cell."""
     height, width = canvas.cell.shape
     sheet = np.zeros((height, width), np.uint8)
     angle = canvas.rng.uniform(0, 2 * np.pi, count)

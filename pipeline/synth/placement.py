@@ -1,4 +1,4 @@
-"""Where the cells of a smear stand: decided once from the seed, before any pixel is drawn. All in µm."""
+"""Places the cells of a smear, from the seed and before any pixel is drawn. All lengths are in µm."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Positions: TypeAlias = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class PlacedCell:
-    """A leukocyte at its place."""
+    """A leukocyte and its position."""
 
     cell_class: CellClass
     shape: CellShape
@@ -38,7 +38,7 @@ class PlacedCell:
 
 @dataclass(frozen=True, slots=True)
 class _Area:
-    """The part of the scan that carries cells."""
+    """The part of the scan that contains cells."""
 
     left: float
     top: float
@@ -58,12 +58,12 @@ class _Area:
         return rng.uniform((self.left, self.top), (self.right, self.bottom), (count, 2))
 
 
-class _Floor:
-    """Leukocytes standing so far, found by a grid as wide as the widest pair."""
+class _OccupancyGrid:
+    """The leukocytes placed so far, in a grid with cells as wide as two leukocytes."""
 
     def __init__(self) -> None:
         self._step = 2 * LARGEST_RADIUS_UM + _GAP_UM
-        self._standing: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
+        self._cells: dict[tuple[int, int], list[tuple[float, float, float]]] = {}
 
     def is_free(self, x: float, y: float, radius: float) -> bool:
         column, row = int(x // self._step), int(y // self._step)
@@ -71,18 +71,19 @@ class _Floor:
             other
             for i in (column - 1, column, column + 1)
             for j in (row - 1, row, row + 1)
-            for other in self._standing.get((i, j), ())
+            for other in self._cells.get((i, j), ())
         )
         return all(np.hypot(x - ox, y - oy) >= radius + reach + _GAP_UM for ox, oy, reach in near)
 
     def add(self, x: float, y: float, radius: float) -> None:
-        self._standing.setdefault((int(x // self._step), int(y // self._step)), []).append((x, y, radius))
+        self._cells.setdefault((int(x // self._step), int(y // self._step)), []).append((x, y, radius))
 
 
 def place_leukocytes(spec: SmearSpec) -> tuple[PlacedCell, ...]:
-    """Return exactly `spec.leukocytes` cells, wholly on the smear, pairs of them touching as asked.
+    """Return exactly `spec.leukocytes` cells, all inside the smear, with the requested share of touching
+    pairs.
 
-    Raises: ValueError, where the smear has no room for them.
+    Raises: ValueError, where the smear is too small for them.
     """
     rng = np.random.default_rng((spec.seed, 2))
     classes = [cell_class for cell_class, count in apportion(spec.mix, spec.leukocytes) for _ in range(count)]
@@ -92,19 +93,19 @@ def place_leukocytes(spec: SmearSpec) -> tuple[PlacedCell, ...]:
         for i, k in enumerate(order)
     ]
     paired = 2 * round(spec.touching_fraction * len(shapes) / 2)
-    area, floor = _Area.of(spec), _Floor()
+    area, occupied = _Area.of(spec), _OccupancyGrid()
     placed: list[PlacedCell] = []
     for first, second in zip(shapes[:paired:2], shapes[1:paired:2], strict=True):
-        placed.extend(_pair(first, second, area, floor, rng))
-    placed.extend(_single(one, area, floor, rng) for one in shapes[paired:])
+        placed.extend(_pair(first, second, area, occupied, rng))
+    placed.extend(_single(one, area, occupied, rng) for one in shapes[paired:])
     return tuple(placed)
 
 
 def _single(
-    one: tuple[CellClass, CellShape], area: _Area, floor: _Floor, rng: np.random.Generator
+    one: tuple[CellClass, CellShape], area: _Area, occupied: _OccupancyGrid, rng: np.random.Generator
 ) -> PlacedCell:
-    x, y = _free_place(one[1].radius_um, area, floor, rng)
-    floor.add(x, y, one[1].radius_um)
+    x, y = _free_place(one[1].radius_um, area, occupied, rng)
+    occupied.add(x, y, one[1].radius_um)
     return PlacedCell(one[0], one[1], (x, y), False)
 
 
@@ -112,19 +113,19 @@ def _pair(
     first: tuple[CellClass, CellShape],
     second: tuple[CellClass, CellShape],
     area: _Area,
-    floor: _Floor,
+    occupied: _OccupancyGrid,
     rng: np.random.Generator,
 ) -> tuple[PlacedCell, PlacedCell]:
-    """Return both, the second against the first; the room of a circle around both is taken first."""
+    """Return two touching cells, in free space for a circle around both."""
     angle = rng.uniform(-np.pi, np.pi)
     facing = np.array([np.cos(angle), np.sin(angle)])
     distance = _contact_um(first[1], second[1], facing) + rng.uniform(-0.45, 0.0)
     radius = (first[1].radius_um + second[1].radius_um + distance) / 2
-    x, y = _free_place(radius, area, floor, rng)
+    x, y = _free_place(radius, area, occupied, rng)
     start = np.array([x, y]) - facing * (radius - first[1].radius_um)
     places = (start, start + facing * distance)
     for (_, shape), place in zip((first, second), places, strict=True):
-        floor.add(float(place[0]), float(place[1]), shape.radius_um)
+        occupied.add(float(place[0]), float(place[1]), shape.radius_um)
     one, other = (
         PlacedCell(cell_class, shape, (float(place[0]), float(place[1])), True)
         for (cell_class, shape), place in zip((first, second), places, strict=True)
@@ -133,9 +134,9 @@ def _pair(
 
 
 def _contact_um(first: CellShape, second: CellShape, facing: NDArray[np.float64]) -> float:
-    """Return how far apart the centres are when the outlines just touch along `facing`.
+    """Return the distance of the centres at which the outlines just touch along `facing`.
 
-    Each outline is cut into slices parallel to `facing`; the slice where both reach farthest decides.
+    Each outline is cut into slices parallel to `facing`; the maximum over the slices decides.
     """
     across = np.array([-facing[1], facing[0]])
     slices = np.linspace(-4.0, 4.0, 33)
@@ -152,18 +153,20 @@ def _reach(
     return np.asarray(np.interp(slices, across[front][order], along[front][order]), np.float64)
 
 
-def _free_place(radius: float, area: _Area, floor: _Floor, rng: np.random.Generator) -> tuple[float, float]:
+def _free_place(
+    radius: float, area: _Area, occupied: _OccupancyGrid, rng: np.random.Generator
+) -> tuple[float, float]:
     low = np.array([area.left + radius, area.top + radius])
     high = np.array([area.right - radius, area.bottom - radius])
     if np.all(low < high):
         for x, y in rng.uniform(low, high, (_TRIES, 2)):
-            if floor.is_free(float(x), float(y), radius):
+            if occupied.is_free(float(x), float(y), radius):
                 return float(x), float(y)
     raise ValueError("the smear is too small for so many leukocytes")
 
 
 def place_red_cells(spec: SmearSpec, leukocytes: tuple[PlacedCell, ...]) -> Positions:
-    """Return the red cells' centres: crowded at random, pushed off one another and off the leukocytes."""
+    """Return the centres of the red cells: random, then pushed apart and away from the leukocytes."""
     rng = np.random.default_rng((spec.seed, 4))
     area = _Area.of(spec)
     count = round(spec.red_cell_coverage * area.um2() / (np.pi * RED_CELL_RADIUS_UM**2))
@@ -175,14 +178,14 @@ def place_red_cells(spec: SmearSpec, leukocytes: tuple[PlacedCell, ...]) -> Posi
 
 
 def place_platelets(spec: SmearSpec, leukocytes: tuple[PlacedCell, ...], red_cells: int) -> Positions:
-    """Return the platelets' centres, off the leukocytes."""
+    """Return the centres of the platelets, not on leukocytes."""
     rng = np.random.default_rng((spec.seed, 5))
     positions = _Area.of(spec).scatter(round(red_cells * spec.platelets_per_red_cell), rng)
     return _clear_of(positions, leukocytes, 1.5 * PLATELET_RADIUS_UM)
 
 
 def _thinned(positions: Positions, count: int, rng: np.random.Generator) -> Positions:
-    """Return `count` of them, fewer where slow waves say so: smears are never even."""
+    """Return `count` positions, with a slowly varying density, since smears are never even."""
     density = np.full(len(positions), 1.0)
     for _ in range(5):
         wave = rng.normal(0, 2 * np.pi / rng.uniform(70, 400), 2)
@@ -224,7 +227,9 @@ def _clear_of(positions: Positions, leukocytes: tuple[PlacedCell, ...], radius: 
 def _nearest(
     positions: Positions, leukocytes: tuple[PlacedCell, ...]
 ) -> tuple[NDArray[np.float64], Positions, NDArray[np.float64]]:
-    """Return for each position the mean radius of the nearest leukocyte, the way from it, the distance."""
+    """Return for each position the mean radius of the nearest leukocyte, the vector from it, and the
+    distance.
+    """
     centres = np.array([cell.centre_um for cell in leukocytes])
     radii = np.array([np.linalg.norm(cell.shape.outline_um, axis=1).mean() for cell in leukocytes])
     distance, index = cKDTree(centres).query(positions)

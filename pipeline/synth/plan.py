@@ -45,14 +45,17 @@ def field_specs(seed: int, count: int) -> tuple[SmearSpec, ...]:
 
 
 def _field(seed: int, leukocytes: int, rng: np.random.Generator) -> SmearSpec:
-    """Return one field; its classes are dealt here, for the largest share would take a field of one cell."""
-    dealt = rng.choice(len(DRAWN_CLASSES), leukocytes, p=_FIELD_SHARES)
+    """Return one field.
+
+    Classes are drawn at random here: by share, a field of one cell would always be the largest.
+    """
+    drawn = rng.choice(len(DRAWN_CLASSES), leukocytes, p=_FIELD_SHARES)
     return SmearSpec(
         _FIELD_PX0,
         seed=seed,
         mpp=_FIELD_MPP,
         leukocytes=leukocytes,
-        mix=tuple((DRAWN_CLASSES[k], 1.0) for k in dealt),
+        mix=tuple((DRAWN_CLASSES[k], 1.0) for k in drawn),
         touching_fraction=0.0,
         red_cell_coverage=0.36,
     )

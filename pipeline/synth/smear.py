@@ -1,7 +1,7 @@
-"""A drawn smear: truth at once, pixels on demand.
+"""A synthetic smear: its truth is available at once, its pixels are drawn on demand.
 
-The scan is drawn in squares of `BLOCK_PX0`; a square depends on the spec and its place alone, so that every
-rectangle is cut from the same pixels, and a scan of any size needs the memory of a few squares.
+The scan is drawn in blocks of `BLOCK_PX0`, which depend only on the spec and their position. So every read
+sees the same pixels, and a scan of any size needs the memory of a few blocks.
 """
 
 from __future__ import annotations
@@ -15,18 +15,18 @@ from numpy.typing import NDArray
 
 from pipeline.model.domain import Rgb
 from pipeline.model.geometry import Rect
+from pipeline.synth.image_formation import ImageFormation
 from pipeline.synth.paint import PaintedCell, Patch, oversampling, paint
 from pipeline.synth.placement import PlacedCell, Positions, place_leukocytes, place_platelets, place_red_cells
 from pipeline.synth.smear_spec import SmearSpec
-from pipeline.synth.sprites import draw_pools
+from pipeline.synth.sprites import draw_sprites
 from pipeline.synth.stain import Field, stain_of
-from pipeline.synth.synthetic_illumination import Light
 from pipeline.synth.texture import Texture
 from pipeline.synth.truth import TrueCell, Truth, document_of, rounded
 
 BLOCK_PX0 = 512
 _CROWDING = np.float32(0.3)
-"""two red cells on one another absorb less than twice as much: they flatten as they dry"""
+"""overlapping red cells absorb less than twice as much, because they flatten as they dry"""
 _FEWEST_BLOCKS_KEPT = 48
 _PATCHES_KEPT = 128
 
@@ -34,7 +34,7 @@ _PATCHES_KEPT = 128
 def draw_smear(spec: SmearSpec) -> Smear:
     """Return the smear of a spec: same spec, same pixels, same truth.
 
-    Raises: ValueError, where the leukocytes asked for have no room.
+    Raises: ValueError, where the smear is too small for the leukocytes.
     """
     return Smear(spec, place_leukocytes(spec))
 
@@ -45,7 +45,7 @@ def truth_document(smear: Smear) -> str:
 
 
 class Smear:
-    """Cells at their places. `read` may be called from several threads."""
+    """A smear with placed cells. `read` may be called from several threads."""
 
     def __init__(self, spec: SmearSpec, leukocytes: tuple[PlacedCell, ...]) -> None:
         self.spec = spec
@@ -53,14 +53,15 @@ class Smear:
         self._stain = stain_of(spec.seed)
         self._fine = oversampling(spec.mpp.um_per_px0)
         self._texture = Texture(spec.mpp.um_per_px0 / self._fine, spec.seed)
-        self._pools = draw_pools(spec.mpp.um_per_px0, self._stain, self._texture, spec.seed, self._fine)
-        self._light = Light(spec, self._stain)
+        self._sprites = draw_sprites(spec.mpp.um_per_px0, self._stain, self._texture, spec.seed, self._fine)
+        self._image_formation = ImageFormation(spec, self._stain)
         red_cells = place_red_cells(spec, leukocytes)
         platelets = place_platelets(spec, leukocytes, len(red_cells))
-        self._red_cells = _Register(red_cells / spec.mpp.um_per_px0)
-        self._platelets = _Register(platelets / spec.mpp.um_per_px0)
-        self._leukocytes = _Register(np.array([cell.centre_px0 for cell in self.truth]).reshape(-1, 2))
-        # Writers read bands across the whole scan, lower than a block: a row of blocks has to stay.
+        self._red_cells = _SpatialIndex(red_cells / spec.mpp.um_per_px0)
+        self._platelets = _SpatialIndex(platelets / spec.mpp.um_per_px0)
+        self._leukocytes = _SpatialIndex(np.array([cell.centre_px0 for cell in self.truth]).reshape(-1, 2))
+        # Writers read bands across the whole scan that are lower than a block: a row of blocks has to be
+        # cached.
         across = spec.size_px0.width // BLOCK_PX0 + 2
         self._block = lru_cache(max(_FEWEST_BLOCKS_KEPT, across))(self._draw_block)
         self._patch = lru_cache(_PATCHES_KEPT)(self._paint_leukocyte)
@@ -77,19 +78,19 @@ class Smear:
         return picture
 
     def _draw_block(self, column: int, row: int) -> Rgb:
-        margin = self._light.margin_px0
+        margin = self._image_formation.margin_px0
         rect = Rect(column * BLOCK_PX0, row * BLOCK_PX0, BLOCK_PX0, BLOCK_PX0).grown(margin)
         haemoglobin = np.zeros((rect.height, rect.width), np.float32)
         for i, x, y in self._red_cells.around(column, row):
-            _add(haemoglobin, self._pools.red_cells[i * 7919 % len(self._pools.red_cells)], x, y, rect)
+            _add(haemoglobin, self._sprites.red_cells[i * 7919 % len(self._sprites.red_cells)], x, y, rect)
         haemoglobin *= (1 + _CROWDING) / (1 + _CROWDING * haemoglobin)
         absorbed = np.log(self._stain.red_cell)
         passed = np.stack([cv2.exp(haemoglobin * absorbed[band]) for band in range(3)], axis=2)
         for i, x, y in self._platelets.around(column, row):
-            _multiply(passed, self._pools.platelets[i * 7919 % len(self._pools.platelets)], x, y, rect)
+            _multiply(passed, self._sprites.platelets[i * 7919 % len(self._sprites.platelets)], x, y, rect)
         for i, _, _ in self._leukocytes.around(column, row):
-            _lay(passed, self._patch(i), rect)
-        return self._light.expose(passed, column, row)
+            _overlay(passed, self._patch(i), rect)
+        return self._image_formation.expose(passed, column, row)
 
     def _paint_leukocyte(self, index: int) -> Patch:
         cell = self.truth[index]
@@ -98,21 +99,21 @@ class Smear:
         return paint(painted, self._stain, self._texture, rng, self._fine)
 
 
-class _Register:
-    """Positions by the block that holds them."""
+class _SpatialIndex:
+    """Positions by block."""
 
     def __init__(self, positions_px0: Positions) -> None:
         self._positions = positions_px0
-        home = np.floor(positions_px0 / BLOCK_PX0).astype(np.int64)
-        order = np.lexsort((home[:, 0], home[:, 1]))
+        block = np.floor(positions_px0 / BLOCK_PX0).astype(np.int64)
+        order = np.lexsort((block[:, 0], block[:, 1]))
         self._members: dict[tuple[int, int], NDArray[np.int64]] = {}
         if len(order):
-            turns = np.flatnonzero(np.any(np.diff(home[order], axis=0) != 0, axis=1)) + 1
+            turns = np.flatnonzero(np.any(np.diff(block[order], axis=0) != 0, axis=1)) + 1
             for members in np.split(order, turns):
-                self._members[int(home[members[0], 0]), int(home[members[0], 1])] = members
+                self._members[int(block[members[0], 0]), int(block[members[0], 1])] = members
 
     def around(self, column: int, row: int) -> Iterator[tuple[int, float, float]]:
-        """Yield index, x and y of what stands in the block and the eight around it, by index."""
+        """Yield index, x and y of the positions in the block and the eight around it, by index."""
         near = [
             self._members[c, r]
             for c in (column - 1, column, column + 1)
@@ -168,7 +169,7 @@ def _multiply(ground: Field, sprite: Field, x: float, y: float, rect: Rect) -> N
         ground[_window(part, rect)] *= sprite[_window(part, own)]
 
 
-def _lay(ground: Field, patch: Patch, rect: Rect) -> None:
+def _overlay(ground: Field, patch: Patch, rect: Rect) -> None:
     own = Rect(patch.x_px0, patch.y_px0, patch.cover.shape[1], patch.cover.shape[0])
     part = own.intersection(rect)
     if part.area:

@@ -1,4 +1,4 @@
-"""What a smear is drawn from: its size, its scale, its leukocytes and its seed."""
+"""The parameters of a synthetic smear: size, scale, leukocytes and seed."""
 
 from __future__ import annotations
 
@@ -40,25 +40,25 @@ EVEN = mix_of(1, 1, 1, 1, 1, 1)
 
 @dataclass(frozen=True, slots=True)
 class SmearSpec:
-    """Everything that decides the pixels of a smear: same spec, same pixels.
+    """All parameters of a smear: same spec, same pixels.
 
-    Raises: ValueError, for numbers that no smear can have.
+    Raises: ValueError, for impossible values.
     """
 
     size_px0: Size
     seed: int
     mpp: Mpp = _ORDINARY_MPP
     leukocytes: int = 60
-    """exactly so many are drawn"""
+    """the exact number"""
     mix: Mix = NORMAL
     touching_fraction: float = 0.1
-    """of the leukocytes, how many stand in touching pairs"""
+    """share of the leukocytes that are in touching pairs"""
     red_cell_coverage: float = 0.42
-    """of the ground, how much the red cells cover: 0.4 a monolayer, 0.8 the thick part"""
+    """share of the area covered by red cells: 0.4 in a monolayer, 0.8 in the thick part"""
     platelets_per_red_cell: float = 0.05
     """Source: Bain: 150 to 400 ·10⁹/l platelets to 4 to 6 ·10¹²/l red cells, 1 to 10–40"""
     glass_margin_um: float = 0.0
-    """empty glass around the smear"""
+    """width of the empty glass around the smear"""
 
     def __post_init__(self) -> None:
         if min(self.size_px0.width, self.size_px0.height) < 1:
@@ -81,12 +81,7 @@ def _checked(mix: Mix) -> None:
     if any(cell_class not in DRAWN_CLASSES for cell_class, _ in mix):
         raise ValueError("only " + ", ".join(DRAWN_CLASSES) + " can be drawn")
     if any(share < 0 for _, share in mix) or sum(share for _, share in mix) <= 0:
-        raise ValueError("shares of a mix are positive and one is above 0")
-
-
-def leukocytes_in(size_px0: Size, mpp: Mpp, per_mm2: float) -> int:
-    """Return how many leukocytes `per_mm2` makes on a smear of this size."""
-    return round(mpp.to_um2(size_px0.area) * 1e-6 * per_mm2)
+        raise ValueError("shares of a mix cannot be negative, and one has to be above 0")
 
 
 def apportion(mix: Mix, count: int) -> tuple[tuple[CellClass, int], ...]:

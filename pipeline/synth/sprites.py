@@ -1,4 +1,4 @@
-"""Red cells and platelets: a pool of each, drawn once, stamped many times."""
+"""Sprites of red cells and platelets: drawn once, used many times."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PLATELET_VARIANTS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class Pools:
+class SpritePools:
     """Sprites with an odd side, centred on their middle pixel."""
 
     red_cells: tuple[Field, ...]
-    """(S, S): how much stained haemoglobin lies in the light's way; 1 at the rim of a normal cell"""
+    """(S, S): amount of stained haemoglobin in the light path; 1 at the rim of a normal cell"""
     platelets: tuple[Field, ...]
     """(S, S, 3): transmittance"""
 
 
-def draw_pools(um_per_px0: float, stain: Stain, texture: Texture, seed: int, fine: int) -> Pools:
-    """Return the pools of one smear."""
-    return Pools(
+def draw_sprites(um_per_px0: float, stain: Stain, texture: Texture, seed: int, fine: int) -> SpritePools:
+    """Return the sprites of one smear."""
+    return SpritePools(
         tuple(
             _red_cell(um_per_px0, np.random.default_rng((seed, 7, i)), fine) for i in range(RED_CELL_VARIANTS)
         ),
@@ -42,7 +42,9 @@ def draw_pools(um_per_px0: float, stain: Stain, texture: Texture, seed: int, fin
 def _grid(
     radius_um: float, um_per_px0: float, rng: np.random.Generator, fine: int
 ) -> tuple[Field, Field, int]:
-    """Return distance (µm) and angle about a centre a fraction of a pixel off, and the sprite's side."""
+    """Return distance (µm) and angle around a centre with a random subpixel shift, and the side of the
+    sprite.
+    """
     half = int(np.ceil(radius_um / um_per_px0))
     side = 2 * half + 1
     axis = (np.arange(side * fine, dtype=np.float32) + 0.5) / fine - side / 2
@@ -62,7 +64,7 @@ def _swell(angle: Field, roughness: float, rng: np.random.Generator) -> Field:
 
 
 def _red_cell(um_per_px0: float, rng: np.random.Generator, fine: int) -> Field:
-    """A biconcave disc. Source: Bain, ch. 3: the pallor takes the middle third of the diameter."""
+    """Return a biconcave disc. Source: Bain, ch. 3: the pallor takes the middle third of the diameter."""
     radius = RED_CELL_RADIUS_UM * float(np.clip(rng.normal(1.0, 0.055), 0.8, 1.2))
     distance, angle, side = _grid(radius * 1.45, um_per_px0, rng, fine)
     depth = distance / (radius * _swell(angle, 0.085 if rng.uniform() < 0.2 else 0.045, rng))

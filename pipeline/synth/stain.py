@@ -1,4 +1,4 @@
-"""The stain of one laboratory: background, and how much light each structure lets through."""
+"""The stain of one laboratory: colour of the glass, and transmittance of each structure."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ class Stain:
     platelet: Colour
     platelet_granule: Colour
     blur_um: float
-    """standard deviation of the optics' spread"""
+    """standard deviation of the blur of the optics"""
     sharpening: float
-    """what the camera adds of an unsharp mask"""
+    """strength of the unsharp mask of the camera"""
     vignette: float
     """loss of light in the corners, as a fraction"""
     noise: float
-    """standard deviation of the camera, in grey levels of 255"""
+    """standard deviation of the camera noise, in grey levels of 255"""
 
 
-# Glass as three kinds of camera and lamp show it: warm (CellaVision), pinkish white, greenish grey.
+# The colour of glass with three kinds of camera and lamp: warm (CellaVision), pinkish white, greenish grey.
 _GLASS = ((254.0, 231.0, 208.0), (242.0, 230.0, 238.0), (226.0, 226.0, 222.0))
 
 # Measured on May-Grünwald-Giemsa pictures (Acevedo et al. 2020), each divided by its glass.
@@ -60,7 +60,7 @@ _AZURE: Mapping[str, ArrayLike] = {
     "platelet_granule": (0.36, 0.16, 0.58),
     "neutrophil_granule": (0.70, 0.46, 0.74),
 }
-# Greyish pink where azure prevails, salmon where eosin does.
+# Greyish pink with more azure, salmon with more eosin.
 _RED_CELL = np.array([(0.805, 0.715, 0.765), (0.90, 0.675, 0.665)])
 _EOSIN: Mapping[str, ArrayLike] = {
     "neutrophil_cytoplasm": (0.90, 0.83, 0.90),
@@ -70,7 +70,9 @@ _EOSIN: Mapping[str, ArrayLike] = {
 
 
 def stain_of(seed: int) -> Stain:
-    """Return the stain of a seed: glass, intensity and hue of azure and eosin, optics and camera vary."""
+    """Return the stain of a seed, which varies glass, intensity and hue of azure and eosin, optics and
+    camera.
+    """
     rng = np.random.default_rng((seed, 1))
     glass = rng.dirichlet((0.8, 0.8, 0.5)) @ np.array(_GLASS) * rng.uniform(0.96, 1.0)
     red_cell = _RED_CELL[0] + (_RED_CELL[1] - _RED_CELL[0]) * rng.uniform(0.0, 0.45)

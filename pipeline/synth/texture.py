@@ -1,4 +1,4 @@
-"""Seeded noise in µm, cut at random for each cell: chromatin, granulation, mottling."""
+"""Seeded noise for chromatin, granulation and mottling; each cell uses a random window of it."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def cut(sheet: Field, height: int, width: int, rng: np.random.Generator) -> Fiel
 
 
 def ramp(field: Field, low: float, high: float) -> Field:
-    """Return 0 below `low`, 1 above `high`, and an even slope between."""
+    """Return 0 below `low`, 1 above `high`, and a linear ramp between."""
     slope: Field = np.clip((field - np.float32(low)) / np.float32(high - low), 0, 1, dtype=np.float32)
     return slope
 
 
 def soft_mask(polygons_px: list[np.ndarray], shape: tuple[int, int], sigma_px: float) -> Field:
-    """Return 1 inside the polygons, 0 outside, with a soft edge. Pixel centres lie at ½."""
+    """Return 1 inside the polygons and 0 outside, with a soft edge. Pixel centres are at ½."""
     mask = np.zeros(shape, np.uint8)
     points = [np.asarray(np.round((polygon - 0.5) * 16), np.int32) for polygon in polygons_px]
     cv2.fillPoly(mask, points, 255, cv2.LINE_AA, 4)
@@ -44,7 +44,7 @@ def soft_mask(polygons_px: list[np.ndarray], shape: tuple[int, int], sigma_px: f
 
 
 def soften(field: Field, sigma_px: float) -> Field:
-    """Return the field after a Gaussian of `sigma_px`."""
+    """Return the field after a Gaussian blur of `sigma_px`."""
     return np.asarray(cv2.GaussianBlur(field, (0, 0), max(sigma_px, 0.3)), np.float32)
 
 

@@ -1,4 +1,4 @@
-"""Writes pyramidal tiled JPEG TIFFs, band by band: memory in use depends on the width, not on the height."""
+"""Writes pyramidal tiled JPEG TIFFs in bands, with memory that depends on the width but not the height."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TILE_PX = 256
 SMALLEST_LEVEL_PX = 1024
 """Levels are added until both sides are below this."""
 _ENCODE_BYTES = 1 << 24
-"""Decoded tiles that the encoder holds at a time."""
+"""Limit for the decoded tiles in the encoder."""
 _CLASSIC_TIFF_BYTES = 2**32
 _UM_PER_CM = 1e4
 
@@ -58,7 +58,7 @@ def _write_level(
         shape=(size_lv.height, size_lv.width, 3),
         dtype=np.uint8,
         tile=(TILE_PX, TILE_PX),
-        photometric="rgb",  # of what is given; JPEG stores YCbCr
+        photometric="rgb",  # the input; JPEG stores YCbCr
         subsampling=(2, 2),
         compression="jpeg",
         compressionargs={"level": quality},
@@ -77,7 +77,7 @@ def _bands(size_lv: Size, read: ReadBand) -> Iterator[Rgb]:
 
 
 def _tiles(bands: Iterator[Rgb]) -> Iterator[Rgb]:
-    """Yield whole tiles in rows; those at the edge are filled with their last column or row."""
+    """Yield complete tiles row by row; those at the edge are padded with their last column or row."""
     for band in bands:
         filled = np.pad(
             band, ((0, -band.shape[0] % TILE_PX), (0, -band.shape[1] % TILE_PX), (0, 0)), mode="edge"

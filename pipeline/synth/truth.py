@@ -1,4 +1,4 @@
-"""What was drawn where, and the sidecar document that says so."""
+"""The ground truth of a synthetic smear, and its sidecar document."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pipeline.model.taxonomy import CellClass
 FORMAT = "leukoflow-truth"
 VERSION = 1
 _DECIMALS = 2
-"""of a coordinate in the document; `rounded` gives the same to the truth itself"""
+"""of coordinates in the document; `rounded` applies the same precision to the truth"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -29,12 +29,12 @@ class TrueCell:
     nuclei_px0: tuple[Contour, ...]
     cell_class: CellClass
     touching: bool
-    """drawn against another leukocyte"""
+    """whether it touches another leukocyte"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Truth:
-    """What a truth document holds."""
+    """The content of a truth document."""
 
     size_px0: Size
     mpp: Mpp
@@ -48,7 +48,7 @@ def rounded(contour: Contour) -> Contour:
 
 
 def document_of(truth: Truth) -> str:
-    """Return the truth as a JSON document; `parse_truth` gives it back."""
+    """Return the truth as a JSON document, for `parse_truth`."""
     document = {
         "format": FORMAT,
         "version": VERSION,
@@ -61,9 +61,9 @@ def document_of(truth: Truth) -> str:
 
 
 def parse_truth(text: str) -> Truth:
-    """Return what the document says.
+    """Return the truth of a document.
 
-    Raises: InputError, where it is no truth document of this version.
+    Raises: InputError, where it is not a truth document of this version.
     """
     try:
         document = cast("dict[str, Json]", json.loads(text))

@@ -12,7 +12,7 @@ from torch import nn
 
 from pipeline.bundle.manifest import BundleManifest
 from pipeline.model.errors import UsageError
-from pipeline.networks.backbones import lay_in
+from pipeline.networks.backbones import load_pretrained
 from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.training.data.datasets import DataPart, Layout, read_parts, readable
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
@@ -124,7 +124,7 @@ def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> li
     subjects: list[Subject] = []
     for place, member in enumerate(recipe.members):
         network = LeukocyteClassifier(member.backbone, recipe.dropout, member.colours)
-        lay_in(network.features, imagenet_weights(member.backbone))
+        load_pretrained(network.features, imagenet_weights(member.backbone))
         # Each learns from other draws: members that err alike are of no use to their mean.
         seed = recipe.seed + place * _SEEDS_APART
         subjects.append(Subject(member.name, seed, _channels_last(network), network.features))
@@ -155,13 +155,13 @@ def export_bundle(
 def _temperature(run_dir: Path, data_root: Path) -> float:
     recipe = recipe_of(run_dir)
     if not isinstance(recipe, ClassifierRecipe):
-        raise UsageError(f"'{run_dir.name}' is no run of classifiers.", code="wrong-run")
+        raise UsageError(f"'{run_dir.name}' is no run of classifiers.", code="wrong_run")
     rows = [
         row for source in recipe.sources for row in read_table(data_root, source) if row.split is Split.VAL
     ]
     crops = tuple(crop_samples(rows, recipe.input.side_px, recipe.input.mpp_um))
     if not crops:
-        raise UsageError("There is no labelled cell in val to fit the temperature on.", code="empty-split")
+        raise UsageError("There is no labelled cell in val to fit the temperature on.", code="empty_split")
     pixels = torch.from_numpy(np.stack([plain_crop(crop, recipe.input.side_px) for crop in crops]))
     logits = [member_logits(network, pixels, _BATCH) for network in trained_members(run_dir, recipe).values()]
     return fit_temperature(logits, np.stack([crop.leaves for crop in crops]))
@@ -173,5 +173,5 @@ def evaluate(bundle_dir: Path, data_root: Path) -> BundleReport:
     Raises: UsageError, where the bundle or a data set is missing; DeploymentError, where it is broken.
     """
     if not (bundle_dir / "manifest.json").is_file():
-        raise UsageError(f"'{bundle_dir.name}' holds no model bundle.", code="no-bundle")
+        raise UsageError(f"'{bundle_dir.name}' holds no model bundle.", code="no_bundle")
     return evaluate_bundle(bundle_dir, data_root)

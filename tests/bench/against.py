@@ -22,7 +22,7 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Size
 from pipeline.model.spec import PipelineSpec
 from pipeline.run import Models, analyse_slide
-from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool, SerialPool
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.readers import open_slide
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
@@ -36,6 +36,7 @@ from tests.bench.torch_twins import (
     torch_classifier,
     torch_segmenter,
 )
+from tests.support.serial_pool import SerialPool
 from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst
 

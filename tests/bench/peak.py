@@ -15,10 +15,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.bundle.int8_figures import Precision
 from pipeline.model.domain import Rgb
-from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism
+from pipeline.runtime.concurrency.machine import ParallelismOverrides, available_cores, parallelism
 from pipeline.runtime.engines.engine_port import GraphFile
 from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
-from pipeline.runtime.engines.silent_openvino import ov
+from pipeline.runtime.engines.openvino_without_telemetry import ov
 from tests.bench.measure import Measure, seconds
 from tests.bench.torch_twins import torch_classifier, torch_segmenter
 from worker.processing.analyst import Analyst
@@ -60,7 +60,7 @@ def peak(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
 
 def _gops(graph: GraphFile, network: nn.Module, pictures: Rgb) -> float:
     """Return 10⁹ operations a second, as torch counts them: two for a product and its addition."""
-    wide = parallelism(available_cores(), Asked())
+    wide = parallelism(available_cores(), ParallelismOverrides())
     with openvino(StreamCounts(wide.threads, wide.streams))(graph) as engine:
         taken_s = seconds(lambda: engine.run(pictures))
     return _operations(network, pictures) / 1e9 / taken_s

@@ -24,7 +24,7 @@ from worker.embedded import EmbeddedSet, Principal, ServerName
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import prepare_services, start_process
 from worker.settings import Settings, child_environment
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 WORKERS = 2
 POISON_ATTEMPTS = 4
@@ -88,8 +88,8 @@ class Laboratory:
     queue: str
     environments: Mapping[Role, Mapping[str, str]]
     database: Database
-    scans: MinioObjectStore
-    results: MinioObjectStore
+    scans: ObjectStore
+    results: ObjectStore
     posts: dict[_Post, Child] = field(default_factory=dict)
     starts: int = 0
 

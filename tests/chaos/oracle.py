@@ -17,7 +17,7 @@ from db.states import AttemptOutcome, ScanState
 from db.tables import ArtefactRow, Attempt, Cell, Run, Scan
 from tests.chaos.laboratory import POISON_ATTEMPTS, Laboratory
 from tests.chaos.scans import DroppedScan
-from worker.storage.object_store import MinioObjectStore
+from worker.storage.object_store import ObjectStore
 
 LIMIT_BYTES = 1 << 26
 
@@ -145,7 +145,7 @@ def _faults_of(scan: DroppedScan, known: _Known, results: Sequence[_Result]) -> 
         yield "completed without a result"
 
 
-def _astray(results: MinioObjectStore, expected: Mapping[str, str]) -> Iterable[str]:
+def _astray(results: ObjectStore, expected: Mapping[str, str]) -> Iterable[str]:
     """Yield the artefacts that are missing, are other bytes than the ledger says, or that nobody knows."""
     listed = {found.key: found for found in results.list()}
     for name in sorted(expected.keys() | listed.keys()):

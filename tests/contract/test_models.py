@@ -180,7 +180,7 @@ def test_a_manifest_of_the_old_format(fresh: tuple[Path, BundleManifest]) -> Non
     text = manifest.render().replace('"format": 2', '"format": 1')
     (folder / FILE_NAME).write_text(text, encoding="utf-8")
     error = _fails(folder)
-    assert error.code == "bundle-manifest"
+    assert error.code == "bundle_manifest"
     assert "format 1" in error.sentence
 
 

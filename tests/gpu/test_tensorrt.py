@@ -73,8 +73,8 @@ def test_a_plan_answers_as_onnx_runtime_does(graph, precision, plans):
 @pytest.mark.parametrize("precision", Precision)
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.path.stem)
 def test_how_fast_a_plan_is(graph, precision, plans):
-    usual = shapes_of(graph).usual.count
-    batch = pictures(graph, usual * BATCHES_AT_ONCE)
+    optimum = shapes_of(graph).optimum.count
+    batch = pictures(graph, optimum * BATCHES_AT_ONCE)
     with opened(graph, precision, plans) as engine:
         for _ in range(4):
             engine.run(batch)

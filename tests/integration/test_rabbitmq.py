@@ -29,7 +29,7 @@ from tests.support.hostile import HOSTILE_TASKS, NO_ID
 from tests.support.tls import tls_in_front_of
 from worker.exit_codes import EXIT_CONFIG
 from worker.queue.celery_app import CeleryQueue, make_app
-from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME, NoScanMessage, require_scan_message
+from worker.queue.scan_message import MAX_MESSAGE_BYTES, TASK_NAME, NotAScanMessage, require_scan_message
 from worker.settings import Settings, load
 
 PORTS = {"amqp": 5672, "amqps": 5671}
@@ -179,7 +179,7 @@ def test_a_little_stays_a_little_until_it_is_known_to_be_ours(settings, queue):
         channel = connection.default_channel
         message = channel.message_to_python(channel.basic_get(settings.queue))
     assert len(message.body) < MAX_MESSAGE_BYTES
-    with pytest.raises(NoScanMessage):
+    with pytest.raises(NotAScanMessage):
         require_scan_message(message)
     assert queue.waiting_messages() == 1
 

@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import text
 
 from db.records import Arrival, ScanRef, SpecimenIdentity
-from db.registration import register
 from tests.support.deployment import Deployment, deployment_on
+from tests.support.one_upload import register
 from worker.embedded import Principal
 
 PATIENT = "PATIENT-4711"
@@ -77,7 +77,7 @@ def test_what_cannot_be_recorded_is_not_shown(deployment):
     before = len(reads_of(deployment))
     ended = results_as(deployment, Principal.READER, PATIENT)
     assert (ended.returncode, ended.stdout) == (78, "")
-    assert "needs the role for it" in ended.stderr
+    assert "lacks a privilege" in ended.stderr
     assert len(reads_of(deployment)) == before
 
 

@@ -97,7 +97,7 @@ def test_the_networks_tell_how_busy_and_how_full_they_were(worker: Served):
         assert 0 < batches <= items
         assert items <= batches * worker.metric("engine_batch_capacity_items", network=network)
         assert worker.metric("engine_busy_seconds_total", network=network) > 0
-        assert worker.metric("engine_servers", network=network) >= 1
+        assert worker.metric("engine_parallel_batches", network=network) >= 1
         assert worker.metric("engine_waiting_items", network=network) == 0
 
 

@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 
 from tests.support.deployed import DEPLOY, ROOT, composed, services
 from worker.embedded.child_process import Child, Launch
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
+from worker.embedded.free_ports import GRPC_OFFSET, LOOPBACK, PortAllocation
 from worker.embedded.seaweedfs import SOCKET_FOLDER
 
 PARTS = ("master", "volume", "filer", "s3")
@@ -134,7 +134,7 @@ def weed_command(stack: ComposeStack, command: list[str]) -> list[str]:
     data.mkdir()
     words = [stack.here(word, "seaweedfs").replace("-dir=/data", f"-dir={data}") for word in command]
     http = [f"-{part}.port={stack.ports[part]}" for part in PARTS]
-    grpc = [f"-{part}.port.grpc={stack.ports[part] + TWIN_OFFSET}" for part in PARTS]
+    grpc = [f"-{part}.port.grpc={stack.ports[part] + GRPC_OFFSET}" for part in PARTS]
     # Relative, so that they lie in its folder: compose gives the container a /tmp of its own.
     return [*words, *http, *grpc, "-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"]
 
@@ -142,7 +142,7 @@ def weed_command(stack: ComposeStack, command: list[str]) -> list[str]:
 def remove_sockets(stack: ComposeStack) -> None:
     """Remove what a killed SeaweedFS leaves."""
     for part in PARTS:
-        socket = SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{stack.ports[part] + TWIN_OFFSET}.sock"
+        socket = SOCKET_FOLDER / f"seaweedfs-{part}-grpc-{stack.ports[part] + GRPC_OFFSET}.sock"
         socket.unlink(missing_ok=True)
 
 

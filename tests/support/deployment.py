@@ -25,7 +25,7 @@ from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import prepare_services, start_process
 from worker.ingest.identification import META_PRIORITY
 from worker.settings import Settings, child_environment, load, variable_of
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 ENDED = {ScanState.COMPLETED, ScanState.QUARANTINED, ScanState.UNASSIGNED}
 POLL_S = 0.1
@@ -41,7 +41,7 @@ class Deployment:
     environment: Mapping[str, str]
     folder: Path
     database: Database
-    store: MinioObjectStore
+    store: ObjectStore
     servers: EmbeddedSet
     children: list[Child] = field(default_factory=list)
 

@@ -12,7 +12,7 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.model.taxonomy import LEAVES, CellClass
 from pipeline.run import Models
-from pipeline.runtime.concurrency.ordered_threads import SerialPool
+from tests.support.serial_pool import SerialPool
 
 NUCLEUS, CYTOPLASM, GLASS = (80, 40, 120), (200, 180, 230), (240, 235, 240)
 RED_CELL = (205, 140, 140)

@@ -226,7 +226,7 @@ class FakeEvent:
 
 @dataclass(frozen=True, slots=True)
 class FakeGraph:
-    """Implements `device.Captured`."""
+    """Implements `device.CapturedGraph`."""
 
     device: FakeDevice
     steps: tuple[Step, ...]

@@ -12,7 +12,7 @@ from pipeline.runtime.engines.engine_port import EngineIdentity
 from pipeline.runtime.engines.silent_onnxruntime import ort
 from pipeline.runtime.tensorrt.batch_shapes import ShapeProfile
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
-from pipeline.runtime.tensorrt.lane import LoadedPlan
+from pipeline.runtime.tensorrt.stream_executor import LoadedPlan
 from pipeline.runtime.tensorrt.tensorrt_engine import TensorRtEngine, specs_of
 from tests.support.fake_device import DeviceMisuse, FakeDevice, Step
 

@@ -34,7 +34,7 @@ SEGMENTERS = {"light": (1, 8), "wide": (5, 12), "deep": (6, 16)}
 PROFILES = {Profile.FAST: ("light",), Profile.ACCURATE: ("wide", "deep", "light")}
 STRIDES_PX = {Profile.FAST: 8, Profile.ACCURATE: 48}
 MEMBER_SEEDS = (2, 3, 4)
-TISSUES = 3
+COMPARTMENTS = 3
 
 
 def weights(seed: int, outputs: int) -> np.ndarray:
@@ -45,7 +45,7 @@ def weights(seed: int, outputs: int) -> np.ndarray:
 def expected_tissues(batch: Rgb, profile: Profile) -> Probabilities:
     """Return the mean of what the profile's tiny segmenters give."""
     seeds = [SEGMENTERS[name][0] for name in PROFILES[profile]]
-    members = [_softmax(batch / np.float32(255) @ weights(seed, TISSUES)) for seed in seeds]
+    members = [_softmax(batch / np.float32(255) @ weights(seed, COMPARTMENTS)) for seed in seeds]
     return np.moveaxis(np.mean(members, axis=0), 3, 1)
 
 
@@ -60,7 +60,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return powers / powers.sum(-1, keepdims=True)
 
 
-def segmenter_model(seed: int = SEGMENTERS["light"][0], outputs: int = TISSUES) -> onnx.ModelProto:
+def segmenter_model(seed: int = SEGMENTERS["light"][0], outputs: int = COMPARTMENTS) -> onnx.ModelProto:
     """Return a graph that names the tissue of each pixel by its colour."""
     nodes = [
         helper.make_node("Cast", ["rgb"], ["whole"], to=TensorProto.FLOAT),

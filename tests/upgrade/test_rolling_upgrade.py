@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import text
 
 from db import reanalysis, schema
-from db.reanalysis import Wanted
+from db.reanalysis import ReanalysisFilter
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
 from tests.support.deployment import Deployment, deployment_on
@@ -126,7 +126,7 @@ def test_processes_of_both_releases_work_together(before, old, new):
     deployment.until_ended(2)
     # What only this release asks for, the one before does as well, if not as late.
     with deployment.database.transaction() as connection:
-        wanted = Wanted(datetime(2020, 1, 1, tzinfo=UTC), reanalysis.moment_of(connection))
+        wanted = ReanalysisFilter(datetime(2020, 1, 1, tzinfo=UTC), reanalysis.database_time(connection))
         assert len(reanalysis.reanalyse(connection, wanted)) == 2
     deployment.until_ended(2)
     assert deployment.counts()[ScanState.COMPLETED] == 2

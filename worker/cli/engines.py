@@ -15,7 +15,7 @@ from pipeline.runtime.engines.engine_port import GraphFile
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.bindings import TensorRt
 from pipeline.runtime.tensorrt.calibration_pictures import calibration_pictures
-from pipeline.runtime.tensorrt.libraries import AHEAD, find_gpu, find_tensorrt
+from pipeline.runtime.tensorrt.libraries import BUILD_FOR_OTHER_GPUS, find_gpu, find_tensorrt
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of
 from worker.cli.bundles import ProfileOption, asked_bundle, asked_settings
 
@@ -55,7 +55,7 @@ def build_engines(
 
 def _gpu(compute_capability: str | None) -> _Gpu:
     if compute_capability is not None:
-        return _Gpu(cast(TensorRt, find_tensorrt(AHEAD)), compute_capability, is_here=False)
+        return _Gpu(cast(TensorRt, find_tensorrt(BUILD_FOR_OTHER_GPUS)), compute_capability, is_here=False)
     trt = cast(TensorRt, find_tensorrt())
     major, minor = find_gpu().cuda.get_device_capability()
     return _Gpu(trt, f"{major}.{minor}", is_here=True)

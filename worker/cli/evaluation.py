@@ -101,7 +101,7 @@ def _refuse_unused(**options: object) -> None:
     """Raise UsageError where an option was given that --members would pass over."""
     unused = [f"--{name}" for name, value in options.items() if value is not None]
     if unused:
-        raise UsageError(f"--members does not go with {', '.join(unused)}.", code="unused-option")
+        raise UsageError(f"--members does not go with {', '.join(unused)}.", code="unused_option")
 
 
 def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
@@ -124,7 +124,7 @@ def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
                 console.print(f"measuring {score.data_set} ...")
             scores.append(score)
     if not scores:
-        raise UsageError(f"None of the {len(rows)} pictures could be read.", code="unreadable-pictures")
+        raise UsageError(f"None of the {len(rows)} pictures could be read.", code="unreadable_pictures")
     subject = Subject(
         bundle=f"{manifest.name} {manifest.version}",
         bundle_digest=analyst.bundle.digest,
@@ -141,14 +141,14 @@ def _rows(choice: Choice, learnt_from: tuple[str, ...]) -> list[LabelRow]:
     if choice.part is Part.ALL and known:
         raise UsageError(
             f"The bundle has learnt from the patients of {', '.join(known)}: measure the val split only.",
-            code="leaking-evaluation",
+            code="leaking_evaluation",
         )
     rows: list[LabelRow] = []
     for folder in folders:
         table = read_table(choice.data, known_source(folder))
         rows.extend([row for row in table if row.split in _SPLITS[choice.part]][: choice.limit])
     if not rows:
-        raise UsageError("There is no picture to measure.", code="no-pictures")
+        raise UsageError("There is no picture to measure.", code="no_pictures")
     return rows
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from db.database import Database
-from db.reanalysis import Wanted, moment_of, reanalysable
+from db.reanalysis import ReanalysisFilter, count_reanalysable, database_time
 from db.reanalysis import reanalyse as reanalyse_scans
-from db.retention import ENDED, Limit, old_scans
+from db.retention import ENDED, RetentionLimit, expired_counts
 from db.schema import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError
@@ -40,8 +40,8 @@ def reanalyse(
     require_current(url)
     with Database(url) as database:
         with database.transaction() as connection:
-            wanted = Wanted(since.astimezone(), moment_of(connection), except_bundle)
-            counted = reanalysable(connection, wanted)
+            wanted = ReanalysisFilter(since.astimezone(), database_time(connection), except_bundle)
+            counted = count_reanalysable(connection, wanted)
         if dry_run:
             typer.echo(f"{counted} scans would be analysed again")
             return
@@ -62,11 +62,11 @@ def retain(
     really: DeleteOption = False,
 ) -> None:
     """Delete old scans: upload, results, cells, pictures. Without --delete it only says what would go."""
-    limit = Limit(timedelta(days=older_than), _ended(state))
+    limit = RetentionLimit(timedelta(days=older_than), _ended(state))
     settings = load(KeepingSettings)
     with _opened(settings) as database:
         with database.transaction() as connection:
-            old = old_scans(connection, limit)
+            old = expired_counts(connection, limit)
         for line in old:
             typer.echo(
                 f"{line.state.value}: {line.scans} scans, {line.upload_bytes / 1e9:.1f} GB of uploads, "
@@ -75,7 +75,7 @@ def retain(
         if not old or not really:
             typer.echo("nothing was deleted; --delete does it" if old else "there is nothing so old")
             return
-        retained = _keeper(settings, database).retain(limit)
+        retained = _keeper(settings, database).delete_expired(limit)
     typer.echo(
         f"deleted {retained.scans} scans with {retained.objects} objects, and {retained.patients} patients "
         "of whom nothing is left"
@@ -94,13 +94,13 @@ def sweep(
     settings = load(KeepingSettings)
     with _opened(settings) as database:
         keeper = _keeper(settings, database)
-        swept, orphans = keeper.orphans(settings.bucket_results, timedelta(days=older_than))
+        swept, orphans = keeper.find_orphans(settings.bucket_results, timedelta(days=older_than))
         typer.echo(
             f"{swept.orphans} of {swept.listed} objects belong to no result; "
             f"they are {swept.orphan_bytes / 1e6:.1f} MB"
         )
         if really:
-            typer.echo(f"deleted {keeper.sweep(settings.bucket_results, orphans)}")
+            typer.echo(f"deleted {keeper.delete_orphans(settings.bucket_results, orphans)}")
         elif orphans:
             typer.echo("nothing was deleted; --delete does it")
 
@@ -123,6 +123,6 @@ def _keeper(settings: KeepingSettings, database: Database) -> Retention:
     return Retention(database, cache(lambda bucket: open_object_store(settings, bucket)))
 
 
-def _batch(database: Database, wanted: Wanted) -> int:
+def _batch(database: Database, wanted: ReanalysisFilter) -> int:
     with database.transaction() as connection:
         return len(reanalyse_scans(connection, wanted))

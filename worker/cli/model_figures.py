@@ -76,7 +76,7 @@ def threshold(
     manifest = asked_bundle(bundle).manifest
     choice = choose_with_disagreement(_cells(evaluation), risk)
     if choice is None:
-        raise UsageError(f"No threshold holds a risk of {risk} on these cells.", code="no-threshold")
+        raise UsageError(f"No threshold holds a risk of {risk} on these cells.", code="no_threshold")
     typer.echo(
         f"probability ≥ {choice.threshold:.3f}, disagreement ≤ {choice.max_disagreement:.2f}: "
         f"{choice.coverage:.3f} called, {choice.risk:.4f} of them wrong (95 % bound {choice.risk_upper:.4f})"
@@ -93,7 +93,7 @@ def _cells(files: list[Path]) -> ScoredCells:
     times = Counter(score.picture for score in scores)
     repeated = next((picture for picture, count in times.items() if count > 1), None)
     if repeated is not None:  # each cell twice would make its errors look half as chancy
-        raise UsageError(f"{repeated} is in more than one evaluation.", code="repeated-picture")
+        raise UsageError(f"{repeated} is in more than one evaluation.", code="repeated_picture")
     return scored_cells(scores)
 
 
@@ -126,7 +126,7 @@ def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
         analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, pool))
     if not analysis.cells:
         raise UsageError(
-            "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no-cells"
+            "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no_cells"
         )
     by_cell_s = sum(watch.cpu_s.get(stage, 0.0) for stage in (Stage.OUTLINE, Stage.CLASSIFY))
     rest_s = sum(watch.cpu_s.values()) - by_cell_s

@@ -22,7 +22,7 @@ from worker.ingest.watcher import Watcher
 from worker.observability import logs
 from worker.observability.health import Services, WatcherHealth
 from worker.observability.health_server import served
-from worker.observability.healthcheck import asked
+from worker.observability.healthcheck import query
 from worker.observability.watcher_metrics import WatcherMetrics
 from worker.processing.worker_process import run_worker
 from worker.queue.celery_app import CeleryQueue, make_app
@@ -89,7 +89,7 @@ def watch() -> None:
         )
         watcher = Watcher(settings, database, services.store, services.queue, metrics)
         health = WatcherHealth(services, metrics)
-        with served(settings, metrics.registry, health), health.asking():
+        with served(settings, metrics.registry, health), health.probing():
             watcher.run(_stop_event())
 
 
@@ -106,7 +106,7 @@ def healthcheck(
     ] = False,
 ) -> None:
     """Ask the watcher or worker that LEUKOFLOW_METRICS_PORT names how it is; exit code 0 or 1."""
-    yes, sentence = asked(load(ServedSettings), "/ready" if ready else "/live")
+    yes, sentence = query(load(ServedSettings), "/ready" if ready else "/live")
     typer.echo(sentence)
     raise typer.Exit(0 if yes else 1)
 

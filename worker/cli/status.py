@@ -15,10 +15,10 @@ from db.database import Database
 from db.queue_statistics import (
     FailureCount,
     QueueStatistics,
-    WorkerSeen,
+    WorkerActivity,
     failures,
     queue_statistics,
-    workers_seen,
+    worker_activity,
 )
 from db.reads import counts_by_state
 from db.states import ScanState
@@ -34,7 +34,7 @@ class Status:
 
     scans: Mapping[ScanState, int]
     queue_statistics: QueueStatistics
-    workers: list[WorkerSeen]
+    workers: list[WorkerActivity]
     failures: list[FailureCount]
 
 
@@ -58,7 +58,7 @@ def _read(database: Database, within_s: float) -> Status:
         return Status(
             scans=counts_by_state(connection),
             queue_statistics=queue_statistics(connection),
-            workers=workers_seen(connection, within_s=within_s),
+            workers=worker_activity(connection, within_s=within_s),
             failures=failures(connection, within_s=within_s),
         )
 

@@ -1,4 +1,4 @@
-"""A child process that ends with its parent, writes to a log file and holds the lock of its folder."""
+"""Child processes that end with their parent, write to a log file and lock their folder."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ class Launch:
     log_path: Path
     stop_signal: signal.Signals
     death_signal: signal.Signals
-    """what the child gets when its parent is gone"""
+    """the signal that the child gets when its parent dies"""
     account: Account | None
-    """None: our own"""
+    """None: the account of the parent"""
     environment: Mapping[str, str] | None = None
-    """the whole of it; None: the least that a server needs"""
+    """the complete environment; None: a minimal one"""
 
 
 class Child:
@@ -93,7 +93,7 @@ class Child:
 
 
 class Server(ABC):
-    """One server of the set: what is common to their lives. Subclasses say how it is started and asked."""
+    """The life cycle of one server. Subclasses say how it is started and checked."""
 
     name: str
     port_names: tuple[str, ...]
@@ -106,11 +106,11 @@ class Server(ABC):
 
     @abstractmethod
     def prepare(self) -> Launch:
-        """Return how to start it, its folder and files being ready. May take a moment."""
+        """Create its folder and files; return how to start it. May take a moment."""
 
     @abstractmethod
     def is_ready(self) -> bool:
-        """Return whether it does its work now, and not merely whether it listens."""
+        """Return whether it can serve requests, not merely whether it listens."""
 
     @property
     def log_path(self) -> Path:
@@ -125,14 +125,17 @@ class Server(ABC):
         return self._running_child().pid
 
     def launch(self) -> None:
-        """Start the process; `await_ready` follows. Main thread only: PDEATHSIG goes by thread."""
+        """Start the process; call `await_ready` next.
+
+        Main thread only: PDEATHSIG is sent when the thread ends.
+        """
         with _folder_lock(self._state / f"{self.name}.lock", self.name) as lock:
             self._child = Child(self.prepare(), lock)
 
     def await_ready(self) -> None:
-        """Return when it is ready.
+        """Wait until it is ready.
 
-        Raises: PortTaken; DeploymentError, naming the log file, where it ended or the deadline passed.
+        Raises: PortTaken; DeploymentError, naming the log file, where it ended or missed the deadline.
         """
         child = self._running_child()
         deadline_s = time.monotonic() + START_DEADLINE_S
@@ -197,15 +200,15 @@ def run_to_end(launch: Launch) -> None:
 
 @contextlib.contextmanager
 def _folder_lock(path: Path, name: str) -> Iterator[int]:
-    """Yield an open file that holds the server's lock; the child inherits it, and all its children.
+    """Return a context with an open file that holds the lock; the child and its children inherit it.
 
-    So the lock is free only when the last process of an earlier life is gone, crashed parent or not.
+    So the lock is free only when the last process of an earlier run is gone, even if the parent crashed.
     """
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if not wait_for(lambda: try_lock(lock), STOP_DEADLINE_S):
             raise DeploymentError(
-                f"an earlier {name} still runs in this state folder; stop it first", code="state_in_use"
+                f"an earlier {name} is running in this state folder; stop it first", code="state_in_use"
             )
         yield lock
     finally:
@@ -222,7 +225,7 @@ def try_lock(lock: int) -> bool:
 
 
 def require_main_thread() -> None:
-    """Raise DeploymentError anywhere but in the main thread: PDEATHSIG goes by thread, not by process."""
+    """Raise DeploymentError outside the main thread: PDEATHSIG is sent when the starting thread ends."""
     if threading.current_thread() is not threading.main_thread():
         raise DeploymentError(
             "servers are started from the main thread only: they would end with the thread",
@@ -240,7 +243,7 @@ def _spawn(launch: Launch, lock: int | None) -> subprocess.Popen[bytes]:
     parent = os.getpid()
 
     def die_with_parent() -> None:
-        # After the change of user, which clears the setting. The parent may be gone already.
+        # Runs after the change of user, which would clear the setting. The parent may already be dead.
         if libc.prctl(PR_SET_PDEATHSIG, int(launch.death_signal), 0, 0, 0) != 0 or os.getppid() != parent:
             os._exit(127)
 

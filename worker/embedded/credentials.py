@@ -19,7 +19,7 @@ def _random(n_bytes: int) -> Any:  # pydantic's own type for a field's default
 
 
 class Keys(BaseModel):
-    """What one principal shows to the servers."""
+    """The credentials of one principal."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -32,7 +32,7 @@ class Keys(BaseModel):
 
 
 class Credentials(Keys):
-    """Those of the set's owner, who may do everything, and of each principal.
+    """The credentials of the owner, who has all privileges, and of each principal.
 
     Generated once per state folder; never printed, logged or put on a command line.
     """
@@ -42,17 +42,17 @@ class Credentials(Keys):
 
 
 def load_or_create(path: Path) -> Credentials:
-    """Return the folder's credentials; what is not there yet, in it or in the file, is made at random.
+    """Return the credentials of the folder; missing ones are generated.
 
-    Raises: DeploymentError, where the file is there but unreadable.
+    Raises: DeploymentError, where the file is damaged.
     """
     text = path.read_text() if path.exists() else "{}"
     try:
         stored = Credentials.model_validate_json(text)
     except ValidationError:
-        # The original quotes what it read.
+        # Not chained: the original error quotes the content.
         raise DeploymentError(
-            f"{path} is damaged; remove the state folder to start afresh", code="state_damaged"
+            f"{path} is damaged; delete the state folder to start again", code="state_damaged"
         ) from None
     keys = {principal: stored.principals.get(principal) or Keys() for principal in Principal}
     whole = stored.model_copy(update={"principals": keys})
@@ -62,7 +62,7 @@ def load_or_create(path: Path) -> Credentials:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner reads, whole or not at all."""
+    """Write a file that only its owner can read, atomically."""
     partial = path.with_name(path.name + ".partial")
     partial.unlink(missing_ok=True)
     opened = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

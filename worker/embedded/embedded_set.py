@@ -14,7 +14,7 @@ from pipeline.model.errors import DeploymentError
 from worker.embedded.child_process import Server, require_main_thread, try_lock
 from worker.embedded.credentials import Credentials, load_or_create, write_private
 from worker.embedded.free_ports import PortAllocation, PortTaken
-from worker.embedded.postgres import Postgres, delete_refuge
+from worker.embedded.postgres import Postgres, delete_external_folder
 from worker.embedded.principals import ROLE_OF, Principal
 from worker.embedded.seaweedfs import REGION, SeaweedFs
 from worker.embedded.state_folder import make_state_folder, written_to
@@ -34,7 +34,7 @@ class ServerName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FixedPorts:
-    """Ports that a person asked for; None: any free one."""
+    """Ports that the user chose; None: any free port."""
 
     postgres: int | None = None
     valkey: int | None = None
@@ -42,13 +42,13 @@ class FixedPorts:
 
 
 class EmbeddedSet:
-    """Real servers on the loopback address. What they hold stays in the state folder from run to run."""
+    """Real servers on the loopback address. Their data stays in the state folder between runs."""
 
     def __init__(self, state: Path, fixed_ports: FixedPorts | None = None) -> None:
         self.state = state.absolute()
         self._fixed = fixed_ports or FixedPorts()
         self._owner_lock: int | None = None
-        self._running: _Trio | None = None
+        self._running: _Servers | None = None
 
     def __enter__(self) -> Self:
         self.start()
@@ -60,9 +60,9 @@ class EmbeddedSet:
         self.stop()
 
     def start(self) -> None:
-        """Start the three servers; returns when all are ready. Main thread only.
+        """Start the three servers and wait until all are ready. Main thread only.
 
-        Raises: DeploymentError, naming the log file, where one does not come up; UsageError, where the state
+        Raises: DeploymentError, naming the log file, where one does not start; UsageError, where the state
         folder cannot be written; TransientError, where its disk is full.
         """
         make_state_folder(self.state)
@@ -78,7 +78,7 @@ class EmbeddedSet:
             raise
 
     def stop(self) -> None:
-        """Stop them, all at once; returns when they are gone. Harmless where nothing runs."""
+        """Stop all servers and wait for them. Does nothing if none runs."""
         servers = list(self._running or ())
         for server in servers:
             server.ask_to_stop()
@@ -92,7 +92,7 @@ class EmbeddedSet:
     def restart(self, name: ServerName) -> None:
         """Stop one server if it runs, and start it again on the same ports. Main thread only."""
         require_main_thread()
-        server = self._trio().named(name)
+        server = self._servers().named(name)
         server.ask_to_stop()
         server.wait_stopped()
         server.launch()
@@ -100,61 +100,61 @@ class EmbeddedSet:
             server.await_ready()
         except PortTaken as error:
             raise DeploymentError(
-                f"{name} could not restart: another program has taken its port meanwhile", code="port_in_use"
+                f"{name} could not restart: another program is using its port", code="port_in_use"
             ) from error
 
     def kill(self, name: ServerName) -> None:
         """Kill -9 one server."""
-        self._trio().named(name).kill()
+        self._servers().named(name).kill()
 
     def pid(self, name: ServerName) -> int:
         """Return the process id of a server."""
-        return self._trio().named(name).pid
+        return self._servers().named(name).pid
 
     def delete_outside(self) -> None:
-        """Stop, and delete what had to lie outside the state folder. Call it before deleting that."""
+        """Stop, and delete the data outside the state folder. Call it before deleting the folder."""
         self.stop()
-        delete_refuge(self.state)
+        delete_external_folder(self.state)
 
     @property
     def database_url(self) -> str:
         """SQLAlchemy URL, with the password."""
-        return self._trio().postgres.url
+        return self._servers().postgres.url
 
     @property
     def broker_url(self) -> str:
         """redis:// URL, with the password."""
-        return self._trio().valkey.url
+        return self._servers().valkey.url
 
     @property
     def s3_endpoint(self) -> str:
         """host:port of the S3 gateway."""
-        return self._trio().seaweedfs.endpoint
+        return self._servers().seaweedfs.endpoint
 
     def settings(self) -> Settings:
-        """Return the settings of the environment, with the services being those of this set."""
+        """Return the settings of the environment with the services of this set."""
         return load(
             Settings, **self.secrets_of(None), s3_endpoint=self.s3_endpoint, s3_secure=False, s3_region=REGION
         )
 
     def secrets_of(self, principal: Principal | None) -> dict[str, str]:
-        """Return what the principal (None: the set's owner) shows to the servers, by field of settings."""
+        """Return the credentials of the principal (None: the owner) by settings field."""
         credentials = self._credentials()
         keys = credentials if principal is None else credentials.principals[principal]
         secrets = {"s3_access_key": keys.s3_access_key, "s3_secret_key": keys.s3_secret_key}
         if principal is None:
             secrets["database_url"] = self.database_url
         elif principal in ROLE_OF:
-            secrets["database_url"] = self._trio().postgres.login_url(principal)
+            secrets["database_url"] = self._servers().postgres.login_url(principal)
         if principal in (None, Principal.WATCHER, Principal.WORKER):
             secrets["broker_url"] = self.broker_url
         return secrets
 
     def environment(self, principal: Principal | None = None, **values: str) -> dict[str, str]:
-        """Return the whole environment for a child process whose services are those of this set.
+        """Return the complete environment of a child process that uses this set.
 
-        It comes to them as the principal, or as the set's owner. `values` are further settings by field name.
-        The secrets themselves are in files that only their owner reads.
+        It logs in as the principal, or as the owner. `values` are further settings by field name. The secrets
+        themselves are in files that only their owner can read.
         """
         return child_environment(
             secrets_dir=str(self._secrets_folder(principal)),
@@ -180,29 +180,29 @@ class EmbeddedSet:
             )
         self._owner_lock = lock
 
-    def _build(self) -> _Trio:
-        asked = {
+    def _build(self) -> _Servers:
+        chosen = {
             "postgres": self._fixed.postgres,
             "valkey": self._fixed.valkey,
             "seaweedfs.s3": self._fixed.s3,
         }
-        fixed = {name: port for name, port in asked.items() if port is not None}
+        fixed = {name: port for name, port in chosen.items() if port is not None}
         ports = PortAllocation(self.state / "ports.json", fixed)
         ports.assign([*Postgres.port_names, *Valkey.port_names, *SeaweedFs.port_names])
         credentials = self._credentials()
-        return _Trio(
+        return _Servers(
             ports=ports,
             seaweedfs=SeaweedFs(self.state, ports, credentials),
             valkey=Valkey(self.state, ports, credentials),
             postgres=Postgres(self.state, ports, credentials),
         )
 
-    def _bring_up(self, trio: _Trio) -> None:
-        # SeaweedFS is the slowest to come up, so it is first; initdb runs while it does.
-        for server in trio:
+    def _bring_up(self, servers: _Servers) -> None:
+        # SeaweedFS is the slowest to start, so it comes first; initdb runs meanwhile.
+        for server in servers:
             server.launch()
-        for server in trio:
-            _await_on_some_port(server, trio.ports)
+        for server in servers:
+            _await_on_some_port(server, servers.ports)
 
     def _write_settings_files(self) -> None:
         for principal in (None, *Principal):
@@ -211,14 +211,14 @@ class EmbeddedSet:
             for name, value in self.secrets_of(principal).items():
                 write_private(folder / name, value)
 
-    def _trio(self) -> _Trio:
+    def _servers(self) -> _Servers:
         if self._running is None:
             raise DeploymentError("the embedded set is not started", code="service_failed")
         return self._running
 
 
 @dataclass(frozen=True, slots=True)
-class _Trio:
+class _Servers:
     ports: PortAllocation
     seaweedfs: SeaweedFs
     valkey: Valkey

@@ -1,4 +1,4 @@
-"""Watcher and worker as the processes they are in production, beside an embedded set."""
+"""Runs watcher and worker as processes, as in production, with an embedded set."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GRACE_S = 30.0
 
 
 def prepare_services(settings: Settings) -> None:
-    """Bring schema and roles up to date and make both buckets. A second time changes nothing."""
+    """Upgrade the schema, apply the roles and create both buckets. Idempotent."""
     upgrade(settings.database_url.get_secret_value())
     apply_roles(settings.database_url.get_secret_value())
     for bucket in (settings.bucket_scans, settings.bucket_results):
@@ -28,9 +28,9 @@ def prepare_services(settings: Settings) -> None:
 def start_process(
     command: str, environment: Mapping[str, str], folder: Path, log_path: Path, module: str = "worker"
 ) -> Child:
-    """Return `leukoflow <command>` running as a child that ends with us. Main thread only.
+    """Start `leukoflow <command>` as a child that ends with this process. Main thread only.
 
-    `module` is what answers to the command line.
+    `module` is the Python module to run.
     """
     launch = Launch(
         name=command,
@@ -47,11 +47,11 @@ def start_process(
 
 @contextmanager
 def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Child, Child]]:
-    """Return watcher and worker, at work on the services of `servers`; both are stopped at the end.
+    """Return a context with watcher and worker running on the services of `servers`.
 
-    Each comes to the services as itself, with no more rights than it needs. `values` are settings by field
-    name; the others are the environment's. Of the port for health and metrics that is named there the watcher
-    has that one, the worker the next.
+    Each logs in with its own credentials, which have no more privileges than it needs. `values` are settings
+    by field name; the others come from the environment. The watcher serves health and metrics on the
+    configured port, the worker on the next one.
     """
     prepare_services(servers.settings())
     logs = servers.state / "logs"
@@ -67,7 +67,7 @@ def running_leukoflow(servers: EmbeddedSet, **values: str) -> Iterator[tuple[Chi
 
 @contextmanager
 def stopped_at_the_end() -> Iterator[list[Child]]:
-    """Return a list; what is put into it is asked to stop at the end, all at once, and waited for."""
+    """Return a context with a list; at its end all children in the list are stopped."""
     children: list[Child] = []
     try:
         yield children

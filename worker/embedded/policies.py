@@ -12,7 +12,7 @@ from worker.embedded.principals import Principal
 
 
 class Bucket(StrEnum):
-    """The two buckets that leukoflow knows."""
+    """The two buckets."""
 
     SCANS = "scans"
     RESULTS = "results"
@@ -26,19 +26,19 @@ class Allowed:
     actions: tuple[str, ...]
 
 
-# Without ListBucket a missing object cannot be told from a refused one. HEAD is GetObject to S3.
-_LOOKS = ("s3:ListBucket", "s3:GetObject")
+# Without ListBucket, S3 reports a missing object as refused. HEAD requires GetObject.
+_READS = ("s3:ListBucket", "s3:GetObject")
 _REMOVALS = ("s3:DeleteObject", "s3:DeleteObjectVersion")
 _PUTS = ("s3:PutObject", "s3:AbortMultipartUpload")
 
 POLICIES: Mapping[Principal, tuple[Allowed, ...]] = MappingProxyType(
     {
         Principal.SCANNER: (Allowed(Bucket.SCANS, _PUTS),),
-        Principal.WATCHER: (Allowed(Bucket.SCANS, _LOOKS),),
-        Principal.WORKER: (Allowed(Bucket.SCANS, _LOOKS), Allowed(Bucket.RESULTS, _PUTS)),
-        Principal.READER: (Allowed(Bucket.RESULTS, _LOOKS),),
-        Principal.CLERK: (Allowed(Bucket.RESULTS, _LOOKS),),
-        Principal.KEEPER: tuple(Allowed(bucket, (*_LOOKS, *_REMOVALS)) for bucket in Bucket),
+        Principal.WATCHER: (Allowed(Bucket.SCANS, _READS),),
+        Principal.WORKER: (Allowed(Bucket.SCANS, _READS), Allowed(Bucket.RESULTS, _PUTS)),
+        Principal.READER: (Allowed(Bucket.RESULTS, _READS),),
+        Principal.CLERK: (Allowed(Bucket.RESULTS, _READS),),
+        Principal.KEEPER: tuple(Allowed(bucket, (*_READS, *_REMOVALS)) for bucket in Bucket),
     }
 )
 
@@ -46,7 +46,7 @@ POLICIES: Mapping[Principal, tuple[Allowed, ...]] = MappingProxyType(
 def policy_json(principal: Principal, names: Mapping[Bucket, str]) -> str:
     """Return the principal's policy as a JSON document, for buckets of these names.
 
-    Those of the same names with a dash and more behind are theirs too: several houses may stand on one set.
+    It covers buckets named `<name>-…` too, so that several installations can share one set.
     """
     statements = [
         {"Effect": "Allow", "Action": list(allowed.actions), "Resource": _resources(allowed.bucket, names)}

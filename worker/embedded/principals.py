@@ -1,4 +1,4 @@
-"""Who comes to the servers of an embedded set, each as itself and with no more rights than it needs."""
+"""The principals of an embedded set, each with its own credentials and no more privileges than it needs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from db.roles import Role
 
 
 class Principal(StrEnum):
-    """A process, a machine or a person; by this name it is known to PostgreSQL and to the object store."""
+    """A process, machine or person; its name is also its login at PostgreSQL and the object store."""
 
     SCANNER = "scanner"
     WATCHER = "watcher"
@@ -29,4 +29,4 @@ ROLE_OF: Mapping[Principal, Role] = MappingProxyType(
         Principal.KEEPER: Role.KEEPER,
     }
 )
-"""The database role of each. A scanner has no business in the database."""
+"""The database role of each. A scanner has no access to the database."""

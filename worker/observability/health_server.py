@@ -1,4 +1,4 @@
-"""The HTTP server of watcher and worker: /live, /ready and /metrics. Of a request it reads the path."""
+"""The HTTP server of watcher and worker: /live, /ready and /metrics. It reads only the path of a request."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _Server(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        # As HTTPServer does it, but for asking the resolver for our own name, which may take long.
+        # As in HTTPServer, but without resolving the host name, which may take long.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "leukoflow", self.server_address[1]
         self.setup_environ()
@@ -38,15 +38,15 @@ class _ServerOverIpv6(_Server):
 class _Handler(WSGIRequestHandler):
     timeout = REQUEST_TIMEOUT_S
 
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - its name there
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name in the base class
         """Log nothing: probes come every few seconds."""
 
 
 @contextmanager
 def served(settings: ServedSettings, registry: CollectorRegistry, health: Health) -> Iterator[None]:
-    """Return a context in which health and metrics are served, where the settings name a port.
+    """Return a context in which health and metrics are served, if the settings name a port.
 
-    Raises: UsageError, where the port cannot be had.
+    Raises: UsageError, where the port cannot be opened.
     """
     if settings.metrics_port is None:
         yield
@@ -57,10 +57,10 @@ def served(settings: ServedSettings, registry: CollectorRegistry, health: Health
     except OSError as error:
         raise UsageError(
             f"health and metrics cannot be served on {settings.metrics_host} port {settings.metrics_port}; "
-            "set LEUKOFLOW_METRICS_HOST and LEUKOFLOW_METRICS_PORT to an address and port that are free here",
+            "set LEUKOFLOW_METRICS_HOST and LEUKOFLOW_METRICS_PORT to a free address and port",
             code="settings_invalid",
         ) from error
-    server.set_app(_answering(registry, health))
+    server.set_app(_wsgi_app(registry, health))
     thread = threading.Thread(target=server.serve_forever, name="health", daemon=True)
     thread.start()
     structlog.get_logger().info("health_served", host=settings.metrics_host, port=server.server_port)
@@ -71,17 +71,17 @@ def served(settings: ServedSettings, registry: CollectorRegistry, health: Health
         server.server_close()
 
 
-def _answering(registry: CollectorRegistry, health: Health) -> Wsgi:
+def _wsgi_app(registry: CollectorRegistry, health: Health) -> Wsgi:
     metrics = make_wsgi_app(registry)
-    questions = {"/live": health.live, "/ready": health.ready}
+    checks = {"/live": health.live, "/ready": health.ready}
 
     def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
         if path == "/metrics":
             return metrics(environ, start)  # type: ignore[no-any-return]
-        if path not in questions:
-            return _text(start, "404 Not Found", "there are /live, /ready and /metrics")
-        verdict: Verdict = questions[path]()
+        if path not in checks:
+            return _text(start, "404 Not Found", "the paths are /live, /ready and /metrics")
+        verdict: Verdict = checks[path]()
         return _text(start, "200 OK" if verdict.yes else "503 Service Unavailable", verdict.sentence)
 
     return answer

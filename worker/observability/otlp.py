@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry, sent by OTLP over HTTP. The trace of a scan bears its id."""
+"""OpenTelemetry traces, sent by OTLP over HTTP. The trace id of a scan is its scan id."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SCAN: ContextVar[UUID] = ContextVar("scan")
 
 
 class _ScanIds(RandomIdGenerator):
-    """Gives the trace of a scan the scan's id: all its attempts are one trace, which the ledger names."""
+    """Uses the scan id as trace id: all attempts of a scan are one trace, findable from the ledger."""
 
     def generate_trace_id(self) -> int:
         return _SCAN.get().int
@@ -37,7 +37,7 @@ class _ScanIds(RandomIdGenerator):
 
 
 class OtlpTraces:
-    """Sends spans in the background. Where the collector is away they are dropped; no scan waits for it."""
+    """Sends spans in the background. If the collector is unreachable they are dropped; no scan waits."""
 
     def __init__(self, url: str, worker: str, ca_certificates: Path | None) -> None:
         self._provider = TracerProvider(
@@ -55,7 +55,7 @@ class OtlpTraces:
 
     @contextmanager
     def attempt(self, held: Claim) -> Iterator[None]:
-        """Return a context that spans the work on a claim."""
+        """Return a context with a span around the work on a claim."""
         token = _SCAN.set(held.scan_id)
         try:
             with self._span(
@@ -73,19 +73,19 @@ class OtlpTraces:
             _SCAN.reset(token)
 
     def stages(self) -> StageSpans:
-        """Return what spans the stages of the attempt that this thread is at."""
+        """Return the function that opens the spans of the stages of the current attempt."""
         parent = context.get_current()
         return lambda stage: self._span(stage.value, parent, {})
 
     def close(self) -> None:
-        """Send what is not yet sent, and end."""
+        """Send the remaining spans and shut down."""
         self._provider.shutdown()
 
     @contextmanager
     def _span(
         self, name: str, parent: context.Context, attributes: dict[str, str | int | float]
     ) -> Iterator[None]:
-        # By itself OpenTelemetry would quote exceptions, whose messages quote keys and rows.
+        # OpenTelemetry would record exception messages, which may contain keys and rows.
         with self._tracer.start_as_current_span(
             name, parent, attributes=attributes, record_exception=False, set_status_on_exception=False
         ) as span:

@@ -1,7 +1,7 @@
-"""What watcher and worker share in their metrics: names, a registry each, and what every process tells.
+"""Metrics common to watcher and worker: the registry, process metrics, and the state of the services.
 
-Names follow Prometheus: `leukoflow_` first, base units, `_total` on what only grows. A label is a word of a
-fixed set, or a stable error code: never a scan, a patient, a key or a worker.
+Names follow the Prometheus conventions. Label values come from a fixed set or are error codes: never a scan,
+a patient, a key or a worker.
 """
 
 from __future__ import annotations
@@ -16,39 +16,39 @@ from prometheus_client.registry import Collector
 from worker.observability.service_probe import ServiceProbe
 
 NAMESPACE = "leukoflow"
-RECENTLY_S = 30.0
-"""A service that did not answer for so long is away."""
+RECENT_S = 30.0
+"""A service that did not respond for this long counts as down."""
 
 
-def new_registry(**told: str) -> CollectorRegistry:
-    """Return a registry that tells of the process and of this release; `told` are further words on it."""
+def new_registry(**labels: str) -> CollectorRegistry:
+    """Return a registry with process metrics and build information; `labels` are added to the latter."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    build = Info("build", "Release of leukoflow that runs.", namespace=NAMESPACE, registry=registry)
-    build.info({"version": version("leukoflow"), **told})
+    build = Info("build", "Running release of leukoflow.", namespace=NAMESPACE, registry=registry)
+    build.info({"version": version("leukoflow"), **labels})
     return registry
 
 
 class ServiceCollector(Collector):
-    """Tells of each service whether it answered lately."""
+    """Collects the state of each service."""
 
     def __init__(self, probes: Iterable[ServiceProbe[object]]) -> None:
         self._probes = tuple(probes)
 
     def collect(self) -> Iterable[Metric]:
-        """Yield whether it is there, and its answers, with a line for each service."""
+        """Yield whether each service is up, and how often it responded."""
         up = GaugeMetricFamily(
             f"{NAMESPACE}_service_up",
-            f"Whether the service answered within the last {RECENTLY_S:.0f} seconds.",
+            f"Whether the service responded within the last {RECENT_S:.0f} seconds.",
             labels=["service"],
         )
         answers = CounterMetricFamily(
-            f"{NAMESPACE}_service_answers", "How often the service answered when asked.", labels=["service"]
+            f"{NAMESPACE}_service_answers", "How often the service responded to a probe.", labels=["service"]
         )
         for probe in self._probes:
-            up.add_metric([probe.service], float(probe.silent_s <= RECENTLY_S))
+            up.add_metric([probe.service], float(probe.since_answer_s <= RECENT_S))
             answers.add_metric([probe.service], probe.answers)
         yield up
         yield answers

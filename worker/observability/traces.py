@@ -1,4 +1,4 @@
-"""A trace of each scan: its attempts, their stages, how long each took. None where no collector is named."""
+"""Traces of scans, with spans for attempts and stages. Disabled unless a collector is configured."""
 
 from __future__ import annotations
 
@@ -13,43 +13,43 @@ from worker.settings import Settings
 
 
 class Traces(Protocol):
-    """Hears of attempts and stages. Several threads may tell at once."""
+    """Records attempts and stages. Several threads may use it at once."""
 
     def attempt(self, held: Claim) -> AbstractContextManager[None]:
-        """Return a context that spans the work on a claim; an error that passes is noted by its code."""
+        """Return a context with a span around the work on a claim; errors are recorded by code."""
         ...
 
     def stages(self) -> StageSpans:
-        """Return what spans the stages of the attempt of this thread, whichever thread they run on."""
+        """Return the function that opens the spans of the stages of the current attempt, on any thread."""
         ...
 
 
 class NoTraces:
-    """Traces that nobody wants."""
+    """Records nothing."""
 
     def attempt(self, _held: Claim) -> AbstractContextManager[None]:
         """Return a context that does nothing."""
         return nullcontext()
 
     def stages(self) -> StageSpans:
-        """Return what gives contexts that do nothing."""
+        """Return a function that returns contexts that do nothing."""
         return lambda _stage: nullcontext()
 
 
 @contextmanager
 def open_traces(settings: Settings, worker: str) -> Iterator[Traces]:
-    """Return the traces of a worker; what is not yet sent is sent at the end.
+    """Return a context with the traces of a worker; the remaining spans are sent at its end.
 
-    Raises: DeploymentError, where they are asked for and OpenTelemetry is not installed.
+    Raises: DeploymentError, where they are enabled and OpenTelemetry is not installed.
     """
     if not settings.trace_url:
         yield NoTraces()
         return
     try:
-        from worker.observability.otlp import OtlpTraces  # an extra
+        from worker.observability.otlp import OtlpTraces  # an optional dependency
     except ImportError as error:
         raise DeploymentError(
-            "traces need OpenTelemetry: pip install 'leukoflow[traces]', or set no LEUKOFLOW_TRACE_URL",
+            "traces need OpenTelemetry: pip install 'leukoflow[traces]', or unset LEUKOFLOW_TRACE_URL",
             code="traces_missing",
         ) from error
     traces = OtlpTraces(settings.trace_url, worker, settings.ca_certificates)

@@ -1,4 +1,4 @@
-"""The metrics of a watcher: its own steps, and what waits in the ledger."""
+"""The metrics of a watcher: its steps, and the waiting scans of the ledger."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from prometheus_client.registry import Collector
 
 from db.queue_statistics import QueueStatistics
 from db.states import ScanState
-from worker.observability.process_metrics import NAMESPACE, RECENTLY_S, new_registry
+from worker.observability.process_metrics import NAMESPACE, RECENT_S, new_registry
 from worker.observability.service_probe import ServiceProbe
 
 
 class Step(StrEnum):
-    """What a watcher does in a round."""
+    """The steps of each round of a watcher."""
 
     SWEEP = "sweep"
     RECONCILE = "reconcile"
@@ -25,21 +25,21 @@ class Step(StrEnum):
 
 
 class WatcherMetrics:
-    """What one watcher did since it started."""
+    """Counters of one watcher since its start."""
 
     def __init__(self) -> None:
         self.registry = registry = new_registry()
-        self._moved_s = monotonic()
+        self._progressed_s = monotonic()
         self._done = Gauge(
             "watcher_step_success_timestamp_seconds",
-            "When the step last went well; 0 where it never did.",
+            "When the step last succeeded; 0 if it never did.",
             ["step"],
             namespace=NAMESPACE,
             registry=registry,
         )
         self._failed = Counter(
             "watcher_step_failures",
-            "Steps that failed since a service was away, by its error code.",
+            "Steps that failed because a service was unreachable, by error code.",
             ["step", "code"],
             namespace=NAMESPACE,
             registry=registry,
@@ -48,7 +48,7 @@ class WatcherMetrics:
             self._done.labels(step.value)
         self._registered = Counter(
             "scans_registered",
-            "New objects of the bucket that became rows of the ledger.",
+            "New objects of the bucket that were registered in the ledger.",
             namespace=NAMESPACE,
             registry=registry,
         )
@@ -57,7 +57,7 @@ class WatcherMetrics:
         )
         self._expired = Counter(
             "leases_expired",
-            "Scans taken from workers that fell silent, by where they went.",
+            "Expired leases, by the new state of the scan.",
             ["state"],
             namespace=NAMESPACE,
             registry=registry,
@@ -65,51 +65,51 @@ class WatcherMetrics:
         for state in (ScanState.RETRYABLE, ScanState.QUARANTINED):
             self._expired.labels(state.value)
 
-    def moved(self) -> None:
-        """Note that the watcher is not stuck."""
-        self._moved_s = monotonic()
+    def progressed(self) -> None:
+        """Record that the watcher made progress."""
+        self._progressed_s = monotonic()
 
     @property
     def without_progress_s(self) -> float:
-        """Seconds since the watcher last moved."""
-        return monotonic() - self._moved_s
+        """Seconds since the watcher last made progress."""
+        return monotonic() - self._progressed_s
 
     def succeeded(self, step: Step) -> None:
-        """Note a step that went well."""
+        """Record a successful step."""
         self._done.labels(step.value).set(time())
-        self.moved()
+        self.progressed()
 
     def failed(self, step: Step, code: str) -> None:
-        """Note a step that failed."""
+        """Record a failed step."""
         self._failed.labels(step.value, code).inc()
-        self.moved()
+        self.progressed()
 
     def registered(self, scans: int) -> None:
-        """Note new rows of the ledger."""
+        """Record new scans of the ledger."""
         self._registered.inc(scans)
 
     def sent(self, messages: int) -> None:
-        """Note messages that were sent."""
+        """Record sent messages."""
         self._sent.inc(messages)
 
     def expired(self, state: ScanState) -> None:
-        """Note a lease that ran out, and where its scan went."""
+        """Record an expired lease and the new state of its scan."""
         self._expired.labels(state.value).inc()
 
 
 class LedgerCollector(Collector):
-    """Tells what the ledger's probe last said: read at its own pace, however often somebody scrapes.
+    """Collects the last result of the ledger's probe, whose interval does not depend on scrapes.
 
-    What is older than RECENTLY_S is left out: no number is better than an old one.
+    Results older than RECENT_S are left out: no number is better than an outdated one.
     """
 
     def __init__(self, probe: ServiceProbe[QueueStatistics]) -> None:
         self._probe = probe
 
     def collect(self) -> Iterable[Metric]:
-        """Yield what waits by priority, how long, and the scans by state."""
+        """Yield waiting scans and their age by priority, and scans by state."""
         queue_statistics = self._probe.answer
-        if queue_statistics is None or self._probe.silent_s > RECENTLY_S:
+        if queue_statistics is None or self._probe.since_answer_s > RECENT_S:
             return
         waiting = queue_statistics.waiting
         yield _gauge(
@@ -120,7 +120,7 @@ class LedgerCollector(Collector):
         )
         yield _gauge(
             "oldest_waiting_seconds",
-            "How long the scan that waits longest has waited; 0 where none waits.",
+            "Age of the oldest waiting scan; 0 if none waits.",
             "priority",
             ((priority.value, one.oldest_s) for priority, one in waiting.items()),
         )

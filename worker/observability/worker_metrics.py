@@ -24,7 +24,7 @@ WAIT_BUCKETS_S = (1.0, 3.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0, 3600.
 
 
 class Ending(StrEnum):
-    """How a claim ended, as the worker that held it knows it."""
+    """How a claim ended, as recorded by its worker."""
 
     COMPLETED = "completed"
     QUARANTINED = "quarantined"
@@ -34,14 +34,14 @@ class Ending(StrEnum):
 
 
 class WorkerMetrics:
-    """What one worker did since it started, and what it does now."""
+    """Counters of one worker since its start, and its current state."""
 
     def __init__(self, slots: Slots) -> None:
         self.registry = registry = new_registry()
         self._running: set[AnalysisMonitor] = set()
         self._claims = Counter(
             "claims_ended",
-            "Claims on scans that ended, by how.",
+            "Ended claims on scans, by outcome.",
             ["outcome"],
             namespace=NAMESPACE,
             registry=registry,
@@ -63,7 +63,7 @@ class WorkerMetrics:
         )
         self._stages = Histogram(
             "stage_duration_seconds",
-            "Time that one analysis spent in a stage.",
+            "Duration of a stage of one analysis.",
             ["stage"],
             namespace=NAMESPACE,
             buckets=STAGE_BUCKETS_S,
@@ -90,48 +90,50 @@ class WorkerMetrics:
         for priority in Priority:
             self._waits.labels(priority.value)
             self._turnarounds.labels(priority.value)
-        self._gauge("worker_slots", "Scans that this worker analyses at once.", lambda: slots.count)
-        self._gauge("worker_busy_slots", "Scans that this worker analyses now.", lambda: slots.busy)
+        self._gauge(
+            "worker_slots", "Number of scans that this worker can analyse at once.", lambda: slots.count
+        )
+        self._gauge("worker_busy_slots", "Number of scans that this worker is analysing.", lambda: slots.busy)
         self._gauge(
             "analysis_without_progress_seconds",
-            "Time since the stillest running analysis made progress; 0 where none runs.",
+            "Longest time without progress of any running analysis; 0 if none runs.",
             self._longest_without_progress_s,
         )
 
-    def _gauge(self, name: str, documentation: str, ask: Callable[[], float]) -> None:
+    def _gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         gauge = Gauge(name, documentation, namespace=NAMESPACE, registry=self.registry)
-        gauge.set_function(ask)
+        gauge.set_function(value)
 
-    def tell_health(self, ready: Callable[[], bool], idle_s: Callable[[], float]) -> None:
-        """Tell from now on whether the worker is ready, and how long it left work lying."""
-        self._gauge("worker_ready", "Whether this worker takes scans and can analyse them.", ready)
+    def report_health(self, ready: Callable[[], bool], idle_s: Callable[[], float]) -> None:
+        """Report from now on whether the worker is ready, and for how long it has been stalled."""
+        self._gauge("worker_ready", "Whether this worker can take and analyse scans.", ready)
         self._gauge(
             "worker_stall_seconds",
-            "Time for which work waited and this worker had a free slot and took none.",
+            "Time for which messages waited and this worker had a free slot but took none.",
             idle_s,
         )
 
     def claimed(self, priority: Priority, waited_s: float) -> None:
-        """Note a scan's first claim."""
+        """Record the first claim of a scan."""
         self._waits.labels(priority.value).observe(waited_s)
 
     def completed(self, priority: Priority, turnaround_s: float) -> None:
-        """Note a result."""
+        """Record a completed claim."""
         self._claims.labels(Ending.COMPLETED.value).inc()
         self._turnarounds.labels(priority.value).observe(turnaround_s)
 
     def failed(self, ending: Ending, code: str) -> None:
-        """Note a claim that ended without a result."""
+        """Record a claim that ended without a result."""
         self._claims.labels(ending.value).inc()
         self._failures.labels(code).inc()
 
     def read(self, size_bytes: int) -> None:
-        """Note bytes of a scan that were read."""
+        """Record bytes read from the object store."""
         self._bytes.inc(size_bytes)
 
     @contextmanager
     def observing(self, monitor: AnalysisMonitor) -> Iterator[None]:
-        """Return a context that spans an analysis; at its end its stages are noted, however it ended."""
+        """Return a context around an analysis; at its end the durations of its stages are recorded."""
         self._running.add(monitor)
         try:
             yield
@@ -146,25 +148,28 @@ class WorkerMetrics:
 
 _OfLoad = tuple[str, str, Callable[[Load], float]]
 _COUNTED: tuple[_OfLoad, ...] = (
-    ("batches", "Batches that the network ran.", lambda load: load.batches),
+    ("batches", "Batches run by the network.", lambda load: load.batches),
     ("items", "Pictures in those batches.", lambda load: load.items),
-    ("busy_seconds", "Time of those batches, of each that ran at once.", lambda load: load.busy_s),
+    ("busy_seconds", "Total duration of those batches, including overlaps.", lambda load: load.busy_s),
 )
 _SHOWN: tuple[_OfLoad, ...] = (
     ("batch_capacity_items", "Pictures that fit into a batch.", lambda load: load.max_batch),
-    ("servers", "Batches that run at once.", lambda load: load.servers),
+    ("parallel_batches", "Batches that run at once.", lambda load: load.parallel_batches),
     ("waiting_items", "Pictures that wait for a batch.", lambda load: load.waiting_items),
 )
 
 
 class EngineCollector(Collector):
-    """Tells what the networks were asked. Busy share: rate of busy seconds, over the servers."""
+    """Collects the load of the networks.
+
+    Utilisation is the rate of busy seconds over the parallel batches.
+    """
 
     def __init__(self, loads: Callable[[], Mapping[str, Load]]) -> None:
         self._loads = loads
 
     def collect(self) -> Iterable[Metric]:
-        """Yield the counters and gauges, with a line for each network."""
+        """Yield the counters and gauges, for each network."""
         loads = self._loads()
         for name, documentation, total in _COUNTED:
             counter = CounterMetricFamily(f"{NAMESPACE}_engine_{name}", documentation, labels=["network"])
@@ -179,13 +184,13 @@ class EngineCollector(Collector):
 
 
 class SpoolCollector(Collector):
-    """Tells the room of the file system that scans are put on while they are analysed."""
+    """Collects size and free space of the file system with the spool folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def collect(self) -> Iterable[Metric]:
-        """Yield size and free bytes; nothing where the folder cannot be looked at."""
+        """Yield size and free bytes; nothing if the folder cannot be read."""
         try:
             usage = shutil.disk_usage(self._folder)
         except OSError:
@@ -193,6 +198,6 @@ class SpoolCollector(Collector):
         size = GaugeMetricFamily(f"{NAMESPACE}_spool_size_bytes", "Size of the spool's file system.")
         size.add_metric([], usage.total)
         yield size
-        free = GaugeMetricFamily(f"{NAMESPACE}_spool_free_bytes", "Bytes that are free on it.")
+        free = GaugeMetricFamily(f"{NAMESPACE}_spool_free_bytes", "Free bytes of the spool's file system.")
         free.add_metric([], usage.free)
         yield free

@@ -22,12 +22,17 @@ from pipeline.runtime.concurrency.batcher import (
     BatchClient,
     BatchedClassifier,
     BatchedSegmenter,
+    BatchingLimits,
     Load,
     ScansInFlight,
-    Sharing,
     Urgency,
 )
-from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism, supports_int8
+from pipeline.runtime.concurrency.machine import (
+    ParallelismOverrides,
+    available_cores,
+    parallelism,
+    supports_int8,
+)
 from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.engine_choice import EngineResources, choose_engine, engine_text
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
@@ -110,12 +115,12 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
     resources = engine_resources(settings)
     choice = choose_engine(settings.engine, resources)
     bundle = replace(load_bundle(settings.bundle, settings.profile), precision=choice.precision)
-    sharing = Sharing(resources.parallelism.streams, ScansInFlight())
+    limits = BatchingLimits(resources.parallelism.streams, ScansInFlight())
     with (
         GraphSegmenter(bundle, choice.opener) as segmenter,
         GraphClassifier(bundle, choice.opener) as classifier,
-        BatchedSegmenter(segmenter, sharing=sharing) as batched_segmenter,
-        BatchedClassifier(classifier, sharing=sharing) as batched_classifier,
+        BatchedSegmenter(segmenter, limits=limits) as batched_segmenter,
+        BatchedClassifier(classifier, limits=limits) as batched_classifier,
     ):
         yield Analyst(
             models_for=lambda client: Models(
@@ -128,7 +133,7 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
             ),
             engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
             read_ahead=resources.parallelism.read_ahead,
-            in_flight=sharing.in_flight,
+            in_flight=limits.in_flight,
             loads=lambda: {"segmenter": batched_segmenter.load, "classifier": batched_classifier.load},
         )
 
@@ -140,7 +145,7 @@ def _software_version() -> str:
 
 def engine_resources(settings: LocalSettings) -> EngineResources:
     """Return what an engine may use: what was set, and what follows from this machine."""
-    asked = Asked(settings.threads, settings.streams, settings.read_ahead)
+    asked = ParallelismOverrides(settings.threads, settings.streams, settings.read_ahead)
     return EngineResources(parallelism(available_cores(), asked), settings.plans_dir, supports_int8())
 
 

@@ -1,4 +1,4 @@
-"""STAT goes first within a process too: while a STAT scan is analysed, routine scans wait."""
+"""STAT priority within a process: routine scans wait while a STAT scan is analysed."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from time import monotonic
 
 MAX_WAIT_S = 60.0
-"""So long one routine scan waits in all: behind STAT after STAT it gets on as well."""
+"""How long one routine scan waits in total, so that many STAT scans do not block it for ever."""
 
 
 class PriorityGate:
@@ -21,7 +21,7 @@ class PriorityGate:
 
     @contextmanager
     def closed(self) -> Iterator[None]:
-        """Return a context that spans the analysis of a STAT scan."""
+        """Return a context around the analysis of a STAT scan, in which the gate is closed."""
         with self._changed:
             self._urgent += 1
         try:
@@ -32,16 +32,16 @@ class PriorityGate:
                 self._changed.notify_all()
 
     def waiter(self) -> Callable[[], None]:
-        """Return what one routine scan calls between two steps: it returns when the gate is open."""
-        left_s = self._max_wait_s
+        """Return the function that a routine scan calls between steps; it blocks while the gate is closed."""
+        remaining_s = self._max_wait_s
 
         def wait() -> None:
-            nonlocal left_s
-            if not self._urgent or left_s <= 0:
+            nonlocal remaining_s
+            if not self._urgent or remaining_s <= 0:
                 return
-            begun_s = monotonic()
+            started_s = monotonic()
             with self._changed:
-                self._changed.wait_for(lambda: not self._urgent, left_s)
-            left_s -= monotonic() - begun_s
+                self._changed.wait_for(lambda: not self._urgent, remaining_s)
+            remaining_s -= monotonic() - started_s
 
         return wait

@@ -1,12 +1,11 @@
-"""Claims a scan from the ledger, keeps its lease, analyses it, and saves what came of it."""
+"""Claims a scan in the ledger, analyses it, and saves the result."""
 
 from __future__ import annotations
 
 import hashlib
 import random
-import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -17,12 +16,12 @@ import structlog
 from sqlalchemy import Connection
 from structlog.contextvars import bound_contextvars
 
+from db.backoff import AFTER_FAILURE
 from db.database import Database
 from db.errors import LeaseLost
 from db.ledger import (
     claim,
     hand_back,
-    heartbeat,
     is_suspect,
     quarantine,
     record_digest,
@@ -38,19 +37,19 @@ from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.observability.traces import NoTraces, Traces
 from worker.observability.worker_metrics import Ending, WorkerMetrics
 from worker.processing.analyst import Analyst, Picture, pictures_of
+from worker.processing.lease import Lease
 from worker.processing.priority_gate import PriorityGate
 from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 from worker.settings import Settings
-from worker.storage.object_store import ObjectStore, StoredObject
+from worker.storage.object_store import ObjectStore
+from worker.storage.scan_refs import stored_object_of
 
-BACKOFF_S = 5.0
-MAX_BACKOFF_S = 300.0
 _URGENCIES = {Priority.STAT: Urgency.STAT, Priority.ROUTINE: Urgency.ROUTINE}
-BUG = "The analysis failed for a reason of its own; the operator finds it in the log under this scan's id."
+BUG = "The analysis failed through a fault in the software; the log has details under this scan's id."
 
 
 class SpoolUnusable(TransientError):
-    """This machine cannot store a scan for now: no fault of the scan's, so no attempt of it counts."""
+    """This machine cannot store a scan at the moment. It is not the scan's fault."""
 
     def __init__(self) -> None:
         super().__init__("the spool folder is full or cannot be written", code="spool_unusable")
@@ -58,7 +57,7 @@ class SpoolUnusable(TransientError):
 
 @dataclass(frozen=True, slots=True)
 class Analysed:
-    """What came of one claimed scan, before it is saved."""
+    """The result of one claimed scan, not yet saved."""
 
     result: SlideResult
     artefacts: tuple[Artefact, ...]
@@ -66,7 +65,7 @@ class Analysed:
 
 @dataclass(frozen=True, slots=True)
 class ScanProcessor:
-    """Everything that a worker needs to turn one claimed scan into a saved result."""
+    """Claims, analyses and saves scans with the services and the models of one worker."""
 
     settings: Settings
     database: Database
@@ -81,10 +80,11 @@ class ScanProcessor:
 
     @contextmanager
     def claimed(self, scan_id: UUID) -> Iterator[Claim | None]:
-        """Return the claim, or None where there is nothing to do. What goes wrong inside ends in the ledger.
+        """Return a context with the claim, or None where there is nothing to do.
 
-        A scan that was lost with its worker is alone in this one: if it is lost again, it is the cause.
-        Raises: DeploymentError, after the scan was handed back: this worker cannot go on.
+        Failures inside it are recorded in the ledger. A scan whose last worker was lost is
+        analysed alone: if this worker is lost too, that scan is the cause.
+        Raises: DeploymentError, once the scan was handed back: this worker cannot continue.
         """
         with bound_contextvars(scan_id=str(scan_id), worker=self.worker):
             with self.database.transaction() as connection:
@@ -100,12 +100,12 @@ class ScanProcessor:
             structlog.get_logger().info("nothing_to_claim")
             yield None
             return
-        with bound_contextvars(attempt=held.attempt_number), self._answering_for(held):
+        with bound_contextvars(attempt=held.attempt_number), self._outcome_recorded(held):
             yield held
 
     @contextmanager
-    def _answering_for(self, held: Claim) -> Iterator[None]:
-        """Return a context that spans the work on a claim: how it went ends in ledger, log and metrics."""
+    def _outcome_recorded(self, held: Claim) -> Iterator[None]:
+        """Return a context around the work on a claim, whose outcome is recorded, logged and counted."""
         log, claimed_s = structlog.get_logger(), monotonic()
         log.info("claimed")
         if held.attempt_number == 1:
@@ -123,14 +123,14 @@ class ScanProcessor:
             with self._ending(Ending.QUARANTINED, error.code) as connection:
                 quarantine(connection, held, Failure(error.code, error.sentence))
         except TransientError as error:
-            # An outage may outlast every attempt of every scan that is claimed in it.
+            # The attempt does not count: a long outage would use up all attempts of every scan.
             log.warning("handed_back", code=error.code)
             with self._ending(Ending.HANDED_BACK, error.code) as connection:
                 failure = Failure(error.code, error.sentence)
                 hand_back(connection, held, failure, delay_s=_delay_s(held.attempt_number))
         except CapacityError as error:
-            log.warning("retry_later", code=error.code)
-            self._try_again(held, Failure(error.code, error.sentence))
+            log.warning("attempt_failed", code=error.code)
+            self._retry_or_quarantine(held, Failure(error.code, error.sentence))
         except DeploymentError as error:
             log.critical("handed_back", code=error.code, sentence=error.sentence)
             with self._ending(Ending.HANDED_BACK, error.code) as connection:
@@ -138,13 +138,13 @@ class ScanProcessor:
             raise
         except Exception:
             log.exception("unexpected_error")
-            self._try_again(held, Failure("unexpected_error", BUG))
+            self._retry_or_quarantine(held, Failure("unexpected_error", BUG))
 
     def analyse(self, held: Claim) -> Analysed:
-        """Return the result of the claimed scan; its pictures are in the results bucket."""
+        """Return the result of the claimed scan, its pictures already stored in the results bucket."""
         with (
             self._gate_for(held.priority),
-            self._lease(held) as monitor,
+            self._monitored(held) as monitor,
             self._fetched(held) as (path, digest),
         ):
             with self.database.transaction() as connection:
@@ -152,8 +152,7 @@ class ScanProcessor:
             with self.analyst.open(path) as reader:
                 result = self.analyst.analyse(reader, digest, monitor, _URGENCIES[held.priority])
                 artefacts = tuple(
-                    self._stored(result.provenance.run_key, picture)
-                    for picture in pictures_of(reader, result)
+                    self._store(result.provenance.run_key, picture) for picture in pictures_of(reader, result)
                 )
         return Analysed(result, artefacts)
 
@@ -161,52 +160,29 @@ class ScanProcessor:
         return self.priority_gate.closed() if priority is Priority.STAT else nullcontext()
 
     def save(self, held: Claim, analysed: Analysed) -> None:
-        """Write the result in one transaction. Raises: LeaseLost, where somebody else has the scan by now."""
+        """Save the result in one transaction. Raises: LeaseLost, where the claim no longer holds."""
         with self.database.transaction() as connection:
             save_result(connection, held, analysed.result, analysed.artefacts)
 
     @contextmanager
-    def _lease(self, held: Claim) -> Iterator[AnalysisMonitor]:
-        """Keep the lease in a thread of its own; the monitor raises LeaseLost once it could not be kept."""
-        lost, done = threading.Event(), threading.Event()
+    def _monitored(self, held: Claim) -> Iterator[AnalysisMonitor]:
+        """Return a context with the monitor of the analysis, which stops it once the lease is lost."""
+        lease = Lease(self.database, held, self.settings.heartbeat_s)
         wait_for_stat = self.priority_gate.waiter()
 
         def check() -> None:
             if held.priority is not Priority.STAT:
                 wait_for_stat()
-            if lost.is_set():
-                raise LeaseLost(str(held.scan_id))
+            lease.require()
 
         monitor = AnalysisMonitor(check, self.traces.stages())
-
-        def beat() -> None:
-            while not done.wait(self.settings.heartbeat_s):
-                # A database that is away is asked again: the lease may outlast it.
-                with suppress(TransientError), self.database.transaction() as connection:
-                    if not heartbeat(connection, held, monitor.progress):
-                        lost.set()
-                        return
-
-        thread = threading.Thread(target=beat, name="heartbeat", daemon=True)
-        thread.start()
-        try:
-            with self.metrics.observing(monitor):
-                yield monitor
-        finally:
-            done.set()
-            thread.join()
+        with lease.renewed(lambda: monitor.progress), self.metrics.observing(monitor):
+            yield monitor
 
     @contextmanager
     def _fetched(self, held: Claim) -> Iterator[tuple[Path, str]]:
-        """Return the scan's bytes in the spool, and their digest; the file is gone at the end."""
-        ref = held.ref
-        listed = StoredObject(
-            key=ref.object_key,
-            etag=ref.etag,
-            size_bytes=ref.size_bytes,
-            last_modified=None,
-            version=None if ref.version == ref.etag else ref.version,
-        )
+        """Return a context with the scan's file in the spool folder, which is temporary, and its digest."""
+        listed = stored_object_of(held.ref)
         with ExitStack() as stack:
             try:
                 self.settings.spool_dir.mkdir(parents=True, exist_ok=True)
@@ -220,7 +196,7 @@ class ScanProcessor:
             self.metrics.read(listed.size_bytes)
             yield Path(file.name), digest
 
-    def _stored(self, key: RunKey, picture: Picture) -> Artefact:
+    def _store(self, key: RunKey, picture: Picture) -> Artefact:
         name = f"runs/{_run_digest(key)}/{picture.name}"
         self.results.put_bytes(name, picture.body, picture.content_type)
         return Artefact(
@@ -233,7 +209,7 @@ class ScanProcessor:
 
     @contextmanager
     def _ending(self, ending: Ending, code: str) -> Iterator[Connection]:
-        """Return a transaction that ends a claim; counted when committed, as lost where the claim was."""
+        """Return a transaction that ends a claim; the metrics count it once committed, or as a lost lease."""
         try:
             with self.database.transaction() as connection:
                 yield connection
@@ -241,15 +217,14 @@ class ScanProcessor:
             ending = Ending.LEASE_LOST
         self.metrics.failed(ending, code)
 
-    def _try_again(self, held: Claim, failure: Failure) -> None:
+    def _retry_or_quarantine(self, held: Claim, failure: Failure) -> None:
         is_last = held.attempts >= held.max_attempts
         with self._ending(Ending.QUARANTINED if is_last else Ending.RETRYABLE, failure.code) as connection:
             release_for_retry(connection, held, failure, delay_s=_delay_s(held.attempts))
 
 
 def _delay_s(attempt: int) -> float:
-    """Return the wait after an attempt, longer with each; scans that failed together come back apart."""
-    return min(MAX_BACKOFF_S, BACKOFF_S * 2.0 ** min(attempt - 1, 16)) * random.uniform(0.5, 1.0)
+    return AFTER_FAILURE.delay_s(attempt, random.random())
 
 
 def _run_digest(key: RunKey) -> str:

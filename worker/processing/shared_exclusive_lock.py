@@ -1,4 +1,4 @@
-"""A lock that several hold at once, or one alone."""
+"""A lock for many shared holders or one exclusive holder."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import contextmanager
 
 
 class SharedExclusiveLock:
-    """Held shared by ordinary scans; held exclusively by one that may kill the process.
+    """Held shared by ordinary scans, and exclusively by a scan that may kill the process.
 
-    A scan that wants it exclusively waits for those inside, and keeps later ones out meanwhile.
+    A waiting exclusive holder blocks new shared holders.
     """
 
     def __init__(self) -> None:
         self._shared = 0
         self._exclusive = 0
-        """waiting or inside"""
-        self._exclusive_inside = False
+        """waiting or holding"""
+        self._held_exclusively = False
         self._changed = threading.Condition()
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Return a context among others; waits while somebody holds the lock exclusively, or waits to."""
+        """Return a context that holds the lock shared; waits for exclusive holders, also waiting ones."""
         with self._changed:
             self._changed.wait_for(lambda: not self._exclusive)
             self._shared += 1
@@ -35,15 +35,15 @@ class SharedExclusiveLock:
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Return a context with nobody else inside."""
+        """Return a context that holds the lock exclusively."""
         with self._changed:
             self._exclusive += 1
-            self._changed.wait_for(lambda: not self._shared and not self._exclusive_inside)
-            self._exclusive_inside = True
+            self._changed.wait_for(lambda: not self._shared and not self._held_exclusively)
+            self._held_exclusively = True
         try:
             yield
         finally:
             with self._changed:
                 self._exclusive -= 1
-                self._exclusive_inside = False
+                self._held_exclusively = False
                 self._changed.notify_all()

@@ -1,4 +1,4 @@
-"""The one Celery task, and the worker process around it."""
+"""The worker process: opens the models and the services, and runs the consumer until it is stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from db.database import Database
 from db.results import register_bundle
 from db.schema import require_current
 from worker.exit_codes import EXIT_STALLED
-from worker.observability.health import Services, WorkerHealth, WorkerUnderWatch
+from worker.observability.health import MonitoredWorker, Services, WorkerHealth
 from worker.observability.health_server import served
 from worker.observability.traces import open_traces
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
@@ -31,13 +31,13 @@ from worker.settings import Settings
 from worker.storage.object_store import open_object_store
 
 FINISH_S = 600.0
-"""So long may scans run on in a worker that takes no more; what is not done by then, another worker does."""
+"""How long a stalled worker may finish its running scans; unfinished ones go to another worker."""
 EXIT_GRACE_S = 15.0
-"""So long may a worker without a scan take to end in good order, before it is ended."""
+"""How long a stalled worker without scans may take to shut down before it is killed."""
 
 
 def scan_task(processor: ScanProcessor) -> Callable[[UUID], None]:
-    """Return the task: claim, analyse, save."""
+    """Return the task, which claims, analyses and saves one scan."""
 
     def analyse_scan(scan_id: UUID) -> None:
         with processor.claimed(scan_id) as claim:
@@ -47,30 +47,30 @@ def scan_task(processor: ScanProcessor) -> Callable[[UUID], None]:
     return analyse_scan
 
 
-def ending_when_stalled(consumer: ConsumerState, slots: Slots) -> Callable[[], None]:
-    """Return what begins to end this process: in good order if its consumer still hears, else all the same.
+def shutdown_when_stalled(consumer: ConsumerState, slots: Slots) -> Callable[[], None]:
+    """Return the function that shuts this process down when its consumer hangs.
 
-    The scans that run are finished first, unless that takes longer than FINISH_S.
+    Running scans get FINISH_S to finish. A consumer that does not react is killed with the process.
     """
 
-    def end() -> None:
-        _until(lambda: slots.busy == 0, FINISH_S)
+    def force_exit() -> None:
+        _wait_until(lambda: slots.busy == 0, FINISH_S)
         sleep(EXIT_GRACE_S)
-        # Still here: the consumer that would have ended us is what hangs.
+        # Still running: the consumer hangs and will not shut down by itself.
         sys.stderr.flush()
         os._exit(EXIT_STALLED)
 
-    def begin() -> None:
+    def shut_down() -> None:
         structlog.get_logger().critical("worker_stalled", exit_code=EXIT_STALLED, running=slots.busy)
-        consumer.ask_to_end(EXIT_STALLED)
-        threading.Thread(target=end, name="farewell", daemon=True).start()
+        consumer.request_shutdown(EXIT_STALLED)
+        threading.Thread(target=force_exit, name="shutdown", daemon=True).start()
 
-    return begin
+    return shut_down
 
 
-def _until(true: Callable[[], bool], deadline_s: float) -> None:
+def _wait_until(done: Callable[[], bool], deadline_s: float) -> None:
     until_s = monotonic() + deadline_s
-    while not true() and monotonic() < until_s:
+    while not done() and monotonic() < until_s:
         sleep(0.1)
 
 
@@ -84,15 +84,15 @@ OpenedAnalyst = Callable[[Settings], AbstractContextManager[Analyst]]
 
 
 def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
-    """Return the exit code, after SIGTERM let the running scans finish.
+    """Return the exit code of the worker. On SIGTERM it finishes its running scans first.
 
-    Several scans run in threads of this one process: they share the networks and their batches.
-    Raises: DeploymentError, where the bundle, a bucket or the credentials do not fit.
+    Scans run in threads of this one process and share the networks and their batches.
+    Raises: DeploymentError, where the bundle, a bucket or the credentials are wrong.
     """
     name = f"{socket.gethostname()}-{os.getpid()}"
     slots, health = Slots(settings.worker_slots), WorkerHealth()
     metrics = WorkerMetrics(slots)
-    metrics.tell_health(lambda: health.ready().yes, lambda: health.stall_s)
+    metrics.report_health(lambda: health.ready().yes, lambda: health.stall_s)
     metrics.registry.register(SpoolCollector(settings.spool_dir))
     with ExitStack() as stack:
         stack.enter_context(served(settings, metrics.registry, health))
@@ -116,9 +116,9 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
         app = make_app(settings)
         register_task(app, scan_task(processor), slots)
         consumer = ConsumerState()
-        watched = WorkerUnderWatch(
+        watched = MonitoredWorker(
             Services(database, processor.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )
-        stack.enter_context(health.asking(watched, metrics.registry, ending_when_stalled(consumer, slots)))
+        stack.enter_context(health.probing(watched, metrics.registry, shutdown_when_stalled(consumer, slots)))
         structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
         return run_consumer(app, slots, f"leukoflow@{name}")

@@ -1,4 +1,4 @@
-"""What Celery has to be told of each kind of broker, beside its URL. No connection is made here."""
+"""The Celery configuration for each kind of broker. No connection is made here."""
 
 from __future__ import annotations
 
@@ -13,29 +13,28 @@ from worker.broker_schemes import AMQP_SCHEMES, REDIS_SCHEMES
 from worker.queue.transports import SOCKET_TIMEOUT_S, AmqpTransport, RedisTransport
 
 VISIBILITY_TIMEOUT_S = 3600
-"""Redis: an unacknowledged message comes back after this. The ledger answers sooner; a second copy finds its
-scan claimed or done, and ends."""
+"""Redis delivers an unacknowledged message again after this. The ledger reacts sooner; a second copy finds
+its scan claimed or completed, and does nothing."""
 
 RECONNECT = {"interval_start": 0.2, "interval_step": 0.2, "interval_max": 2.0}
-"""Seconds between tries of a worker to come back to a broker that is away: the first, what is added to each,
-the longest."""
+"""Seconds between attempts of a worker to reconnect: the first interval, its increment, its maximum."""
 
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How Celery speaks to one kind of broker so that it does for us what every other kind does."""
+    """How Celery is configured for one kind of broker, so that all kinds behave alike."""
 
     schemes: frozenset[str]
     """of URLs, without and with TLS"""
     transport: type[Transport]
-    """kombu's, with our gate for messages in it"""
+    """kombu's transport, extended to drop foreign messages"""
     transport_options: Mapping[str, object]
     priorities: Mapping[Priority, int]
-    """of messages: the number that makes the broker give out STAT first"""
+    """message priorities that make the broker deliver STAT first"""
     queue_arguments: Mapping[str, object]
-    """with which the queue is declared; a queue that exists with others is refused"""
+    """arguments of the queue declaration; an existing queue with other arguments is an error"""
     comes_back_after_channel_error: bool
-    """whether an error of the channel is one that a new channel may be without"""
+    """whether a channel error may be gone on a new channel"""
 
 
 _REDIS_PRIORITIES = {Priority.STAT: 0, Priority.ROUTINE: 9}
@@ -58,7 +57,7 @@ REDIS = Dialect(
     queue_arguments={},
     comes_back_after_channel_error=False,
 )
-"""Kombu's Redis transport takes the lowest number first."""
+"""Kombu's Redis transport delivers the lowest number first."""
 
 RABBITMQ = Dialect(
     schemes=AMQP_SCHEMES,
@@ -68,13 +67,13 @@ RABBITMQ = Dialect(
     queue_arguments={"x-queue-type": "classic", "x-max-priority": 1},
     comes_back_after_channel_error=True,
 )
-"""RabbitMQ takes the highest number first, in queues declared for it (docs/adr/rabbitmq.md). It closes the
-channel of a consumer that has not acknowledged a message for `consumer_timeout`."""
+"""RabbitMQ delivers the highest number first, in queues declared with priorities (docs/adr/rabbitmq.md). It
+closes the channel of a consumer that has not acknowledged a message for `consumer_timeout`."""
 
 DIALECTS = (REDIS, RABBITMQ)
 
 
 def dialect_of(broker_url: str) -> Dialect:
-    """Return how to speak to the broker at a URL that the settings let pass."""
+    """Return the dialect of a broker URL that the settings have validated."""
     scheme = urlsplit(broker_url).scheme
     return next(dialect for dialect in DIALECTS if scheme in dialect.schemes)

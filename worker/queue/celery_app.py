@@ -1,4 +1,4 @@
-"""The queue: Celery over Redis or RabbitMQ, JSON only. A message is the id of a scan and nothing else."""
+"""The queue: Celery over Redis or RabbitMQ, JSON only. A message holds the id of a scan and nothing else."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from worker.queue.broker_dialects import dialect_of
 from worker.queue.scan_message import TASK_NAME
 from worker.settings import Settings
 
-ASK_TIMEOUT_S = 5.0
+QUERY_TIMEOUT_S = 5.0
 NOT_FOUND, PRECONDITION_FAILED = "404", "406"
-"""AMQP's reply codes, which kombu gives for every transport."""
+"""AMQP reply codes, which kombu uses for every transport."""
 DECLARE = "Queue.declare"
-"""AMQP's method; what was refused is named by it."""
+"""the AMQP method that declares a queue; errors name the failed method."""
 
 _REFUSALS = (AuthenticationError, AccessRefused)
-"""of a login, by Redis and RabbitMQ"""
+"""how Redis and RabbitMQ reject a login"""
 
 SEND_RETRY = {"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2, "interval_max": 0.5}
 
@@ -51,7 +51,7 @@ def make_app(settings: Settings) -> Celery:
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,
         worker_send_task_events=False,
-        worker_enable_remote_control=False,  # who reaches the broker could stop workers with it
+        worker_enable_remote_control=False,  # anyone with access to the broker could stop workers
         broker_use_ssl=_tls_of(settings),
         broker_transport=dialect.transport,
         broker_transport_options=dict(dialect.transport_options),
@@ -61,15 +61,15 @@ def make_app(settings: Settings) -> Celery:
         enable_utc=True,
     )
     app.finalize()
-    for task in list(app.tasks):  # Celery's own, which call others by name
+    for task in list(app.tasks):  # Celery's built-in tasks, which call others by name
         app.tasks.unregister(task)
     return app
 
 
 def _tls_of(settings: Settings) -> dict[str, object] | None:
-    """Return how the broker's certificate and name are checked; None where its URL is not for TLS.
+    """Return how the certificate and name of the broker are verified; None if its URL is not for TLS.
 
-    kombu by itself would speak TLS with anybody.
+    By default kombu verifies neither.
     """
     parts = urlsplit(settings.broker_url.get_secret_value())
     ca_certificates = str(settings.ca_certificates) if settings.ca_certificates else None
@@ -84,20 +84,20 @@ def _tls_of(settings: Settings) -> dict[str, object] | None:
 
 
 class CeleryQueue:
-    """Sends a message a scan, after the commit that marked them queued; and says how many lie there."""
+    """Sends one message per scan, and counts the waiting messages."""
 
     def __init__(self, app: Celery) -> None:
         self._app = app
         self._priorities = dialect_of(app.conf.broker_url).priorities
 
     def waiting_messages(self) -> int:
-        """Return how many messages lie in the queue, taken by nobody. Asks over a connection of its own.
+        """Return how many messages wait in the queue. Uses a connection of its own.
 
-        Raises: TransientError, where the broker is away or refuses our login.
+        Raises: TransientError, where the broker is unreachable or rejects the login.
         """
         with self._app.connection_for_read() as connection:
             try:
-                connection.ensure_connection(max_retries=1, interval_start=0, timeout=ASK_TIMEOUT_S)
+                connection.ensure_connection(max_retries=1, interval_start=0, timeout=QUERY_TIMEOUT_S)
                 channel = connection.default_channel
                 return int(
                     channel.queue_declare(self._app.conf.task_default_queue, passive=True).message_count
@@ -110,11 +110,11 @@ class CeleryQueue:
                 raise _away(error) from error
 
     def send(self, due: Iterable[Due]) -> int:
-        """Return how many messages were sent.
+        """Send a message for each scan; return their number. Call it after the commit that marked them
+        queued.
 
-        Raises: TransientError, where the broker is away or refuses our login; the ledger sends again what is
-        still queued.
-        DeploymentError, where the queue is another's.
+        Raises: TransientError, where the broker is unreachable or rejects the login (the ledger has queued
+        scans sent again); DeploymentError, where the queue was declared differently.
         """
         sent = 0
         with self._app.connection_for_write() as connection:
@@ -137,27 +137,29 @@ class CeleryQueue:
 
 
 def _is_missing_queue(error: Exception) -> bool:
-    """Return whether the broker has no such queue, as the Redis transport has none without a message."""
+    """Return whether the queue does not exist; in Redis, a queue without messages does not."""
     return str(getattr(error, "reply_code", "")) == NOT_FOUND
 
 
 def is_refused_queue(error: Exception) -> bool:
-    """Return whether the broker has a queue of our name that was not declared as ours is."""
+    """Return whether a queue of this name exists that was declared differently."""
     refused = str(getattr(error, "reply_code", "")) == PRECONDITION_FAILED
     return refused and getattr(error, "method_name", "") == DECLARE
 
 
 def queue_differs() -> DeploymentError:
-    """Return what to say of such a queue."""
+    """Return the error for such a queue."""
     return DeploymentError(
-        "the broker has a queue of the name LEUKOFLOW_QUEUE that was not declared by this release; delete it "
-        "there, or name another: what waits is sent again",
+        "the broker has a queue of the name LEUKOFLOW_QUEUE that was declared differently; delete it "
+        "there, or choose another name: waiting scans are sent again",
         code="queue_differs",
     )
 
 
 def _away(error: Exception) -> TransientError:
-    """Return that it does not answer; or, as a restart of ours mends neither, that it does not let us in."""
+    """Return the error for a broker that does not answer or rejects the login; a restart helps with
+    neither.
+    """
     if isinstance(error, _REFUSALS) or isinstance(error.__cause__, _REFUSALS):
-        return TransientError("the broker refuses the login in LEUKOFLOW_BROKER_URL", code="broker_refused")
+        return TransientError("the broker rejects the login in LEUKOFLOW_BROKER_URL", code="broker_refused")
     return TransientError("the broker does not answer", code="broker_unreachable")

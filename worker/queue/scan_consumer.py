@@ -1,4 +1,4 @@
-"""Celery's consumer, which starts tasks from scan messages only."""
+"""A Celery consumer that accepts scan messages only."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from kombu.message import Message
 from worker.exit_codes import EXIT_CONFIG
 from worker.queue.broker_dialects import RECONNECT
 from worker.queue.celery_app import is_refused_queue, queue_differs
-from worker.queue.scan_message import NoScanMessage, log_dropped, require_scan_message
+from worker.queue.scan_message import NotAScanMessage, log_dropped, require_scan_message
 
 
 class ScanConsumer(Consumer):  # type: ignore[misc]
-    """Celery's consumer, which starts tasks from scan messages only and acknowledges away all others."""
+    """A Celery consumer that acknowledges and drops every message that is not a scan message."""
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
-        """Do as Celery does, which is to connect anew; but for a queue that stays refused end the worker."""
+        """Reconnect, as Celery does; but end the worker if the queue was declared differently."""
         if is_refused_queue(exc):
             error = queue_differs()
             structlog.get_logger().critical(error.code, sentence=error.sentence)
@@ -29,7 +29,9 @@ class ScanConsumer(Consumer):  # type: ignore[misc]
         super().on_connection_error_after_connected(exc)
 
     def ensure_connected(self, conn: Connection) -> Connection:
-        """Return it connected. Celery would come back up to half a minute after the broker did."""
+        """Return the connection once it is established, retrying sooner than the half minute that Celery
+        would wait.
+        """
         conn.ensure_connection(  # type: ignore[no-untyped-call]
             callback=worker_state.maybe_shutdown, **RECONNECT
         )
@@ -37,13 +39,13 @@ class ScanConsumer(Consumer):  # type: ignore[misc]
         return conn
 
     def create_task_handler(self, *arguments: Any, **named: Any) -> Callable[[Message], object]:
-        """Return what is called with each message."""
+        """Return the function that is called with each message."""
         take = super().create_task_handler(*arguments, **named)
 
         def taken(message: Message) -> object:
             try:
                 require_scan_message(message)
-            except NoScanMessage as error:
+            except NotAScanMessage as error:
                 log_dropped(error)
                 message.ack_log_error(  # type: ignore[no-untyped-call]
                     structlog.get_logger(), self.connection_errors

@@ -1,4 +1,4 @@
-"""What a worker takes from the broker: the id of a scan, for our one task. All else is dropped."""
+"""Validates messages: a worker accepts the id of a scan for its one task, and drops everything else."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from pipeline.model.errors import LeukoflowError
 TASK_NAME = "leukoflow.analyse_scan"
 
 MAX_MESSAGE_BYTES = 1 << 20
-"""A scan's id with its envelope is a thousandth of it. The embedded broker takes nothing larger."""
+"""A thousand times the size of a real message. The embedded broker accepts nothing larger."""
 
 
-class NoScanMessage(LeukoflowError):
+class NotAScanMessage(LeukoflowError):
     """A message that is not the id of a scan."""
 
     def __init__(self, part: str) -> None:
-        super().__init__("a message that is not ours was dropped", code="message_ignored")
+        super().__init__("a message that is not a scan message was dropped", code="message_ignored")
         self.part = part
-        """which part of it is not as ours are"""
+        """the part that differs from a scan message"""
 
 
 class _Part(BaseModel):
-    # Strict: nothing is taken for what it could be converted to. What we do not name Celery does not read.
+    # Strict: no type conversion. Celery does not read fields that are not listed here.
     model_config = ConfigDict(strict=True, frozen=True, extra="ignore", hide_input_in_errors=True)
 
 
 class _Headers(_Part):
-    """Celery's protocol, version 2, as our watcher uses it: at once, once, and with no further errand."""
+    """Celery's protocol, version 2, without schedules, groups, callbacks or compression."""
 
     task: Annotated[str, Field(pattern=f"^{re.escape(TASK_NAME)}$")]
     id: str
@@ -54,11 +54,11 @@ class _Headers(_Part):
     replaced_task_nesting: int = 0
     stamped_headers: None = None
     stamps: Annotated[dict[str, None], Field(max_length=0)] | None = None
-    compression: None = None  # a little can become a lot
+    compression: None = None  # a small message could expand to a huge one
 
 
-class _Errands(_Part):
-    """What Celery puts behind the arguments; each would make a worker send or call something else."""
+class _Callbacks(_Part):
+    """The callbacks after the arguments, all of which have to be absent."""
 
     callbacks: None = None
     errbacks: None = None
@@ -82,7 +82,7 @@ class _Properties(_Part):
 
 
 class _Envelope(_Part):
-    """A message as it lies on a Redis list."""
+    """A message as stored in a Redis list."""
 
     body: Base64Bytes
     content_type: Literal["application/json"] = Field(alias="content-type")
@@ -92,40 +92,40 @@ class _Envelope(_Part):
 
 
 _NOTHING = Annotated[dict[str, None], Field(max_length=0)]
-_BODY = TypeAdapter(tuple[tuple[UUID], _NOTHING, _Errands])
-"""Arguments, arguments by name, errands."""
+_BODY = TypeAdapter(tuple[tuple[UUID], _NOTHING, _Callbacks])
+"""Positional arguments, keyword arguments, callbacks."""
 
 
 def require_envelope(raw: bytes) -> None:
-    """Raises: NoScanMessage, where the bytes are not a message of ours as Celery lays it on a Redis list."""
+    """Raises: NotAScanMessage, where the bytes are not a scan message as Celery stores it in a Redis list."""
     if len(raw) > MAX_MESSAGE_BYTES:
-        raise NoScanMessage("size")
+        raise NotAScanMessage("size")
     try:
         envelope = _Envelope.model_validate_json(raw)
         _BODY.validate_json(envelope.body)
     except ValidationError as error:
-        raise NoScanMessage(_part_of(error)) from None
+        raise NotAScanMessage(_part_of(error)) from None
 
 
 def require_scan_message(message: Message) -> None:
-    """Raises: NoScanMessage, where the message is anything but our task with one scan's id."""
+    """Raises: NotAScanMessage, where the message is not the analysis task with the id of one scan."""
     if len(message.body) > MAX_MESSAGE_BYTES:
-        raise NoScanMessage("size")
+        raise NotAScanMessage("size")
     if (message.content_type, message.content_encoding) != ("application/json", "utf-8"):
-        raise NoScanMessage("content")
+        raise NotAScanMessage("content")
     try:
         _Headers.model_validate(message.headers, strict=False)
         _BODY.validate_json(message.body)
     except ValidationError as error:
-        raise NoScanMessage(_part_of(error)) from None
+        raise NotAScanMessage(_part_of(error)) from None
 
 
 def _part_of(error: ValidationError) -> str:
-    """Return where the first thing is that is wrong. The error itself quotes what it read."""
+    """Return the name of the first invalid part. The error itself would quote the content."""
     place = error.errors(include_url=False, include_input=False, include_context=False)[0]["loc"]
     return str(place[0]) if place else "json"
 
 
-def log_dropped(error: NoScanMessage) -> None:
-    """Log which part of a message was not as ours are; never what it said."""
+def log_dropped(error: NotAScanMessage) -> None:
+    """Log which part of a message was invalid, but never its content."""
     structlog.get_logger().warning(error.code, part=error.part)

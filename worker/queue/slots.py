@@ -1,4 +1,4 @@
-"""The places in which a worker analyses scans."""
+"""The slots of a worker: how many scans it analyses at once."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ from contextlib import contextmanager
 
 
 class Slots:
-    """How many places there are, how many are taken, and how often one was taken."""
+    """Counts the slots, those in use, and how often one was taken."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self._busy = 0
         self._taken = 0
-        self._changing = threading.Lock()
+        self._lock = threading.Lock()
 
     @property
     def busy(self) -> int:
         return self._busy
 
     @property
-    def taken_so_far(self) -> int:
-        """How often a place was taken; grows with each message."""
+    def total_taken(self) -> int:
+        """How many messages have taken a slot so far."""
         return self._taken
 
     @contextmanager
     def taken(self) -> Iterator[None]:
-        """Return a context that takes a place: from a message to the end of its work."""
-        with self._changing:
+        """Return a context that occupies one slot."""
+        with self._lock:
             self._busy += 1
             self._taken += 1
         try:
             yield
         finally:
-            with self._changing:
+            with self._lock:
                 self._busy -= 1

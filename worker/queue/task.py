@@ -1,4 +1,4 @@
-"""The one Celery task, and the consumer that feeds it."""
+"""Registers the Celery task and runs the consumer."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from worker.queue.scan_message import TASK_NAME
 from worker.queue.slots import Slots
 
 
-def answering_messages(task: Callable[[UUID], None], slots: Slots) -> Callable[[object], None]:
-    """Return what Celery calls. No scan's id: ignored. A wrong deployment stops the whole worker."""
+def message_handler(task: Callable[[UUID], None], slots: Slots) -> Callable[[object], None]:
+    """Return the handler for messages.
+
+    It ignores anything but a scan id; a DeploymentError stops the worker.
+    """
 
     def guarded(scan_id: object) -> None:
         try:
@@ -36,12 +39,12 @@ def answering_messages(task: Callable[[UUID], None], slots: Slots) -> Callable[[
 
 
 def register_task(app: Celery, task: Callable[[UUID], None], slots: Slots) -> None:
-    """Make the application answer scan messages with this task, in these slots."""
-    app.task(name=TASK_NAME, acks_late=True)(answering_messages(task, slots))
+    """Register the task with the application, to run in these slots."""
+    app.task(name=TASK_NAME, acks_late=True)(message_handler(task, slots))
 
 
 def run_consumer(app: Celery, slots: Slots, hostname: str) -> int:
-    """Return the exit code, after SIGTERM let the running tasks finish."""
+    """Run the consumer; return its exit code. On SIGTERM it finishes the running tasks first."""
     worker = app.Worker(
         pool="threads",
         concurrency=slots.count,

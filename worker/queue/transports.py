@@ -1,4 +1,4 @@
-"""kombu's transports, which look at what comes from the broker before kombu unpacks it."""
+"""kombu transports that validate messages before kombu unpacks them."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import structlog
 from amqp.method_framing import frame_handler
 from kombu.transport import pyamqp, redis, virtual
 
-from worker.queue.scan_message import NoScanMessage, log_dropped, require_envelope
+from worker.queue.scan_message import NotAScanMessage, log_dropped, require_envelope
 
 SOCKET_TIMEOUT_S = 30
-"""A broker that is silent for so long, asked for an answer, is away."""
+"""A broker that does not respond for this long counts as unreachable."""
 
 
 class _RedisMessage(virtual.Message):
-    """A message that, where its acknowledgement fails, breaks the connection for who consumes.
+    """A message whose failed acknowledgement breaks the connection.
 
-    kombu only logs it. The message then holds its place among the prefetched for ever; a worker all of whose
-    places are held takes no more and, reading nothing, never learns that its connection broke.
+    kombu only logs the failure. The message then stays in the prefetch window for ever; a worker with a full
+    window receives nothing more and never notices that its connection is broken.
     """
 
     def ack_log_error(self, _logger: object, errors: Any, multiple: bool = False) -> None:
-        """Raises: what the broker's being away raises, unless the channel ended or has raised it before.
+        """Raises: the connection error, unless the channel is closed or has raised it before.
 
-        Then who consumes knows already, and may have another connection, which is well.
+        In that case the consumer already knows, and may have a new connection.
         """
         try:
             self.ack(multiple=multiple)  # type: ignore[no-untyped-call]
@@ -40,23 +40,23 @@ class _RedisMessage(virtual.Message):
 class _RedisChannel(redis.Channel):
     Message = _RedisMessage
     is_lost = False
-    """whether an acknowledgement did not get through"""
+    """whether an acknowledgement failed"""
 
     def _create_client(self, asynchronous: bool = False) -> Any:
         client = super()._create_client(asynchronous)  # type: ignore[no-untyped-call]
-        client.set_response_callback("BRPOP", _popped)
+        client.set_response_callback("BRPOP", _validated_pop)
         return client
 
 
 class RedisTransport(redis.Transport):
-    """kombu's Redis transport, to which what is no message was never there."""
+    """kombu's Redis transport, without foreign messages."""
 
     Channel = _RedisChannel
 
 
 class _AmqpChannel(pyamqp.Channel):
     def message_to_python(self, raw_message: Any) -> Any:
-        """Return the message with its body as it came: kombu would unpack a little that becomes a lot."""
+        """Return the message with its body still compressed: a small one could expand to a huge one."""
         headers = raw_message.properties.get("application_headers") or {}
         packed = headers.pop("compression", None)
         message = super().message_to_python(raw_message)  # type: ignore[no-untyped-call]
@@ -68,14 +68,14 @@ class _AmqpChannel(pyamqp.Channel):
 _Frame = tuple[int, int, bytes]
 """type, channel, payload"""
 _PROPERTIES = 2
-"""AMQP 0-9-1, 4.2.6.1: the type of the frame with a message's properties. From the 13th byte on it
-says, in two bytes, which there are."""
+"""AMQP 0-9-1, 4.2.6.1: the type of the frame with the properties of a message. Two bytes after the
+12th say which properties are present."""
 
 
 def _readable_frames(connection: pyamqp.Connection, callback: Callable[..., object]) -> Callable[..., object]:
-    """Return what takes frames, as amqp's own; to it, properties that amqp fails to read were never there.
+    """Return amqp's frame handler, with properties that amqp cannot parse removed.
 
-    Else their message would come back to one worker after the other, and end each.
+    Otherwise such a message would be redelivered to one worker after the other, and crash each.
     """
     take = frame_handler(connection, callback)
 
@@ -85,7 +85,7 @@ def _readable_frames(connection: pyamqp.Connection, callback: Callable[..., obje
             return take(frame)
         try:
             amqp.Message().inbound_header(payload)
-        except Exception:  # noqa: BLE001 - too deep, out of range, no text: whatever a stranger thought of
+        except Exception:  # noqa: BLE001 - the bytes are untrusted, and amqp fails on them in many ways
             return take((kind, channel, payload[:12] + b"\0\0"))
         return take(frame)
 
@@ -99,25 +99,25 @@ class _AmqpConnection(pyamqp.Connection):
         super().__init__(frame_handler=_readable_frames, **options)
 
     def connect(self, callback: Callable[..., object] | None = None) -> None:
-        """Connect, and wait for no answer longer than SOCKET_TIMEOUT_S from then on. amqp would for ever."""
+        """Connect, with SOCKET_TIMEOUT_S for every response; amqp itself has no timeout."""
         super().connect(callback)
         self.transport.sock.settimeout(SOCKET_TIMEOUT_S)
 
 
 class AmqpTransport(pyamqp.Transport):
-    """kombu's AMQP transport, which unpacks nothing, reads what can be read, and does not wait for ever."""
+    """kombu's AMQP transport, which does not decompress, tolerates bad properties, and has a timeout."""
 
     Connection = _AmqpConnection
 
 
-def _popped(answer: list[bytes] | None, **_options: object) -> tuple[bytes, bytes] | None:
-    """Return list and message; None, as if nothing had come, where it is none."""
+def _validated_pop(answer: list[bytes] | None, **_options: object) -> tuple[bytes, bytes] | None:
+    """Return the list and the message; None if it is not a scan message, as if nothing had arrived."""
     if answer is None:
         return None
     name, raw = answer
     try:
         require_envelope(raw)
-    except NoScanMessage as error:
+    except NotAScanMessage as error:
         log_dropped(error)
         return None
     return name, raw

@@ -1,100 +1,104 @@
-"""The keeper: deletes old scans, object by object and row by row, and objects that belong to nothing."""
+"""Deletes expired scans with their objects and rows, and objects that belong to no result."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from itertools import islice
-from typing import TypeVar
 
 from db.database import Database
-from db.reanalysis import moment_of
-from db.retention import START, Batch, Limit, OldScan, delete_people, delete_scans, take_old, unknown_objects
+from db.reanalysis import database_time
+from db.retention import (
+    START,
+    ExpiredBatch,
+    ExpiredScan,
+    RetentionLimit,
+    delete_scans,
+    delete_unreferenced_patients,
+    lock_expired,
+    orphaned_objects,
+)
 from pipeline.model.errors import InputError
 from worker.storage.object_store import ObjectStore, StoredObject
-
-T = TypeVar("T")
+from worker.storage.paging import pages
+from worker.storage.scan_refs import stored_object_of
 
 BATCH = 20
-"""Scans that are deleted in one transaction: some ten thousand cells each."""
-PAGE = 2000
+"""Scans deleted in one transaction; a scan has some ten thousand cells."""
 CLOCK_STEP = timedelta(seconds=1)
-"""Listings of some servers round to it."""
+"""Some servers round the times in listings to whole seconds."""
 ARTEFACTS = "runs/"
-"""Below it a worker stores the objects of results; nothing else in the bucket is ours to delete."""
+"""The prefix of the objects that workers store; nothing else in the bucket is deleted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retained:
-    """What came of deleting."""
+class DeletionCounts:
+    """What was deleted."""
 
     scans: int
     objects: int
     patients: int
     kept: int
-    """scans whose upload the store does not let us remove: without their row they would come back as new"""
+    """scans kept because the store refuses to delete their upload; without its row it would be registered
+    again"""
 
 
 @dataclass(frozen=True, slots=True)
-class Swept:
-    """What lies in the results bucket."""
+class OrphanCounts:
+    """How many objects of the results bucket belong to no result."""
 
     listed: int
     orphans: int
-    """objects that belong to no result, and are old enough not to be of one that is being written"""
+    """objects of no result, and too old to be part of one that is being written"""
     orphan_bytes: int
 
 
 class Retention:
-    """Keeps house in one ledger and its buckets."""
+    """Deletes what is expired or orphaned in one ledger and its buckets."""
 
     def __init__(self, database: Database, store_of: Callable[[str], ObjectStore]) -> None:
         self._database = database
         self._store_of = store_of
 
-    def retain(self, limit: Limit) -> Retained:
-        """Return what was deleted: every scan that is old, with its upload and its results."""
+    def delete_expired(self, limit: RetentionLimit) -> DeletionCounts:
+        """Delete every expired scan with its upload and its results; return the counts."""
         scans = objects = kept = 0
-        batch = Batch((), START)
+        batch = ExpiredBatch((), START)
         while batch.end is not None:
             with self._database.transaction() as connection:
-                batch = take_old(connection, limit, batch.end, BATCH)
+                batch = lock_expired(connection, limit, batch.end, BATCH)
                 gone = [scan for scan in batch.scans if self._removed(scan)]
                 delete_scans(connection, gone)
             scans += len(gone)
             objects += sum(1 + len(scan.artefacts) for scan in gone)
             kept += len(batch.scans) - len(gone)
         with self._database.transaction() as connection:
-            patients = delete_people(connection)
-        return Retained(scans, objects, patients, kept)
+            patients = delete_unreferenced_patients(connection)
+        return DeletionCounts(scans, objects, patients, kept)
 
-    def orphans(self, bucket: str, age: timedelta) -> tuple[Swept, list[StoredObject]]:
-        """Return what lies in the bucket of results, and which of it belongs to none."""
+    def find_orphans(self, bucket: str, age: timedelta) -> tuple[OrphanCounts, list[StoredObject]]:
+        """Return the counts, and the objects of the results bucket that belong to no result."""
         with self._database.transaction() as connection:
-            before = moment_of(connection) - age
+            before = database_time(connection) - age
         store = self._store_of(bucket)
         listed = 0
         found: list[StoredObject] = []
-        for page in _pages(store.list(ARTEFACTS), PAGE):
+        for page in pages(store.list(ARTEFACTS)):
             listed += len(page)
             old = {stored.key: stored for stored in page if _is_before(stored, before)}
             with self._database.transaction() as connection:
-                found += [old[name] for name in unknown_objects(connection, bucket, list(old))]
-        return Swept(listed, len(found), sum(stored.size_bytes for stored in found)), found
+                found += [old[name] for name in orphaned_objects(connection, bucket, list(old))]
+        return OrphanCounts(listed, len(found), sum(stored.size_bytes for stored in found)), found
 
-    def sweep(self, bucket: str, orphans: Iterable[StoredObject]) -> int:
-        """Return how many of the orphans were removed; what was written anew meanwhile stays."""
+    def delete_orphans(self, bucket: str, orphans: Iterable[StoredObject]) -> int:
+        """Delete the orphans that were not rewritten since; return their number."""
         store = self._store_of(bucket)
         return sum(_removed_as_listed(store, stored) for stored in orphans)
 
-    def _removed(self, scan: OldScan) -> bool:
-        """Return whether the scan's objects are gone: its upload, then those of its results."""
-        ref = scan.ref
-        version = None if ref.version == ref.etag else ref.version
-        uploaded = StoredObject(ref.object_key, ref.etag, ref.size_bytes, None, version)
+    def _removed(self, scan: ExpiredScan) -> bool:
+        """Remove the scan's upload, then the objects of its results; return False where the store refuses."""
         try:
-            _removed_as_listed(self._store_of(ref.bucket), uploaded)
+            _removed_as_listed(self._store_of(scan.ref.bucket), stored_object_of(scan.ref))
         except InputError:
             return False
         for bucket, name in scan.artefacts:
@@ -103,7 +107,7 @@ class Retention:
 
 
 def _removed_as_listed(store: ObjectStore, listed: StoredObject) -> bool:
-    """Return whether the object was removed: not where it is gone already or other bytes lie there now."""
+    """Return whether the object was removed; not if it is missing, or was rewritten since it was listed."""
     if listed.version is not None:
         store.remove(listed.key, listed.version)
         return True
@@ -127,9 +131,3 @@ def _is_later(stored: StoredObject, listed: StoredObject) -> bool:
 
 def _is_before(stored: StoredObject, moment: datetime) -> bool:
     return stored.last_modified is not None and stored.last_modified < moment
-
-
-def _pages(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while page := list(islice(iterator, size)):
-        yield page

@@ -1,4 +1,4 @@
-"""The object store behind a Protocol, and its adapter over the minio SDK, which speaks to any S3 server."""
+"""The object store: one bucket of any S3 server, through the minio SDK."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import IO, Protocol
-from urllib.parse import unquote_plus
+from typing import IO
 
 import urllib3
 from minio import Minio
@@ -44,20 +43,20 @@ _REFUSED = frozenset(
 _REFUSED_OBJECT = frozenset(
     {"AccessDenied", "BadRequest", "InvalidRequest", "InvalidArgument", "MethodNotAllowed"}
 )
-"""Said of one object while its bucket answers, they are about the object: encrypted with a key that is not
-ours, archived, of another owner."""
+"""If the bucket itself is accessible, these errors concern one object: encrypted with another key, archived,
+or owned by another account."""
 _OURS = frozenset({"BucketAlreadyOwnedByYou", "BucketAlreadyExists"})
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One line of a listing: which bytes are meant."""
+    """An object as a listing shows it, identified down to its bytes."""
 
     key: str
     etag: str
     size_bytes: int
     last_modified: datetime | None
-    """by the server's clock, UTC; SeaweedFS rounds to seconds; None where only the ledger remembers it"""
+    """by the server's clock, UTC; SeaweedFS rounds to seconds; None where it comes from the ledger"""
     version: str | None
     """None where the bucket is not versioned"""
 
@@ -71,93 +70,51 @@ class ObjectStat:
     metadata: Mapping[str, str]
 
 
-class ObjectStore(Protocol):
-    """One bucket.
+class ObjectStore:
+    """One bucket of an S3 server. Several threads may use it at once.
 
-    Every method may raise TransientError (store away), and DeploymentError (bucket missing, credentials
-    refused).
+    Every method may raise TransientError (the store does not answer) and DeploymentError (the bucket is
+    missing, or the credentials are refused).
     """
-
-    def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield every object below the prefix, page by page, in no order that could be relied on.
-
-        Always the full listing: key cursors lose keys on servers that do not sort by bytes.
-        """
-        ...
-
-    def stat(self, key: str) -> ObjectStat:
-        """Return what is stored under the key now.
-
-        Raises: InputError `object_deleted`, `object_refused`.
-        """
-        ...
-
-    def exists(self, key: str) -> bool: ...
-
-    def get_to(self, listed: StoredObject, file: IO[bytes], limit_bytes: int) -> str:
-        """Write the listed object to `file`; return the hex sha256 of its bytes.
-
-        Raises: InputError `object_deleted`, `object_changed` (other bytes than those listed),
-            `object_too_large`, `object_refused`.
-        """
-        ...
-
-    def put_bytes(
-        self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Store bytes; metadata values are ASCII."""
-        ...
-
-    def put_file(
-        self, key: str, path: Path, content_type: str, metadata: Mapping[str, str] | None = None
-    ) -> None:
-        """Store a file; metadata values are ASCII."""
-        ...
-
-    def remove(self, key: str, version: str | None = None) -> None:
-        """Remove the object, or one version of it; nothing happens where there is none."""
-        ...
-
-    def ensure_bucket(self) -> None:
-        """Make the bucket, where it is not there."""
-        ...
-
-
-class MinioObjectStore:
-    """An `ObjectStore` over the minio SDK."""
 
     def __init__(self, client: Minio, bucket: str) -> None:
         self._client = client
         self._bucket = bucket
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Yield every object below the prefix. See `ObjectStore`."""
-        with _translating():
+        """Yield every object below the prefix, page by page, in no order that could be relied on.
+
+        Always the full listing: key cursors lose keys on servers that do not sort by bytes.
+        """
+        with _translated_errors():
             for found in self._client.list_objects(bucket_name=self._bucket, prefix=prefix, recursive=True):
                 if found.is_dir and not found.size:
                     continue  # a folder's marker
                 yield StoredObject(
                     key=found.object_name,
-                    etag=_bare(found.etag),
+                    etag=_unquoted(found.etag),
                     size_bytes=found.size or 0,
                     last_modified=found.last_modified,
                     version=_version(found.version_id),
                 )
 
     def stat(self, key: str) -> ObjectStat:
-        """Return what is stored under the key. See `ObjectStore`."""
-        with _translating():
+        """Return what is stored under the key now.
+
+        Raises: InputError `object_deleted`, `object_refused`.
+        """
+        with _translated_errors():
             try:
                 found = self._client.stat_object(bucket_name=self._bucket, object_name=key)
             except S3Error as error:
-                self._blame(error)
+                self._raise_cause(error)
                 raise
         return ObjectStat(
             stored=StoredObject(
                 key=key,
-                etag=_bare(found.etag),
+                etag=_unquoted(found.etag),
                 size_bytes=found.size or 0,
-                last_modified=_told(found.last_modified),
+                last_modified=_required(found.last_modified),
                 version=_version(found.version_id),
             ),
             content_type=found.content_type or "",
@@ -175,10 +132,14 @@ class MinioObjectStore:
         return True
 
     def get_to(self, listed: StoredObject, file: IO[bytes], limit_bytes: int) -> str:
-        """Write the listed object to `file`. See `ObjectStore`."""
+        """Write the listed object to `file`; return the hex sha256 of its bytes.
+
+        Raises: InputError `object_deleted`, `object_changed` (other bytes than those listed),
+            `object_too_large`, `object_refused`.
+        """
         if listed.size_bytes > limit_bytes:
             raise _too_large(limit_bytes)
-        with _translating():
+        with _translated_errors():
             try:
                 response = self._client.get_object(
                     bucket_name=self._bucket,
@@ -187,22 +148,22 @@ class MinioObjectStore:
                     version_id=listed.version,
                 )
             except S3Error as error:
-                self._blame(error)
+                self._raise_cause(error)
                 raise
             try:
-                if _bare(response.headers.get("ETag")) != listed.etag:
+                if _unquoted(response.headers.get("ETag")) != listed.etag:
                     raise _changed()
                 return _copy(response, file, listed.size_bytes)
             finally:
-                # Closed, not drained: what is left of an abandoned object stays on the server.
+                # Closed without reading the rest: an abandoned download ends here.
                 response.close()
                 response.release_conn()
 
-    def _blame(self, error: S3Error) -> None:
-        """Raise what is really wrong, where the answer does not say.
+    def _raise_cause(self, error: S3Error) -> None:
+        """Raise the actual cause where the response does not name it.
 
-        A HEAD has no body: a missing bucket looks like a missing object, refused credentials like a refused
-        object. A refused look at the bucket raises by itself.
+        A HEAD has no body: a missing bucket looks like a missing object, and refused credentials look like a
+        refused object. Refused access to the bucket raises by itself.
         """
         if error.code not in _GONE | _REFUSED_OBJECT:
             return
@@ -210,14 +171,14 @@ class MinioObjectStore:
             raise _bucket_missing() from error
         if error.code in _REFUSED_OBJECT:
             raise InputError(
-                "the object store does not let us read this object", code="object_refused"
+                "the object store refuses access to this object", code="object_refused"
             ) from error
 
     def put_bytes(
         self, key: str, body: bytes, content_type: str, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Store bytes."""
-        with _translating():
+        """Store bytes; metadata values are ASCII."""
+        with _translated_errors():
             self._client.put_object(
                 bucket_name=self._bucket,
                 object_name=key,
@@ -230,8 +191,8 @@ class MinioObjectStore:
     def put_file(
         self, key: str, path: Path, content_type: str, metadata: Mapping[str, str] | None = None
     ) -> None:
-        """Store a file."""
-        with _translating():
+        """Store a file; metadata values are ASCII."""
+        with _translated_errors():
             self._client.fput_object(
                 bucket_name=self._bucket,
                 object_name=key,
@@ -241,25 +202,25 @@ class MinioObjectStore:
             )
 
     def remove(self, key: str, version: str | None = None) -> None:
-        """Remove the object, or one version of it."""
-        with _translating():
+        """Remove the object, or one version of it; nothing happens where there is none."""
+        with _translated_errors():
             self._client.remove_object(bucket_name=self._bucket, object_name=key, version_id=version)
 
     def ensure_bucket(self) -> None:
-        """Make the bucket, where it is not there."""
-        with _translating():
+        """Create the bucket if it does not exist."""
+        with _translated_errors():
             if self._client.bucket_exists(bucket_name=self._bucket):
                 return
             try:
                 self._client.make_bucket(bucket_name=self._bucket)
             except S3Error as error:
-                # Somebody was faster.
+                # Another process created it first.
                 if error.code not in _OURS:
                     raise
 
 
-def open_object_store(settings: StoreSettings, bucket: str) -> MinioObjectStore:
-    """Return the store of one bucket. Connects at the first call, and may be used from several threads."""
+def open_object_store(settings: StoreSettings, bucket: str) -> ObjectStore:
+    """Return the store of one bucket. It connects at the first call."""
     pool = urllib3.PoolManager(
         maxsize=MAX_CONNECTIONS,
         timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT_S, read=READ_TIMEOUT_S),
@@ -280,12 +241,7 @@ def open_object_store(settings: StoreSettings, bucket: str) -> MinioObjectStore:
         region=settings.s3_region,
         http_client=pool,
     )
-    return MinioObjectStore(client, bucket)
-
-
-def decoded_event_key(key: str) -> str:
-    """Return the key as listings give it; bucket events carry it URL-encoded."""
-    return unquote_plus(key)
+    return ObjectStore(client, bucket)
 
 
 def _copy(response: urllib3.BaseHTTPResponse, file: IO[bytes], size_bytes: int) -> str:
@@ -298,31 +254,31 @@ def _copy(response: urllib3.BaseHTTPResponse, file: IO[bytes], size_bytes: int) 
         digest.update(chunk)
         file.write(chunk)
     if copied_bytes != size_bytes:
-        raise TransientError("the object store ended an object early", code="store_unreachable")
+        raise TransientError("the object store sent less than the whole object", code="store_unreachable")
     return digest.hexdigest()
 
 
 @contextlib.contextmanager
-def _translating() -> Iterator[None]:
+def _translated_errors() -> Iterator[None]:
     try:
         yield
     except S3Error as error:
-        raise _named(error.code or "") from error
+        raise _error_of(error.code or "") from error
     except (MinioException, urllib3.exceptions.HTTPError) as error:
         if isinstance(getattr(error, "reason", error), urllib3.exceptions.SSLError):
             raise DeploymentError(
-                "the object store shows no certificate that we trust (LEUKOFLOW_CA_CERTIFICATES)",
+                "the object store has a certificate that is not trusted (LEUKOFLOW_CA_CERTIFICATES)",
                 code="store_untrusted",
             ) from error
         raise TransientError(
-            "the object store did not answer as it should", code="store_unreachable"
+            "the object store did not respond as expected", code="store_unreachable"
         ) from error
     except ValueError as error:
-        # The SDK's own checks of names, such as a key with a `..` in it, which it will not send.
-        raise InputError("the object's key cannot be asked for", code="object_key_invalid") from error
+        # The SDK checks names itself: it does not send a key with `..` in it, for example.
+        raise InputError("the object's key is not valid in S3", code="object_key_invalid") from error
 
 
-def _named(s3_code: str) -> LeukoflowError:
+def _error_of(s3_code: str) -> LeukoflowError:
     if s3_code in _GONE:
         return InputError("the object was deleted before it was read", code="object_deleted")
     if s3_code in _CHANGED:
@@ -330,7 +286,7 @@ def _named(s3_code: str) -> LeukoflowError:
     if s3_code == "NoSuchBucket":
         return _bucket_missing()
     if s3_code in _REFUSED:
-        return DeploymentError(f"the object store refuses our access: {s3_code}", code="store_refused")
+        return DeploymentError(f"the object store refuses access: {s3_code}", code="store_refused")
     return TransientError(f"the object store failed: {s3_code}", code="store_failed")
 
 
@@ -346,7 +302,7 @@ def _too_large(limit_bytes: int) -> InputError:
     return InputError(f"the object is larger than the {limit_bytes} bytes allowed", code="object_too_large")
 
 
-def _bare(etag: str | None) -> str:
+def _unquoted(etag: str | None) -> str:
     return (etag or "").strip('"')
 
 
@@ -354,9 +310,11 @@ def _version(version_id: str | None) -> str | None:
     return None if version_id in (None, "", "null") else version_id
 
 
-def _told(last_modified: datetime | None) -> datetime:
+def _required(last_modified: datetime | None) -> datetime:
     if last_modified is None:
-        raise TransientError("the object store left out when an object was written", code="store_unreachable")
+        raise TransientError(
+            "the object store did not say when an object was written", code="store_unreachable"
+        )
     return last_modified
 
 

@@ -1,4 +1,4 @@
-"""Views for people who come with SQL: patient_run, patient_differential, scan_status."""
+"""Views for SQL clients: patient_run, patient_differential, scan_status."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ down_revision: str | None = "0001"
 branch_labels: None = None
 depends_on: None = None
 
-# Of the same bytes seen twice for one patient only the latest run counts: no cell is counted twice.
+# If a patient has the same file twice, only the latest run counts: no cell is counted twice.
 _PATIENT_RUN = """
 CREATE VIEW patient_run AS
 SELECT specimen.patient_id,
@@ -23,7 +23,7 @@ JOIN specimen ON specimen.id = scan.specimen_id
 JOIN run ON run.id = scan.current_run_id
 """
 
-# A parent's line includes its children's counts, as in every differential; n is the leukocytes of all lines.
+# The line of a parent includes the counts of its children, as in every differential.
 _PATIENT_DIFFERENTIAL = """
 CREATE VIEW patient_differential AS
 WITH pooled AS (

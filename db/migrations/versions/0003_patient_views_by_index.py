@@ -1,7 +1,7 @@
-"""A patient's lines of the views are found by index: every window is divided by the patient's number too.
+"""Partitions the windows of the views by patient number, so that a query for one patient uses the index.
 
-A condition goes into a view below its windows only where each of them is divided by what it asks for. Columns
-are added at the end of patient_run and nothing else changes, so the release before works on.
+PostgreSQL pushes a condition below a window function only if it is on a partition key. Columns are added at
+the end of patient_run and nothing else changes, so the release before works with it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ down_revision: str | None = "0002"
 branch_labels: None = None
 depends_on: None = None
 
-# patient is as unique as patient_id: to divide by both is to divide by either.
+# patient is as unique as patient_id: partitioning by both is the same as by either.
 _PATIENT_RUN = """
 CREATE OR REPLACE VIEW patient_run AS
 SELECT specimen.patient_id,

@@ -1,4 +1,4 @@
-"""One queue before each network: what several scans ask at the same time is answered in common batches."""
+"""One queue for each network: requests of several scans are run in common batches."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.concurrency.joining import joined
 
 Run = Callable[[Rgb], Probabilities]
-"""(N, …) pictures → (N, …) answers, each answer depending on its own picture only"""
+"""(N, …) pictures → (N, …) outputs, each of which depends on its own picture only"""
 
-TILES_AT_ONCE = 8
-CROPS_AT_ONCE = 64
+MAX_TILES = 8
+MAX_CROPS = 64
 WAIT_S = 0.004
-_WAITING_BATCHES = 4
-"""Batches' worth of items that may wait; whoever asks beyond it, waits before asking"""
+_QUEUED_BATCHES = 4
+"""the queue's capacity in batches; a full queue blocks its callers"""
 
 
 class Urgency(IntEnum):
-    """Who is served first."""
+    """The priority of a request: lower values run first."""
 
     STAT = 0
     ROUTINE = 1
@@ -42,13 +42,13 @@ class Urgency(IntEnum):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class BatchClient:
-    """One that asks, several things at once if it likes: a scan."""
+    """The identity of a caller, a scan, which may have several requests at once."""
 
     urgency: Urgency = Urgency.ROUTINE
 
 
 class ScansInFlight:
-    """How many scans are being analysed: nobody waits for company that cannot come."""
+    """Counts the scans being analysed: once all of them wait, a batch cannot grow any more."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -60,7 +60,7 @@ class ScansInFlight:
 
     @contextmanager
     def scan(self) -> Iterator[None]:
-        """Return a context that spans the analysis of one scan."""
+        """Return a context around the analysis of one scan."""
         with self._changing:
             self._count += 1
         try:
@@ -71,67 +71,70 @@ class ScansInFlight:
 
 
 @dataclass(frozen=True, slots=True)
-class Sharing:
-    """Who shares a network: how many batches run at once, and the scans that may ask."""
+class BatchingLimits:
+    """How a network is shared: how many batches run at once, and the scans that use it."""
 
-    servers: int
+    parallel_batches: int
     in_flight: ScansInFlight
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What a network was asked since it was opened, and how much it could take."""
+    """The work of a network since it was opened, and its capacity."""
 
     batches: int
     items: int
     busy_s: float
-    """the time of its batches; of several that run at once each counts"""
+    """total duration of its batches, whether they overlapped or not"""
     waiting_items: int
     max_batch: int
-    servers: int
+    parallel_batches: int
 
 
-ALONE = Sharing(1, ScansInFlight())
-"""One batch at a time, of askers that nobody counts."""
+UNSHARED = BatchingLimits(1, ScansInFlight())
+"""One batch at a time, without counting the scans."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Request:
     items: Rgb
     client: BatchClient
-    asked_at_s: float
-    answer: Future[Probabilities] = field(default_factory=Future)
+    submitted_at_s: float
+    output: Future[Probabilities] = field(default_factory=Future)
 
 
 class Batcher:
     """Joins the requests of several threads into batches of one network.
 
-    A batch is run when it is full, when every scan in flight waits or is served, or when its first request
-    has waited `max_wait_s`; as many at once as there are `Sharing.servers`. Urgent
-    requests are served first, equally urgent ones in their order; one that does not fit (another picture
-    size, too many items) begins the next batch.
+    A batch runs when it is full, when every scan in flight is waiting or running, or when its first request
+    has waited `max_wait_s`. `BatchingLimits.parallel_batches` of them run at once. Urgent requests run first,
+    others in order of arrival. A request that does not fit (another picture size, too many items) starts the
+    next batch.
     """
 
-    def __init__(self, run: Run, max_batch: int, max_wait_s: float, sharing: Sharing = ALONE) -> None:
+    def __init__(
+        self, run: Run, max_batch: int, max_wait_s: float, limits: BatchingLimits = UNSHARED
+    ) -> None:
         self._run = run
         self._max_batch = max_batch
         self._max_wait_s = max_wait_s
-        self._in_flight = sharing.in_flight
-        self._served: list[_Request] = []
+        self._in_flight = limits.in_flight
+        self._running: list[_Request] = []
         self._waiting: dict[Urgency, deque[_Request]] = {urgency: deque() for urgency in Urgency}
         self._changed = threading.Condition()
         self._closed = False
         self._batches, self._items, self._busy_s = 0, 0, 0.0
         self._threads = [
-            threading.Thread(target=self._serve, name="batcher", daemon=True) for _ in range(sharing.servers)
+            threading.Thread(target=self._run_batches, name="batcher", daemon=True)
+            for _ in range(limits.parallel_batches)
         ]
         for thread in self._threads:
             thread.start()
 
     def submit(self, items: Rgb, client: BatchClient | None = None) -> Probabilities:
-        """Return the answers to `items` (N, …), N ≥ 0, in their order; blocks until they are there.
+        """Return the outputs for `items` (N, …), N ≥ 0, in their order; blocks until they are ready.
 
-        Without an `client` it is one that asks nothing else.
+        Without a `client` the caller counts as one that has no other request.
 
         Raises: what the network raised for a batch with these items; RuntimeError, where closed.
         """
@@ -139,18 +142,18 @@ class Batcher:
             return self._run(items)
         parts = [items[start : start + self._max_batch] for start in range(0, len(items), self._max_batch)]
         client = client or BatchClient()
-        answers = [self._ask(part, client) for part in parts]
-        return joined(answer.result() for answer in answers)
+        futures = [self._enqueue(part, client) for part in parts]
+        return joined(future.result() for future in futures)
 
     @property
     def waiting_items(self) -> int:
-        """How many items wait to be asked, of every urgency."""
+        """How many items are waiting, of every urgency."""
         with self._changed:
             return _items_of(self._in_order())
 
     @property
     def load(self) -> Load:
-        """What was asked so far; a batch counts once it is answered."""
+        """The work so far; a batch counts once it is finished."""
         with self._changed:
             return Load(
                 batches=self._batches,
@@ -158,63 +161,63 @@ class Batcher:
                 busy_s=self._busy_s,
                 waiting_items=self.waiting_items,
                 max_batch=self._max_batch,
-                servers=len(self._threads),
+                parallel_batches=len(self._threads),
             )
 
     def close(self) -> None:
-        """Answer what was asked, accept nothing more, end the threads."""
+        """Finish the waiting requests, accept no new ones, end the threads."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
 
-    def _ask(self, items: Rgb, client: BatchClient) -> Future[Probabilities]:
-        queue, room = self._waiting[client.urgency], _WAITING_BATCHES * self._max_batch
+    def _enqueue(self, items: Rgb, client: BatchClient) -> Future[Probabilities]:
+        queue, capacity = self._waiting[client.urgency], _QUEUED_BATCHES * self._max_batch
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or _items_of(queue) < room)
+            self._changed.wait_for(lambda: self._closed or _items_of(queue) < capacity)
             if self._closed:
                 raise RuntimeError("the batcher is closed")
             request = _Request(items, client, time.monotonic())
             queue.append(request)
             self._changed.notify_all()
-        return request.answer
+        return request.output
 
-    def _serve(self) -> None:
+    def _run_batches(self) -> None:
         while batch := self._next_batch():
-            begun_s = time.monotonic()
-            self._answer(batch)
+            started_s = time.monotonic()
+            self._run_batch(batch)
             with self._changed:
-                self._busy_s += time.monotonic() - begun_s
+                self._busy_s += time.monotonic() - started_s
                 self._batches += 1
                 self._items += _items_of(batch)
                 for request in batch:
-                    self._served.remove(request)
+                    self._running.remove(request)
                 self._changed.notify_all()
 
     def _next_batch(self) -> list[_Request]:
-        """Return the requests of the next batch; none when closed and all is answered."""
+        """Return the requests of the next batch; empty once closed and all are finished."""
         with self._changed:
-            while (first := self._awaited_first()) is not None:
-                left_s = first.asked_at_s + self._max_wait_s - time.monotonic()
+            while (first := self._wait_for_first()) is not None:
+                left_s = first.submitted_at_s + self._max_wait_s - time.monotonic()
                 self._changed.wait_for(
                     lambda first=first: self._closed or self._first() is not first or self._is_full(),  # type: ignore[misc]
                     max(0.0, left_s),
                 )
                 if self._first() is first:
-                    return self._taken()
+                    return self._dequeue()
             return []
 
-    def _awaited_first(self) -> _Request | None:
+    def _wait_for_first(self) -> _Request | None:
         self._changed.wait_for(lambda: self._first() is not None or self._closed)
         return self._first()
 
-    def _taken(self) -> list[_Request]:
-        """Return the requests that fit into one batch; they wait no more."""
+    def _dequeue(self) -> list[_Request]:
+        """Return the requests of one batch, removed from the queue."""
         batch = list(self._joinable())
         for request in batch:
             next(queue for queue in self._waiting.values() if queue and queue[0] is request).popleft()
-        self._served += batch
+        self._running += batch
         self._changed.notify_all()
         return batch
 
@@ -238,35 +241,35 @@ class Batcher:
         joinable = list(self._joinable())
         if len(joinable) < sum(map(len, self._waiting.values())):
             return True
-        return self._nobody_else_comes() or _items_of(joinable) >= self._max_batch
+        return self._all_scans_are_waiting() or _items_of(joinable) >= self._max_batch
 
-    def _nobody_else_comes(self) -> bool:
-        askers = {request.client for request in chain(self._in_order(), self._served)}
-        return 0 < self._in_flight.scans <= len(askers)
+    def _all_scans_are_waiting(self) -> bool:
+        clients = {request.client for request in chain(self._in_order(), self._running)}
+        return 0 < self._in_flight.scans <= len(clients)
 
-    def _answer(self, batch: list[_Request]) -> None:
+    def _run_batch(self, batch: list[_Request]) -> None:
         try:
-            answers = self._run_or_halve(joined(request.items for request in batch))
-        except BaseException as error:  # noqa: BLE001 - raised again by each thread that waits for it
+            outputs = self._run_or_halve(joined(request.items for request in batch))
+        except BaseException as error:  # noqa: BLE001 - raised again in each waiting thread
             for request in batch:
-                request.answer.set_exception(error)
+                request.output.set_exception(error)
             return
         start = 0
         for request in batch:
-            request.answer.set_result(answers[start : start + len(request.items)])
+            request.output.set_result(outputs[start : start + len(request.items)])
             start += len(request.items)
 
     def _run_or_halve(self, items: Rgb) -> Probabilities:
         try:
-            answers = self._run(items)
+            outputs = self._run(items)
         except CapacityError:
             if len(items) < 2:
                 raise
             half = len(items) // 2
-            answers = np.concatenate([self._run(items[:half]), self._run(items[half:])])
-        if len(answers) != len(items):
-            raise RuntimeError(f"{len(items)} pictures in, {len(answers)} answers out")
-        return answers
+            outputs = np.concatenate([self._run(items[:half]), self._run(items[half:])])
+        if len(outputs) != len(items):
+            raise RuntimeError(f"{len(items)} pictures in, {len(outputs)} outputs out")
+        return outputs
 
 
 def _items_of(requests: Iterable[_Request]) -> int:
@@ -274,21 +277,21 @@ def _items_of(requests: Iterable[_Request]) -> int:
 
 
 class _Batched(Closing):
-    """What threads share: a batcher, and who asks it."""
+    """A batcher that threads share, and the client on whose behalf it is called."""
 
     def __init__(self, batcher: Batcher) -> None:
         self._batcher = batcher
-        self._asker: BatchClient | None = None
+        self._client: BatchClient | None = None
 
     def for_client(self, client: BatchClient) -> Self:
-        """Return the same, asked by a scan; closing either closes both."""
+        """Return the same network for the requests of one client; closing either closes both."""
         other = copy(self)
-        other._asker = client
+        other._client = client
         return other
 
     @property
     def load(self) -> Load:
-        """What the network was asked so far, by whomever."""
+        """The work of the network so far, for all clients."""
         return self._batcher.load
 
     def close(self) -> None:
@@ -301,11 +304,11 @@ class BatchedSegmenter(_Batched):
     def __init__(
         self,
         segmenter: Segmenter,
-        max_batch: int = TILES_AT_ONCE,
+        max_batch: int = MAX_TILES,
         max_wait_s: float = WAIT_S,
-        sharing: Sharing = ALONE,
+        limits: BatchingLimits = UNSHARED,
     ) -> None:
-        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s, sharing))
+        super().__init__(Batcher(segmenter.segment, max_batch, max_wait_s, limits))
         self._segmenter = segmenter
 
     @property
@@ -314,7 +317,7 @@ class BatchedSegmenter(_Batched):
 
     def segment(self, batch: Rgb) -> Probabilities:
         """Return float32 (N, 3, H, W): see `ports.Segmenter`."""
-        return self._batcher.submit(batch, self._asker)
+        return self._batcher.submit(batch, self._client)
 
 
 class BatchedClassifier(_Batched):
@@ -323,13 +326,11 @@ class BatchedClassifier(_Batched):
     def __init__(
         self,
         classifier: Classifier,
-        max_batch: int = CROPS_AT_ONCE,
+        max_batch: int = MAX_CROPS,
         max_wait_s: float = WAIT_S,
-        sharing: Sharing = ALONE,
+        limits: BatchingLimits = UNSHARED,
     ) -> None:
-        super().__init__(
-            Batcher(lambda crops: _crops_first(classifier, crops), max_batch, max_wait_s, sharing)
-        )
+        super().__init__(Batcher(lambda crops: _by_crop(classifier, crops), max_batch, max_wait_s, limits))
         self._classifier = classifier
 
     @property
@@ -342,8 +343,8 @@ class BatchedClassifier(_Batched):
 
     def classify(self, batch: Rgb) -> Probabilities:
         """Return float32 (M, N, L): see `ports.Classifier`."""
-        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch, self._asker), 0, 1))
+        return np.ascontiguousarray(np.swapaxes(self._batcher.submit(batch, self._client), 0, 1))
 
 
-def _crops_first(classifier: Classifier, batch: Rgb) -> Probabilities:
+def _by_crop(classifier: Classifier, batch: Rgb) -> Probabilities:
     return np.swapaxes(classifier.classify(batch), 0, 1)

@@ -1,4 +1,4 @@
-"""Parts of a batch in one array."""
+"""Joins the parts of a batch."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ T = TypeVar("T", bound="np.generic[Any]")
 
 
 def joined(parts: Iterable[NDArray[T]]) -> NDArray[T]:
-    """Return the parts, at least one, along axis 0; one alone as it is: maps of a tile are large."""
+    """Return the parts, at least one, joined along axis 0; a single part is not copied, since maps are
+    large.
+    """
     first, *others = parts
     return np.concatenate([first, *others]) if others else first

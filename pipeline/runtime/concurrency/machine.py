@@ -10,48 +10,48 @@ from pathlib import Path
 
 CGROUPS = Path("/sys/fs/cgroup")
 OWN_CGROUP = Path("/proc/self/cgroup")
-_MOST_STREAMS = 8
-"""a batch of tiles (batcher.TILES_AT_ONCE) falls apart into no more parts"""
+_MAX_STREAMS = 8
+"""a batch of tiles (batcher.MAX_TILES) cannot be split further"""
 _UNLIMITED = "max"
 PROCESSOR = Path("/proc/cpuinfo")
-_BYTE_PRODUCTS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
-"""instructions that add products of bytes in 32 bits; those before them clip at 16.
+_INT8_INSTRUCTIONS = frozenset({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
+"""instructions that accumulate int8 products in 32 bits; older ones saturate at 16 bits.
 Source: Intel 64 and IA-32 manual, VPDPBUSD and VPMADDUBSW"""
 
 
 @dataclass(frozen=True, slots=True)
 class Parallelism:
-    """What runs at once in one process."""
+    """How much runs at once in one process."""
 
     threads: int
-    """that the networks compute with"""
+    """threads of the networks"""
     streams: int
-    """parts of a batch that an engine computes at once, each with its share of the threads"""
+    """parts of a batch that an engine computes at once, sharing the threads"""
     read_ahead: int
-    """tiles of a scan that are read before they are asked for"""
+    """tiles of a scan that are read ahead"""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a person set; None follows from the machine."""
+class ParallelismOverrides:
+    """What the user set; None: chosen to suit the machine."""
 
     threads: int | None = None
     streams: int | None = None
     read_ahead: int | None = None
 
 
-def parallelism(cores: int, asked: Asked) -> Parallelism:
-    """Return what suits `cores` (at least 1), save what was asked for."""
-    threads = asked.threads or cores
-    streams = asked.streams or min(threads, _MOST_STREAMS)
-    return Parallelism(threads, streams, asked.read_ahead or max(4, 2 * streams))
+def parallelism(cores: int, overrides: ParallelismOverrides) -> Parallelism:
+    """Return the parallelism for `cores` cores (at least 1); overrides take precedence."""
+    threads = overrides.threads or cores
+    streams = overrides.streams or min(threads, _MAX_STREAMS)
+    return Parallelism(threads, streams, overrides.read_ahead or max(4, 2 * streams))
 
 
 def usable_cores(affinity: int, limits: Iterable[str]) -> int:
-    """Return how many cores may be used: those of the affinity mask, within every limit.
+    """Return how many cores may be used: the affinity mask, capped by every limit.
 
-    `limits` are texts of cgroup v2's `cpu.max`: `<quota µs or max> <period µs>`; others are passed over. Part
-    of a core counts as one. Source: Linux, Documentation/admin-guide/cgroup-v2.rst
+    `limits` are texts of cgroup v2's `cpu.max`: `<quota µs or max> <period µs>`; others are ignored. A
+    fraction of a core counts as one. Source: Linux, Documentation/admin-guide/cgroup-v2.rst
     """
     quotas = [_quota(limit) for limit in limits]
     return max(1, min([affinity, *(math.ceil(quota) for quota in quotas if quota is not None)]))
@@ -65,15 +65,15 @@ def _quota(limit: str) -> float | None:
 
 
 def available_cores(cgroups: Path = CGROUPS, own: Path = OWN_CGROUP) -> int:
-    """Return how many cores this process may use, by its affinity, its cgroup and those above it."""
+    """Return how many cores this process may use, given its affinity and its cgroups."""
     return usable_cores(len(os.sched_getaffinity(0)), _limits(cgroups, own))
 
 
 def supports_int8(processor: Path = PROCESSOR) -> bool:
-    """Return whether the processor adds products of bytes without clipping them."""
+    """Return whether the processor sums int8 products without saturation."""
     lines = (line.partition(":") for line in _text(processor).splitlines())
     return any(
-        key.strip() in ("flags", "Features") and not _BYTE_PRODUCTS.isdisjoint(flags.split())
+        key.strip() in ("flags", "Features") and not _INT8_INSTRUCTIONS.isdisjoint(flags.split())
         for key, _, flags in lines
     )
 

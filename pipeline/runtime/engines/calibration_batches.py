@@ -1,4 +1,4 @@
-"""Pictures for onnxruntime's calibration. Imports onnx: import this module where a graph is made."""
+"""Feeds pictures to onnxruntime's int8 calibration. Imports onnx."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.runtime.engines.silent_quantisation import CalibrationDataReader
 
 
 class CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types
-    """Feeds pictures to the calibration, which asks for one batch at a time."""
+    """Gives calibration one batch at a time."""
 
     def __init__(self, batches: Iterable[Rgb]) -> None:
         self._batches: Iterator[Rgb] = iter(batches)

@@ -1,7 +1,7 @@
-"""What runs one graph of a bundle: loaded once a process, asked by threads, closed at the end.
+"""The interface of an engine, which runs one graph of a bundle.
 
-Graphs take `rgb`, uint8 (N, H, W, 3), and give `probabilities`, float32; normalisation and softmax are
-inside.
+The input of a graph is `rgb`, uint8 (N, H, W, 3), its output `probabilities`, float32. Normalisation and
+softmax are part of the graph.
 """
 
 from __future__ import annotations
@@ -18,15 +18,16 @@ from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError, DeploymentError
 from pipeline.model.geometry import Size
+from pipeline.runtime.concurrency.closing import Closing
 
 _CHANNELS = 3
 
 
 class EngineName(StrEnum):
-    """What a person may ask for."""
+    """The engines that a user may choose."""
 
     AUTO = "auto"
-    """TensorRT where a GPU and its libraries are, else OpenVINO"""
+    """TensorRT where there is a GPU with its libraries, else OpenVINO"""
     TENSORRT = "tensorrt"
     OPENVINO = "openvino"
     ONNXRUNTIME = "onnxruntime"
@@ -34,7 +35,7 @@ class EngineName(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """A named input or output: numpy's name of its type, and its shape; None where any size is taken."""
+    """A named input or output: numpy's name of its type, and its shape; None for an axis of any size."""
 
     name: str
     dtype: str
@@ -43,7 +44,7 @@ class TensorSpec:
 
 @dataclass(frozen=True, slots=True)
 class EngineIdentity:
-    """What ran a graph, for log and provenance."""
+    """The engine that ran a graph, for log and provenance."""
 
     name: str
     """`onnxruntime`, `openvino` or `tensorrt`"""
@@ -58,21 +59,21 @@ class EngineIdentity:
 
 @dataclass(frozen=True, slots=True)
 class GraphFile:
-    """A verified ONNX file of a bundle, and the pictures that it is made for."""
+    """A verified ONNX file of a bundle, and the size of the pictures that it accepts."""
 
     path: Path
     precision: Precision
     fixed_px: Size | None
-    """the one size of its pictures; None where any multiple of the stride is taken"""
+    """the only size that it accepts; None where it accepts every multiple of the stride"""
     stride_px: int
 
 
 class BatchRefused(ValueError):
-    """The graph does not take such a batch: whoever asked is wrong, or at load the graph."""
+    """The graph does not accept a batch of this shape."""
 
 
 class Engine(Protocol):
-    """One graph, loaded. Implementations run one contract suite: tests/contract/test_engines.py."""
+    """One loaded graph. All implementations pass tests/contract/test_engines.py."""
 
     @property
     def identity(self) -> EngineIdentity: ...
@@ -84,14 +85,14 @@ class Engine(Protocol):
     def output(self) -> TensorSpec: ...
 
     def run(self, batch: Rgb) -> Probabilities:
-        """Return float32, what the graph makes of a uint8 (N, H, W, 3) batch, N ≥ 1.
+        """Return the float32 output for a uint8 (N, H, W, 3) batch, N ≥ 1.
 
-        Threads may call at once. Raises: CapacityError, where there is no memory for it.
+        Several threads may call it at once. Raises: CapacityError, where there is no memory for it.
         """
         ...
 
     def close(self) -> None:
-        """Give back what the engine holds; it is not run again."""
+        """Free all memory; the engine cannot be used again."""
         ...
 
     def __enter__(self) -> Self: ...
@@ -101,34 +102,57 @@ class Engine(Protocol):
     ) -> None: ...
 
 
+class LoadedEngine(Closing):
+    """The part that all implementations of `Engine` share: what the loaded graph is."""
+
+    def __init__(self, identity: EngineIdentity, input_spec: TensorSpec, output_spec: TensorSpec) -> None:
+        self._identity = identity
+        self._input = input_spec
+        self._output = output_spec
+
+    @property
+    def identity(self) -> EngineIdentity:
+        return self._identity
+
+    @property
+    def input(self) -> TensorSpec:
+        return self._input
+
+    @property
+    def output(self) -> TensorSpec:
+        return self._output
+
+
 Opener = Callable[[GraphFile], Engine]
-"""Raises: DeploymentError, where the file is no graph of ours."""
+"""Opens a graph. Raises: DeploymentError, where the file is not a graph of a bundle."""
 
 
-def require_ours(file: Path, takes: TensorSpec, gives: TensorSpec) -> None:
-    """Raises: DeploymentError, where a graph with this input and output is none of a bundle."""
-    if (takes.name, takes.dtype) != (INPUT_NAME, "uint8"):
-        raise unfit(file, f"does not take just `{INPUT_NAME}` as uint8")
-    if (gives.name, gives.dtype) != (OUTPUT_NAME, "float32"):
-        raise unfit(file, f"does not give just `{OUTPUT_NAME}` as float32")
-    if len(takes.shape) != 4 or takes.shape[3] != _CHANNELS:
-        raise unfit(file, "does not take pictures as (N, H, W, 3)")
+def require_bundle_graph(file: Path, input_spec: TensorSpec, output_spec: TensorSpec) -> None:
+    """Raises: DeploymentError, where no graph of a bundle has this input and output."""
+    if (input_spec.name, input_spec.dtype) != (INPUT_NAME, "uint8"):
+        raise bundle_graph_error(file, f"does not have `{INPUT_NAME}` (uint8) as its only input")
+    if (output_spec.name, output_spec.dtype) != (OUTPUT_NAME, "float32"):
+        raise bundle_graph_error(file, f"does not have `{OUTPUT_NAME}` (float32) as its only output")
+    if len(input_spec.shape) != 4 or input_spec.shape[3] != _CHANNELS:
+        raise bundle_graph_error(file, "does not accept pictures as (N, H, W, 3)")
 
 
-def require_fitting(batch: Rgb, takes: TensorSpec) -> None:
-    """Raises: BatchRefused, where the batch is not what the input says, or holds nothing."""
-    sizes_fit = len(batch.shape) == len(takes.shape) and all(
-        wanted in (None, given) for wanted, given in zip(takes.shape, batch.shape, strict=True)
+def require_matching(batch: Rgb, input_spec: TensorSpec) -> None:
+    """Raises: BatchRefused, where the batch does not match the input, or is empty."""
+    sizes_fit = len(batch.shape) == len(input_spec.shape) and all(
+        expected in (None, actual) for expected, actual in zip(input_spec.shape, batch.shape, strict=True)
     )
-    if batch.dtype != takes.dtype or not sizes_fit or 0 in batch.shape:
-        raise BatchRefused(f"{takes.dtype} {takes.shape} is taken, not {batch.dtype} {batch.shape}")
+    if batch.dtype != input_spec.dtype or not sizes_fit or 0 in batch.shape:
+        raise BatchRefused(
+            f"{input_spec.dtype} {input_spec.shape} is expected, not {batch.dtype} {batch.shape}"
+        )
 
 
-def unfit(file: Path, what: str) -> DeploymentError:
-    """Return the error that says what is wrong with a graph."""
+def bundle_graph_error(file: Path, what: str) -> DeploymentError:
+    """Return the error for a graph that does not fit; `what` completes the sentence."""
     return DeploymentError(f"{file.name} of the model bundle {what}.", code="bundle_graph")
 
 
-def full(file: Path) -> CapacityError:
-    """Return the error that says that there is no memory for a batch."""
+def batch_too_large(file: Path) -> CapacityError:
+    """Return the error for a batch that does not fit into memory."""
     return CapacityError(f"There is no memory for this batch of {file.name}.", code="batch_too_large")

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the portable engine, and the one that golden answers are made with."""
+"""ONNX Runtime on the CPU: the portable engine, and the reference for the golden results."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 from pipeline.bundle.int8_figures import Precision
 from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     BatchRefused,
     EngineIdentity,
     GraphFile,
+    LoadedEngine,
     Opener,
     TensorSpec,
-    full,
-    require_fitting,
-    require_ours,
-    unfit,
+    batch_too_large,
+    bundle_graph_error,
+    require_bundle_graph,
+    require_matching,
 )
 from pipeline.runtime.engines.silent_onnxruntime import ort, ort_errors
 
@@ -37,59 +37,47 @@ _ORT_ERRORS = (
 )
 
 
-class OnnxRuntimeEngine(Closing):
+class OnnxRuntimeEngine(LoadedEngine):
     """One loaded ONNX file. Implements `Engine`."""
 
     def __init__(self, file: Path, threads: int, precision: Precision = Precision.FP32) -> None:
-        """Raises: DeploymentError, where the file is no graph of ours."""
+        """Raises: DeploymentError, where the file is not a graph of a bundle."""
         self._file = file
         try:
             self._session: ort.InferenceSession | None = ort.InferenceSession(
                 str(file), sess_options=_options(threads), providers=["CPUExecutionProvider"]
             )
         except _ORT_ERRORS as error:
-            raise unfit(file, "cannot be loaded by ONNX Runtime") from error
+            raise bundle_graph_error(file, "cannot be loaded by ONNX Runtime") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
         if len(inputs) != 1 or len(outputs) != 1:
-            raise unfit(file, "has not one input and one output")
-        self._input, self._output = _spec(inputs[0]), _spec(outputs[0])
-        require_ours(file, self._input, self._output)
-        self._identity = EngineIdentity(NAME, ort.__version__, "CPU", precision)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
+            raise bundle_graph_error(file, "does not have one input and one output")
+        input_spec, output_spec = _spec(inputs[0]), _spec(outputs[0])
+        require_bundle_graph(file, input_spec, output_spec)
+        super().__init__(EngineIdentity(NAME, ort.__version__, "CPU", precision), input_spec, output_spec)
 
     def run(self, batch: Rgb) -> Probabilities:
-        """Return what the graph makes of a uint8 (N, H, W, 3) batch: see `Engine`."""
+        """Return the output for a uint8 (N, H, W, 3) batch: see `Engine`."""
         if self._session is None:
             raise RuntimeError("the engine is closed")
-        require_fitting(batch, self._input)
+        require_matching(batch, self._input)
         try:
-            (answer,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(batch)})
+            (output,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: np.ascontiguousarray(batch)})
         except MemoryError as error:
-            raise full(self._file) from error
+            raise batch_too_large(self._file) from error
         except _ORT_ERRORS as error:
             if any(sign in str(error) for sign in _OUT_OF_MEMORY):
-                raise full(self._file) from error
+                raise batch_too_large(self._file) from error
             raise BatchRefused(f"ONNX Runtime cannot run {batch.shape} on {self._file.name}") from error
-        return np.asarray(answer, np.float32)
+        return np.asarray(output, np.float32)
 
     def close(self) -> None:
-        """Forget the graph."""
+        """Release the graph."""
         self._session = None
 
 
 def onnx_runtime(threads: int) -> Opener:
-    """Return what opens graphs on ONNX Runtime with so many threads each."""
+    """Return the function that opens graphs with ONNX Runtime, each with this many threads."""
 
     def opened(graph: GraphFile) -> OnnxRuntimeEngine:
         return OnnxRuntimeEngine(graph.path, threads, graph.precision)
@@ -109,6 +97,6 @@ def _options(threads: int) -> ort.SessionOptions:
     options.enable_mem_pattern = False  # batches differ in size
     options.use_deterministic_compute = True
     options.log_severity_level = 3
-    # Waiting threads would take the cores that decode the next tiles.
+    # Spinning threads would occupy the cores that decode the next tiles.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return options

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: what computes where there is no GPU."""
+"""OpenVINO on the CPU: the default engine where there is no GPU."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import numpy as np
 
 from pipeline.bundle.int8_figures import Precision
 from pipeline.model.domain import Probabilities, Rgb
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     BatchRefused,
     EngineIdentity,
     GraphFile,
+    LoadedEngine,
     Opener,
     TensorSpec,
-    full,
-    require_fitting,
-    require_ours,
-    unfit,
+    batch_too_large,
+    bundle_graph_error,
+    require_bundle_graph,
+    require_matching,
 )
-from pipeline.runtime.engines.silent_openvino import ov
+from pipeline.runtime.engines.openvino_without_telemetry import ov
 
 NAME = "openvino"
 _DEVICE = "CPU"
@@ -36,79 +36,67 @@ _OUT_OF_MEMORY = ("bad_alloc", "bad allocation", "out of memory", "Failed to all
 
 @dataclass(frozen=True, slots=True)
 class StreamCounts:
-    """How a batch is computed: in `streams` parts at once, with `threads` in all."""
+    """A batch is computed in up to `streams` parts at once, by `threads` threads in total."""
 
     threads: int
     streams: int
 
 
-class OpenVinoEngine(Closing):
+class OpenVinoEngine(LoadedEngine):
     """One loaded ONNX file. Implements `Engine`.
 
-    A batch is cut into as many parts as there are streams; who asks at the same time waits for a free stream.
+    A batch is split into as many parts as there are streams; concurrent callers wait for a free stream.
     """
 
     def __init__(self, file: Path, streams: StreamCounts, precision: Precision = Precision.FP32) -> None:
-        """Raises: DeploymentError, where the file is no graph of ours."""
+        """Raises: DeploymentError, where the file is not a graph of a bundle."""
         self._file = file
         try:
             model = ov.Core().read_model(file)
             if len(model.inputs) != 1 or len(model.outputs) != 1:
-                raise unfit(file, "has not one input and one output")
-            self._input, self._output = _spec(model.inputs[0]), _spec(model.outputs[0])
-            require_ours(file, self._input, self._output)
-            self._requests = _Requests(model, streams)
+                raise bundle_graph_error(file, "does not have one input and one output")
+            input_spec, output_spec = _spec(model.inputs[0]), _spec(model.outputs[0])
+            require_bundle_graph(file, input_spec, output_spec)
+            self._requests = _RequestPool(model, streams)
         except RuntimeError as error:
-            raise unfit(file, "cannot be loaded by OpenVINO") from error
+            raise bundle_graph_error(file, "cannot be loaded by OpenVINO") from error
         self._streams = streams.streams
         self._callers = ThreadPoolExecutor(streams.streams, thread_name_prefix="openvino")
         self._closed = threading.Event()
-        self._identity = EngineIdentity(NAME, _version(), _DEVICE, precision)
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
+        super().__init__(EngineIdentity(NAME, _version(), _DEVICE, precision), input_spec, output_spec)
 
     def run(self, batch: Rgb) -> Probabilities:
         """Return what the graph makes of a uint8 (N, H, W, 3) batch: see `Engine`."""
         if self._closed.is_set():
             raise RuntimeError("the engine is closed")
-        require_fitting(batch, self._input)
+        require_matching(batch, self._input)
         parts = np.array_split(np.ascontiguousarray(batch), min(self._streams, len(batch)))
         starts = accumulate((len(part) for part in parts[:-1]), initial=0)
-        answer = _Answer(len(batch))
-        list(self._callers.map(self._compute, parts, starts, repeat(answer)))  # raises what a part raised
-        return answer.whole()
+        output = _BatchOutput(len(batch))
+        list(self._callers.map(self._compute, parts, starts, repeat(output)))  # raises what a part raised
+        return output.whole()
 
-    def _compute(self, part: Rgb, start: int, answer: _Answer) -> None:
+    def _compute(self, part: Rgb, start: int, output: _BatchOutput) -> None:
         with self._requests.one() as request:
             try:
                 request.start_async({0: ov.Tensor(part, shared_memory=True)})
                 request.wait()
-                answer.put(start, request.get_output_tensor(0).data)
+                output.put(start, request.get_output_tensor(0).data)
             except (MemoryError, RuntimeError) as error:
                 if isinstance(error, MemoryError) or any(sign in str(error) for sign in _OUT_OF_MEMORY):
                     self._requests.renew(request)
-                    raise full(self._file) from error
+                    raise batch_too_large(self._file) from error
                 raise BatchRefused(f"OpenVINO cannot run {part.shape} on {self._file.name}") from error
 
     def close(self) -> None:
-        """Answer what was asked, then forget the graph."""
+        """Finish the running batches, then release the graph."""
         self._closed.set()
         self._callers.shutdown()
-        self._requests.forget()
+        self._requests.release()
 
 
-class _Answer:
-    """The answers to a batch whose parts are computed apart: each is copied once, to its place."""
+class _BatchOutput:
+    """The output of a batch whose parts are computed separately; each part is copied once, into its place."""
 
     def __init__(self, count: int) -> None:
         self._count = count
@@ -116,20 +104,20 @@ class _Answer:
         self._making = threading.Lock()
 
     def put(self, start: int, part: Probabilities) -> None:
-        """Copy the answers to the pictures from `start` on; parts do not overlap."""
+        """Copy the output of the pictures from `start` on; parts do not overlap."""
         with self._making:
             if self._all is None:
                 self._all = np.empty((self._count, *part.shape[1:]), np.float32)
         self._all[start : start + len(part)] = part
 
     def whole(self) -> Probabilities:
-        """Return the answers in the order of the batch."""
+        """Return the outputs in the order of the batch."""
         assert self._all is not None, "nothing was computed"
         return self._all
 
 
-class _Requests:
-    """The places where parts of batches are computed, as many as there are streams."""
+class _RequestPool:
+    """The inference requests of a compiled model, one for each stream."""
 
     def __init__(self, model: ov.Model, streams: StreamCounts) -> None:
         """Raises: RuntimeError, where OpenVINO cannot compile the model."""
@@ -150,7 +138,7 @@ class _Requests:
 
     @contextmanager
     def one(self) -> Iterator[ov.InferRequest]:
-        """Return a request that nobody else has; wait for it."""
+        """Return a context with a request for exclusive use; wait until one is free."""
         with self._changing:
             idle = self._idle
         request = idle.get()
@@ -160,18 +148,18 @@ class _Requests:
             idle.put(request)
 
     def renew(self, failed: ov.InferRequest) -> None:
-        """Compile the model anew: where memory ran out, OpenVINO asks for as much again at every batch."""
+        """Compile the model again: after running out of memory, OpenVINO requests as much for every batch."""
         with self._changing, suppress(MemoryError, RuntimeError):
             if failed in self._current:
                 self._compile()
 
-    def forget(self) -> None:
-        """Give back what was compiled."""
+    def release(self) -> None:
+        """Release the compiled model."""
         self._current, self._idle = frozenset(), SimpleQueue()
 
 
 def openvino(streams: StreamCounts) -> Opener:
-    """Return what opens graphs on OpenVINO, each with this many streams."""
+    """Return the function that opens graphs with OpenVINO, each with this many streams."""
 
     def opened(graph: GraphFile) -> OpenVinoEngine:
         return OpenVinoEngine(graph.path, streams, graph.precision)
@@ -189,9 +177,9 @@ def _properties(streams: StreamCounts) -> dict[str, str | int | bool]:
         "PERFORMANCE_HINT": "THROUGHPUT",
         "NUM_STREAMS": streams.streams,
         "INFERENCE_NUM_THREADS": streams.threads,
-        # Unasked, OpenVINO computes in bfloat16 where the processor can: probabilities differ by 0.03.
+        # By default OpenVINO uses bfloat16 where the processor supports it: probabilities differ by 0.03.
         "INFERENCE_PRECISION_HINT": "f32",
-        # Several workers on a machine would pin their threads to the same cores.
+        # With pinning, several workers on one machine would use the same cores.
         "ENABLE_CPU_PINNING": False,
     }
 

@@ -1,4 +1,4 @@
-"""Scans of every format behind one port."""
+"""Readers for all scan formats."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ _DEFAULT_LIMITS = DecodeLimits()
 
 @contextmanager
 def open_slide(path: Path, limits: DecodeLimits = _DEFAULT_LIMITS) -> Iterator[SlideReader]:
-    """Return a context with the open scan; its content decides the format, never its name.
+    """Return a context with the open scan; its format is detected from the content, not the name.
 
     Level 0 is the image as stored: EXIF and TIFF orientation are not applied. 16-bit samples keep their upper
-    byte; grey, palette, CMYK and bilevel become RGB; transparency is seen on white.
+    byte; grey, palette, CMYK and bilevel become RGB; transparency is blended with white.
 
     Raises: InputError, with a code of `Refusal`; CapacityError, where an image does not fit into memory;
     TransientError, where the disk fails.

@@ -1,4 +1,4 @@
-"""The size that a compressed tile claims, read before a decoder reserves memory for it."""
+"""Reads the size from the header of a compressed tile, before a decoder allocates memory for it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _J2K_SIZE = b"\xff\x4f\xff\x51"
 
 
 def jpeg_size(stream: bytes) -> Size | None:
-    """Return the size in the first frame header of a JPEG stream, or None where it has none."""
+    """Return the size in the first frame header of a JPEG stream, or None if there is none."""
     at = 2
     while at + 9 <= len(stream):
         if stream[at] != 0xFF:
@@ -28,7 +28,7 @@ def jpeg_size(stream: bytes) -> Size | None:
 
 
 def jpeg2000_size(stream: bytes) -> Size | None:
-    """Return the size in the SIZ marker of a JPEG 2000 stream, or None where it has none."""
+    """Return the size in the SIZ marker of a JPEG 2000 stream, or None if there is none."""
     at = stream.find(_J2K_SIZE)
     if at < 0 or at + 24 > len(stream):
         return None

@@ -1,6 +1,6 @@
-"""Samples of any kind into 8-bit RGB: one place, so that every format gives the same pixels.
+"""Converts samples of all kinds to 8-bit RGB, in the same way for every format.
 
-No colour management: embedded profiles and gamma are ignored, as they are by the cameras' own viewers.
+There is no colour management: embedded profiles and gamma are ignored, as the viewers of the cameras do.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def grey_to_rgb(grey: Rgb) -> Rgb:
 
 
 def on_white(colours: Rgb, alpha: Rgb) -> Rgb:
-    """Return the uint8 colours (H, W, C) as seen on white, by `alpha` (H, W, 1); not premultiplied."""
+    """Return the uint8 colours (H, W, C) blended with white by `alpha` (H, W, 1); not premultiplied."""
     if alpha.min(initial=255) == 255:
         return colours
     weight = alpha.astype(np.uint32)
@@ -40,7 +40,7 @@ def on_white(colours: Rgb, alpha: Rgb) -> Rgb:
 
 
 def premultiplied_on_white(colours: Rgb, alpha: Rgb) -> Rgb:
-    """Return the uint8 colours (H, W, C), premultiplied by `alpha` (H, W, 1), as seen on white."""
+    """Return the uint8 colours (H, W, C), premultiplied by `alpha` (H, W, 1), blended with white."""
     shown: Rgb = np.minimum(colours.astype(np.uint16) + (255 - alpha), 255).astype(np.uint8)
     return shown
 

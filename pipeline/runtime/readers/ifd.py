@@ -1,6 +1,6 @@
-"""Walks the chain of directories of a TIFF before anything in it is believed.
+"""Validates the chain of directories of a TIFF before it is read.
 
-A pyramid whose largest level was written last would otherwise, cut short, pass for a small complete scan.
+Otherwise a truncated pyramid whose largest level was written last would pass for a small complete scan.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from pipeline.runtime.readers.refusals import Refusal, refuse
 
 MAX_DIRECTORIES = 256
 ReadAt = Callable[[int, int], bytes]
-"""(offset, length) → bytes; fewer at the end of the file"""
+"""(offset, length) → bytes, fewer at the end of the file"""
 
 
 def check_directories(read_at: ReadAt) -> None:
     """Check that every directory of the chain lies inside the file.
 
-    Raises: InputError `truncated`, `damaged_header` (a chain that returns to itself), `unsupported_format`.
+    Raises: InputError `truncated`, `damaged_header` (a cycle in the chain), `unsupported_format`.
     """
     order = "<" if read_at(0, 2) == b"II" else ">"
     big = _number(read_at, 2, order + "H") == 43
@@ -32,7 +32,7 @@ def check_directories(read_at: ReadAt) -> None:
         if len(seen) > MAX_DIRECTORIES:
             raise refuse(
                 Refusal.UNSUPPORTED_FORMAT,
-                f"The TIFF holds more than {MAX_DIRECTORIES} pictures: export one scan a file.",
+                f"The TIFF holds more than {MAX_DIRECTORIES} pictures: export one scan per file.",
             )
         entries = _number(read_at, offset, count)
         offset = _number(read_at, offset + struct.calcsize(count) + entries * entry_bytes, pointer)

@@ -1,4 +1,4 @@
-"""How much of the machine one file may take."""
+"""Limits on the resources that one file may use."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """Bounds that a file's own header is held against before anything is decoded."""
+    """Limits that are checked against the header of a file before anything is decoded."""
 
     max_pixels: int = 200_000_000
-    """of an image that has to be decoded whole: JPEG, PNG, BMP, TIFF without tiles"""
+    """of an image that is decoded completely: JPEG, PNG, BMP, TIFF without tiles"""
     max_level0_pixels: int = 60_000_000_000
     """of a tiled scan, which is decoded tile by tile"""
     max_tile_pixels: int = 4096 * 4096
@@ -18,9 +18,9 @@ class DecodeLimits:
     """in one level"""
     max_file_bytes: int = 64 * 2**30
     cache_bytes: int = 64 * 2**20
-    """decoded tiles kept by one open scan"""
+    """decoded tiles cached for one open scan"""
 
     @property
     def max_whole_bytes(self) -> int:
-        """The longest file of an image decoded whole: 16-bit RGBA, uncompressed."""
+        """The largest file of an image that is decoded completely: 16-bit RGBA, uncompressed."""
         return 8 * self.max_pixels

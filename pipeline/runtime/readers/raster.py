@@ -1,7 +1,7 @@
-"""Images that are decoded whole into memory.
+"""Reads images that are decoded completely into memory.
 
-Level 0 is the image as it is stored: EXIF orientation is not applied, so that pixel coordinates in results
-are those of the file. A smear has no upright.
+Level 0 is the image as stored. EXIF orientation is not applied, so that pixel coordinates in results are
+those of the file.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SIXTEEN_BIT_MODES = ("I;16", "I;16B", "I;16L", "I")
 
 
 class RasterReader:
-    """A scan that is in memory: one level. Implements `ports.SlideReader`."""
+    """A scan in memory, with one level. Implements `ports.SlideReader`."""
 
     def __init__(self, pixels: Rgb, meta: SlideMeta) -> None:
         self._pixels = pixels
@@ -59,12 +59,12 @@ class RasterReader:
 
 
 def single_level(size_px0: Size) -> tuple[Level, ...]:
-    """Return the levels of a scan without a pyramid."""
+    """Return the only level of a scan without a pyramid."""
     return (Level(size_px0, 1.0),)
 
 
 def check_whole(size_px0: Size, file_bytes: int, limits: DecodeLimits) -> None:
-    """Check that an image of this size may be decoded whole.
+    """Check that an image of this size may be decoded completely.
 
     Raises: InputError `empty_image`, `too_large`.
     """
@@ -83,7 +83,7 @@ def read_raster(file: IO[bytes], container: Container, file_bytes: int, limits: 
 
     Raises: InputError; CapacityError, where it does not fit into memory.
     """
-    _check_claim(file, container)
+    _check_stated_size(file, container)
     try:
         with _PLUGINS[container](file) as image:
             size_px0 = Size(*image.size)
@@ -107,19 +107,19 @@ def read_raster(file: IO[bytes], container: Container, file_bytes: int, limits: 
         raise refuse(Refusal.DAMAGED_IMAGE) from error
 
 
-def _check_claim(file: IO[bytes], container: Container) -> None:
-    """Refuse sizes of 0, which Pillow takes for another format."""
+def _check_stated_size(file: IO[bytes], container: Container) -> None:
+    """Reject sizes of 0, which Pillow would report as another format."""
     head = file.read(_HEAD_BYTES)
     file.seek(0)
-    claimed: Size | None = None
+    stated: Size | None = None
     if container is Container.JPEG:
-        claimed = codestream.jpeg_size(head)
+        stated = codestream.jpeg_size(head)
     elif container is Container.PNG and len(head) >= 24:
-        claimed = Size(*struct.unpack_from(">II", head, 16))
+        stated = Size(*struct.unpack_from(">II", head, 16))
     elif container is Container.BMP and len(head) >= 26:
         short = head[14] == _BMP_CORE_HEADER_BYTES
-        claimed = Size(*struct.unpack_from("<HH" if short else "<ii", head, 18))
-    if claimed is not None and not claimed.area:
+        stated = Size(*struct.unpack_from("<HH" if short else "<ii", head, 18))
+    if stated is not None and not stated.area:
         raise refuse(Refusal.EMPTY_IMAGE)
 
 

@@ -1,4 +1,4 @@
-"""Why a scan cannot be read: a stable code for programs, a sentence that a technician can act on."""
+"""The errors of unreadable scans: a stable code for programs, and a sentence for the technician."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SENTENCES = {
     Refusal.NOT_A_FILE: "There is no file to read: upload the scan again.",
     Refusal.EMPTY_FILE: "The file is empty: upload the scan again.",
     Refusal.NOT_AN_IMAGE: "The content is not an image, whatever its name says: export the scan again.",
-    Refusal.UNSUPPORTED_FORMAT: "This format is not read: export as SVS, tiled TIFF, PNG or JPEG.",
+    Refusal.UNSUPPORTED_FORMAT: "This format is not supported: export as SVS, tiled TIFF, PNG or JPEG.",
     Refusal.TRUNCATED: "The file ends before its image does: the upload was cut short, so upload it again.",
     Refusal.TOO_LARGE: "The image is larger than the limits of this installation: export a tiled pyramid.",
     Refusal.EMPTY_IMAGE: "The image is 0 pixels wide or high: scan or export it again.",
@@ -37,13 +37,13 @@ _SENTENCES = {
 
 
 def refuse(refusal: Refusal, sentence: str | None = None) -> InputError:
-    """Return the error to raise; `sentence` replaces the usual one where more can be said."""
+    """Return the error to raise; `sentence` replaces the default one."""
     return InputError(sentence or _SENTENCES[refusal], code=refusal.value)
 
 
 def refuse_format(kind: str) -> InputError:
-    """Return the error for a format that was recognised, but is not read; `kind` is its name."""
+    """Return the error for a recognised format that is not supported; `kind` is its name."""
     return refuse(
         Refusal.UNSUPPORTED_FORMAT,
-        f"This is {kind}, which leukoflow does not read: export as SVS, tiled TIFF, PNG or JPEG.",
+        f"This is {kind}, which leukoflow does not support: export as SVS, tiled TIFF, PNG or JPEG.",
     )

@@ -1,4 +1,4 @@
-"""How the samples of a TIFF are to be understood, and their way into RGB."""
+"""Interprets the samples of a TIFF and converts them to RGB."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _MAX_SAMPLES = 8
 
 @dataclass(frozen=True, slots=True)
 class SampleLayout:
-    """Unsigned samples of `bits`, `count` to a pixel, of which `extra` come after the colour."""
+    """The layout of unsigned samples: `count` per pixel, `bits` each; `extra` ones follow the colour."""
 
     photometric: int
     bits: int
@@ -32,7 +32,7 @@ class SampleLayout:
     """(2 ** bits, 3)"""
 
     def __post_init__(self) -> None:
-        """Raises: InputError `unsupported_format`, where there is no way to RGB."""
+        """Raises: InputError `unsupported_format`, where they cannot be converted to RGB."""
         if self.photometric not in _COLOUR_SAMPLES:
             raise refuse_format("a TIFF with a colour space of its own")
         if self.bits not in _BITS:

@@ -1,4 +1,4 @@
-"""The tiles or strips of one TIFF page: where they lie in the file, and how each becomes RGB."""
+"""The tiles or strips of one TIFF page: their position in the file, and how they are decoded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pipeline.runtime.readers.samples import PALETTE, YCBCR, SampleLayout
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _DEFLATE_OLD = 1, 5, 7, 8, 32773, 32946
 _APERIO_JPEG2000_RGB, _JPEG2000, _ZSTD = 33005, 34712, 50000
 _READABLE = {_NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _DEFLATE_OLD, _APERIO_JPEG2000_RGB, _JPEG2000, _ZSTD}
-"""TIFF Compression. Every decoder is told how many bytes it may give, or its header is read first."""
+"""TIFF Compression. Every decoder gets a size limit, or its header is checked first."""
 _UNSIGNED = 1
 _SEPARATE_PLANES = 2
 _PALETTE_TAG = 320
@@ -39,7 +39,7 @@ class Segments:
     segment: Size
     layout: SampleLayout
     planes: int
-    """1, or the number of samples where each is stored in segments of its own"""
+    """1, or the number of samples if each is stored in separate segments"""
     compression: int
     offsets: NDArray[np.uint64]
     byte_counts: NDArray[np.uint64]
@@ -63,7 +63,7 @@ class Segments:
         return Rect(x, y, width, min(self.segment.height, self.size_lv.height - y))
 
     def under(self, rect_lv: Rect) -> Iterator[int]:
-        """Yield the stored segments that `rect_lv` touches, row by row; a scanner leaves out empty ones."""
+        """Yield the stored segments that intersect `rect_lv`, row by row; scanners leave out empty ones."""
         inside = rect_lv.intersection(Rect(0, 0, self.size_lv.width, self.size_lv.height))
         if not inside.area:
             return
@@ -95,7 +95,7 @@ class Segments:
         stored = self.read_at(int(self.offsets[index]), int(self.byte_counts[index]))
         if len(stored) < self.byte_counts[index]:
             raise refuse(Refusal.TRUNCATED)
-        self._check_claim(stored)
+        self._check_stated_size(stored)
         if self.compression == _JPEG:
             decoded, _, _ = self.tifffile_decode(stored, index, jpegtables=self.jpeg_tables)
         else:
@@ -105,19 +105,19 @@ class Segments:
         samples: colour.Samples = decoded[0]
         return samples.astype(np.uint8) if samples.dtype == np.bool_ else samples
 
-    def _check_claim(self, stored: bytes) -> None:
+    def _check_stated_size(self, stored: bytes) -> None:
         if self.compression == _JPEG:
-            claimed = codestream.jpeg_size(stored)
+            stated = codestream.jpeg_size(stored)
         elif self.compression in (_JPEG2000, _APERIO_JPEG2000_RGB):
-            claimed = codestream.jpeg2000_size(stored)
+            stated = codestream.jpeg2000_size(stored)
         else:
             return
-        if claimed is None or claimed.width > self.segment.width or claimed.height > self.segment.height:
+        if stated is None or stated.width > self.segment.width or stated.height > self.segment.height:
             raise ValueError("the segment claims to be larger than its place")
 
 
 def check_stored(pages: list[tifffile.TiffPage], file_bytes: int) -> None:
-    """Check that what every page stores lies inside the file, label and macro included.
+    """Check that the data of every page, label and macro included, lies inside the file.
 
     Raises: InputError `truncated`.
     """

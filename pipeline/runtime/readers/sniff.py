@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes; its name is never asked."""
+"""Detects the format of a file by its first bytes, never by its name."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ HEAD_BYTES = 256
 
 
 class Container(StrEnum):
-    """The file formats that are read."""
+    """The supported file formats."""
 
     JPEG = "jpeg"
     PNG = "png"

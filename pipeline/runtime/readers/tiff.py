@@ -1,4 +1,4 @@
-"""TIFF and Aperio SVS: tiles are decoded as they are asked for, an image without tiles at once."""
+"""Reads TIFF and Aperio SVS: tiles are decoded on demand, an image without tiles completely."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _MAKE, _MODEL = 271, 272
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296
 _UNITS_UM = {2: resolution.UM_PER_INCH, 3: resolution.UM_PER_CM}
 _MACRO = 9
-"""NewSubfileType of an SVS' picture of the whole glass"""
+"""NewSubfileType of the macro picture of an SVS"""
 
 
 class TiledReader:
-    """A scan whose tiles are read when they are needed. Implements `ports.SlideReader`."""
+    """A scan whose tiles are decoded on demand. Implements `ports.SlideReader`."""
 
     def __init__(self, levels: tuple[Segments, ...], meta: SlideMeta, cache_bytes: int) -> None:
         self._levels = levels
@@ -43,7 +43,8 @@ class TiledReader:
         return self._meta
 
     def read(self, level: int, rect_lv: Rect) -> Rgb:
-        """Return uint8 (height, width, 3) RGB of `rect_lv`; white outside the scan and where it has no tile.
+        """Return uint8 (height, width, 3) RGB of `rect_lv`; white outside the scan and where tiles are
+        missing.
 
         Raises: InputError `damaged_tile`; CapacityError; TransientError, where the disk fails.
         """
@@ -75,7 +76,7 @@ def read_tiff(file: IO[bytes], file_bytes: int, limits: DecodeLimits) -> Iterato
             raise TransientError("The spooled scan could not be read.", code="spool_unreadable") from error
 
     check_directories(read_at)
-    tifffile.logger().disabled = True  # it would write to stderr what is raised here, with the file's name
+    tifffile.logger().disabled = True  # it would print errors, with the file name, that are raised here
     try:
         with tifffile.TiffFile(file, name="scan") as tiff:
             pages = _pages(tiff.pages)
@@ -98,7 +99,7 @@ def _pages(listed: tifffile.TiffPages) -> list[tifffile.TiffPage]:
 
 
 def _level_pages(pages: list[tifffile.TiffPage]) -> list[tifffile.TiffPage]:
-    """Return the page of level 0, then those that are the same picture, smaller."""
+    """Return the page of level 0, then those of the reduced levels."""
     if aperio.is_aperio(pages[0].description):
         base = pages[0]
     else:
@@ -123,7 +124,9 @@ def _is_reduced(page: tifffile.TiffPage, base: tifffile.TiffPage) -> bool:
 
 
 def _downsample(size_px0: Size, size_lv: Size) -> float:
-    """Return level-0 pixels per pixel: a whole number wherever only rounding of the sides hides it."""
+    """Return level-0 pixels per pixel, as a whole number if the difference is due to rounding of the
+    sides.
+    """
     measured = (size_px0.width / size_lv.width + size_px0.height / size_lv.height) / 2
     whole = round(measured)
     rounded_away = abs(size_px0.width / whole - size_lv.width), abs(size_px0.height / whole - size_lv.height)

@@ -1,4 +1,4 @@
-"""Decoded tiles kept for the next read, up to a number of bytes."""
+"""A cache of decoded tiles with a size limit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ TileKey = tuple[int, int]
 
 
 class TileCache:
-    """The tiles used last. Threads may ask at once; two that miss the same tile both decode it."""
+    """The most recently used tiles.
+
+    Several threads may use it; two that miss the same tile both decode it.
+    """
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
@@ -23,11 +26,11 @@ class TileCache:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of the tiles that are kept."""
+        """Bytes of the cached tiles."""
         return self._bytes
 
     def get(self, key: TileKey, decode: Callable[[], Rgb]) -> Rgb:
-        """Return the tile, from `decode` where it is not kept; not to be written to."""
+        """Return the tile, read-only; `decode` is called if it is not cached."""
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)

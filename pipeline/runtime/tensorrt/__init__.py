@@ -1,1 +1,1 @@
-"""Graphs on NVIDIA GPUs, direct on TensorRT: see engine.py. Loading it imports neither tensorrt nor torch."""
+"""Runs graphs on NVIDIA GPUs with TensorRT. Importing the package loads neither tensorrt nor torch."""

@@ -1,4 +1,4 @@
-"""What an optimisation profile promises: which batches a plan takes, and at which it is fast."""
+"""Batch shapes and optimisation profiles: the batches that a plan accepts, and the one it is tuned for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CHANNELS = 3
 
 
 class Precision(StrEnum):
-    """What a plan computes in. It is decided in the graph, before the plan is built."""
+    """The number format of a plan. The graph decides it, before the plan is built."""
 
     FP32 = "fp32"
     FP16 = "fp16"
@@ -20,7 +20,7 @@ class Precision(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class BatchShape:
-    """Of a uint8 (N, H, W, 3) batch."""
+    """The shape of a uint8 (N, H, W, 3) batch."""
 
     count: int
     size_px: Size
@@ -36,29 +36,29 @@ class BatchShape:
 
 @dataclass(frozen=True, slots=True)
 class ShapeProfile:
-    """The smallest, the usual and the largest batch of a plan."""
+    """The smallest, the optimum and the largest batch of a plan: TensorRT's kMIN, kOPT and kMAX."""
 
-    least: BatchShape
-    usual: BatchShape
-    most: BatchShape
+    minimum: BatchShape
+    optimum: BatchShape
+    maximum: BatchShape
 
     def __post_init__(self) -> None:
-        rows = zip(self.least.axes, self.usual.axes, self.most.axes, strict=True)
-        if not all(1 <= least <= usual <= most for least, usual, most in rows):
-            raise ValueError(f"no profile: {self}")
+        rows = zip(self.minimum.axes, self.optimum.axes, self.maximum.axes, strict=True)
+        if not all(1 <= minimum <= optimum <= maximum for minimum, optimum, maximum in rows):
+            raise ValueError(f"minimum, optimum and maximum are not in order: {self}")
 
-    def takes(self, axes: tuple[int, ...]) -> bool:
+    def accepts(self, axes: tuple[int, ...]) -> bool:
         """Return whether a batch of the shape `axes` lies within the profile."""
-        if len(axes) != len(self.least.axes):
+        if len(axes) != len(self.minimum.axes):
             return False
-        rows = zip(self.least.axes, axes, self.most.axes, strict=True)
-        return all(least <= axis <= most for least, axis, most in rows)
+        rows = zip(self.minimum.axes, axes, self.maximum.axes, strict=True)
+        return all(minimum <= axis <= maximum for minimum, axis, maximum in rows)
 
     def __str__(self) -> str:
-        return f"{self.least}..{self.usual}..{self.most}"
+        return f"{self.minimum}..{self.optimum}..{self.maximum}"
 
 
-def squares(side_px: int, usual: int, most: int) -> ShapeProfile:
-    """Return the profile of 1 to `most` crops of `side_px`, fast at `usual`."""
+def squares(side_px: int, optimum: int, maximum: int) -> ShapeProfile:
+    """Return the profile of 1 to `maximum` crops of `side_px`, tuned for `optimum`."""
     size_px = Size(side_px, side_px)
-    return ShapeProfile(BatchShape(1, size_px), BatchShape(usual, size_px), BatchShape(most, size_px))
+    return ShapeProfile(BatchShape(1, size_px), BatchShape(optimum, size_px), BatchShape(maximum, size_px))

@@ -1,13 +1,13 @@
-"""The part of TensorRT's Python bindings that is used here, which `tensorrt` 11 and `tensorrt_rtx` 1.7 share.
+"""The part of TensorRT's Python bindings that leukoflow uses, common to `tensorrt` 11 and `tensorrt_rtx` 1.7.
 
-The module itself is injected. Each class names what it stands for; a test holds every attribute against the
-installed bindings.
+The module itself is injected. Each docstring names the class that the Protocol stands for; a test compares
+every attribute with the installed bindings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, SupportsInt
+from typing import Protocol
 
 
 class Named(Protocol):
@@ -88,9 +88,9 @@ class OptimizationProfile(Protocol):
     def set_shape(
         self,
         name: str,
-        least: tuple[int, ...],
-        usual: tuple[int, ...],
-        most: tuple[int, ...],
+        minimum: tuple[int, ...],
+        optimum: tuple[int, ...],
+        maximum: tuple[int, ...],
         /,
     ) -> None: ...
 
@@ -114,7 +114,7 @@ class BuilderConfig(Protocol):
 
 
 class AheadConfig(BuilderConfig, Protocol):
-    """IBuilderConfig of TensorRT-RTX, which builds for GPUs that are not in the machine."""
+    """IBuilderConfig of TensorRT-RTX, which also builds for other GPUs than that of this machine."""
 
     num_compute_capabilities: int
 
@@ -171,16 +171,6 @@ class Runtime(Protocol):
     """Runtime"""
 
     def deserialize_cuda_engine(self, serialized_engine: bytes) -> CudaEngine | None: ...
-
-
-class Severities(Protocol):
-    """ILogger.Severity"""
-
-    @property
-    def INTERNAL_ERROR(self) -> SupportsInt: ...  # noqa: N802
-
-    @property
-    def ERROR(self) -> SupportsInt: ...  # noqa: N802
 
 
 class AllocationStrategies(Protocol):

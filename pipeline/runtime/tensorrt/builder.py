@@ -1,4 +1,4 @@
-"""Makes a plan of an ONNX graph: for one GPU architecture, one version of TensorRT, one profile of sizes."""
+"""Builds a plan from an ONNX graph: for one GPU architecture, one TensorRT version and one shape profile."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from pipeline.runtime.tensorrt.log_capture import log_listener_of
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """An ONNX graph in its precision, and the name of the file that it comes from."""
+    """An ONNX graph in its final precision, and the name of its file."""
 
     name: str
     onnx: bytes
@@ -30,7 +30,7 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """A plan, and what was learnt while timing kernels for it."""
+    """A plan, and the kernel timings measured while it was built."""
 
     plan: bytes
     timing_cache: bytes
@@ -38,17 +38,18 @@ class Built:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What a plan is made for. `ahead_of` is the compute capability, as 8.9, of a GPU that is not here."""
+    """What a plan is built for."""
 
     shapes: ShapeProfile
-    ahead_of: str | None = None
+    other_gpu: str | None = None
+    """compute capability, for example `8.9`; None: the GPU of this machine"""
 
 
 def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b"") -> Built:
     """Return the plan of `graph` for `target`.
 
-    Raises: DeploymentError, where TensorRT does not parse a node, or cannot build the graph, or not for
-    that compute capability.
+    Raises: DeploymentError, where TensorRT cannot parse a node, cannot build the graph, or cannot build it
+    for that compute capability.
     """
     listener = log_listener_of(trt)
     listener.captured.forget()
@@ -57,8 +58,8 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
     _parse(trt.OnnxParser(network, listener.logger), graph)
     config = builder.create_builder_config()
     _add_profile(builder, config, network, graph, target.shapes)
-    if target.ahead_of is not None:
-        _aim(trt, config, target.ahead_of)
+    if target.other_gpu is not None:
+        _target_other_gpu(trt, config, target.other_gpu)
     cache = config.create_timing_cache(timing_cache)
     config.set_timing_cache(cache, False)
     plan = builder.build_serialized_network(network, config)
@@ -67,12 +68,12 @@ def build(trt: TensorRt, graph: Graph, target: Target, timing_cache: bytes = b""
             f"TensorRT cannot build {graph.name} for {target.shapes}: {listener.captured.first}.",
             code="plan_unbuilt",
         )
-    learnt = config.get_timing_cache()
-    return Built(bytes(plan), bytes(learnt.serialize()) if learnt is not None else b"")
+    timings = config.get_timing_cache()
+    return Built(bytes(plan), bytes(timings.serialize()) if timings is not None else b"")
 
 
 def network_flags(trt: TensorRt) -> int:
-    """Return the flags of a strongly typed network, which newer modules no longer have to be asked for."""
+    """Return the flags of a strongly typed network; newer TensorRT versions have no flag for it."""
     flag: Named | None = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     return 0 if flag is None else 1 << int(flag)
 
@@ -80,12 +81,12 @@ def network_flags(trt: TensorRt) -> int:
 def _parse(parser: Parser, graph: Graph) -> None:
     if parser.parse(graph.onnx):
         return
-    faults = [parser.get_error(index) for index in range(parser.num_errors)]
-    if not faults:
+    errors = [parser.get_error(index) for index in range(parser.num_errors)]
+    if not errors:
         raise DeploymentError(f"TensorRT cannot parse {graph.name}.", code="plan_unparsed")
     nodes = "; ".join(
-        f"node {fault.node_name() or '?'} ({fault.node_operator() or '?'}): {_one_line(fault.desc())}"
-        for fault in faults
+        f"node {error.node_name() or '?'} ({error.node_operator() or '?'}): {_one_line(error.desc())}"
+        for error in errors
     )
     raise DeploymentError(f"TensorRT cannot parse {graph.name}: {nodes}.", code="plan_unparsed")
 
@@ -93,31 +94,33 @@ def _parse(parser: Parser, graph: Graph) -> None:
 def _add_profile(
     builder: Builder, config: BuilderConfig, network: Network, graph: Graph, shapes: ShapeProfile
 ) -> None:
-    asked = [network.get_input(index) for index in range(network.num_inputs)]
-    if [tensor.name for tensor in asked] != [INPUT_NAME]:
-        raise DeploymentError(f"{graph.name} does not take just `{INPUT_NAME}`.", code="bundle_graph")
-    fixed = tuple(asked[0].shape)
-    for axes in (shapes.least.axes, shapes.most.axes):
+    inputs = [network.get_input(index) for index in range(network.num_inputs)]
+    if [tensor.name for tensor in inputs] != [INPUT_NAME]:
+        raise DeploymentError(
+            f"{graph.name} does not have `{INPUT_NAME}` as its only input.", code="bundle_graph"
+        )
+    fixed = tuple(inputs[0].shape)
+    for axes in (shapes.minimum.axes, shapes.maximum.axes):
         if any(side not in (-1, axis) for side, axis in zip(fixed, axes, strict=True)):
-            raise DeploymentError(f"{graph.name} does not take batches of {axes}.", code="plan_profile")
+            raise DeploymentError(f"{graph.name} does not accept batches of {axes}.", code="plan_profile")
     profile = builder.create_optimization_profile()
-    profile.set_shape(INPUT_NAME, shapes.least.axes, shapes.usual.axes, shapes.most.axes)
+    profile.set_shape(INPUT_NAME, shapes.minimum.axes, shapes.optimum.axes, shapes.maximum.axes)
     if config.add_optimization_profile(profile) < 0:
-        raise DeploymentError(f"TensorRT refuses the profile {shapes} of {graph.name}.", code="plan_profile")
+        raise DeploymentError(f"TensorRT rejects the profile {shapes} of {graph.name}.", code="plan_profile")
 
 
-def _aim(trt: TensorRt, config: BuilderConfig, compute_capability: str) -> None:
-    """Build for a GPU that is not in the machine."""
+def _target_other_gpu(trt: TensorRt, config: BuilderConfig, compute_capability: str) -> None:
+    """Make the build target a GPU that is not in this machine."""
     if not hasattr(config, "set_compute_capability"):
         raise DeploymentError(
-            f"{trt.__name__} {trt.__version__} builds only for the GPU that is here; TensorRT-RTX, ahead.",
+            f"{trt.__name__} {trt.__version__} builds plans for this machine's GPU only; use TensorRT-RTX.",
             code="plan_not_ahead",
         )
     ahead = cast(AheadConfig, config)
     wanted: Named | None = getattr(trt.ComputeCapability, "SM" + compute_capability.replace(".", ""), None)
     if wanted is None:
         raise DeploymentError(
-            f"{trt.__name__} {trt.__version__} knows no compute capability {compute_capability}.",
+            f"{trt.__name__} {trt.__version__} does not support compute capability {compute_capability}.",
             code="plan_not_ahead",
         )
     ahead.num_compute_capabilities = 1

@@ -1,4 +1,4 @@
-"""Pictures from a folder, in the size of a graph, for int8's ranges."""
+"""Pictures from a folder, in the input size of a graph, for int8 calibration."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from pipeline.runtime.engines.engine_port import GraphFile
 from pipeline.runtime.readers import open_slide
 from pipeline.sampling.crops import read_px0
 
-PICTURES_AT_MOST = 256
+MAX_PICTURES = 256
 FIELD_PX = 512
-"""side of what a graph of any size is calibrated on"""
+"""side of the pictures for graphs that accept any size"""
 
 
 def calibration_pictures(folder: Path, graph: GraphFile) -> list[Rgb]:
-    """Return uint8 (1, H, W, 3) batches: the middle square of each picture, in the size that the graph takes.
+    """Return uint8 (1, H, W, 3) batches: the middle square of each picture, in the input size of the graph.
 
-    A graph of one size is given the pictures as crops of one cell each: they should be such.
-    Raises: DeploymentError, where the folder holds no file; InputError, where one is no picture.
+    For a graph of a fixed size, a classifier, the pictures have to be crops of one cell each.
+    Raises: DeploymentError, where the folder holds no file; InputError, where a file is not a picture.
     """
-    files = sorted(file for file in folder.rglob("*") if file.is_file())[:PICTURES_AT_MOST]
+    files = sorted(file for file in folder.rglob("*") if file.is_file())[:MAX_PICTURES]
     if not files:
-        raise DeploymentError(f"There are no pictures in {folder}.", code="calibration_empty")
+        raise DeploymentError(f"There are no files in {folder} to calibrate on.", code="calibration_empty")
     size_px = graph.fixed_px or Size(FIELD_PX, FIELD_PX)
     return [_middle_of(file, size_px)[None] for file in files]
 

@@ -1,4 +1,4 @@
-"""What the loop needs of a GPU. Two implementations: torch_device.py on CUDA, fake_device.py on the CPU."""
+"""The interface to a GPU. torch_device.py implements it on CUDA, a test double on the CPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pipeline.model.domain import Probabilities, Rgb
 
 
 class DeviceBuffer(Protocol):
-    """Memory on the device, given back when the object is dropped."""
+    """Memory on the device, freed with the object."""
 
     @property
     def address(self) -> int: ...
@@ -19,7 +19,7 @@ class DeviceBuffer(Protocol):
 
 
 class HostBuffer(Protocol):
-    """Pinned memory on the host: what the device copies from and to without the CPU."""
+    """Pinned memory on the host, which the device copies from and to without the CPU."""
 
     @property
     def address(self) -> int: ...
@@ -28,16 +28,16 @@ class HostBuffer(Protocol):
     def size_bytes(self) -> int: ...
 
     def write(self, batch: Rgb) -> None:
-        """Copy `batch` to the buffer's start. No copy from the buffer may be under way."""
+        """Copy `batch` to the buffer's start. No device copy from the buffer may be running."""
         ...
 
     def read(self, shape: tuple[int, ...]) -> Probabilities:
-        """Return a copy of the float32 values at its start. No copy to the buffer may be under way."""
+        """Return a copy of the float32 values at its start. No device copy to the buffer may be running."""
         ...
 
 
 class Stream(Protocol):
-    """A queue of work on the device, done in its order. Two streams overlap."""
+    """A CUDA stream: work on the device, done in order. Two streams overlap."""
 
     @property
     def handle(self) -> int:
@@ -53,8 +53,8 @@ class Event(Protocol):
         ...
 
 
-class Captured(Protocol):
-    """Work that was captured in a CUDA graph, with its addresses and shapes: launched at once."""
+class CapturedGraph(Protocol):
+    """Work captured as a CUDA graph, with its addresses and shapes."""
 
     def launch(self, stream: Stream) -> None: ...
 
@@ -67,7 +67,7 @@ class Device(Protocol):
 
     @property
     def compute_capability(self) -> str:
-        """As 8.9"""
+        """For example `8.9`"""
         ...
 
     def allocate(self, size_bytes: int) -> DeviceBuffer:
@@ -86,6 +86,6 @@ class Device(Protocol):
 
     def record(self, stream: Stream) -> Event: ...
 
-    def capture(self, stream: Stream, work: Callable[[], None]) -> Captured:
-        """Return what `work` enqueues on `stream`, which is not run."""
+    def capture(self, stream: Stream, work: Callable[[], None]) -> CapturedGraph:
+        """Return what `work` enqueues on `stream` as a graph, without running it."""
         ...

@@ -1,4 +1,4 @@
-"""Finds TensorRT, torch and a GPU, and names what is missing: nothing is replaced in silence."""
+"""Finds TensorRT, torch and a GPU, and names what is missing."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from types import ModuleType
 from pipeline.model.errors import DeploymentError
 
 NAMES = ("tensorrt", "tensorrt_rtx", "tensorrt_rtx_bindings")
-"""In the order of preference. The last is what the second re-exports, and installs without it."""
+"""In order of preference. The second re-exports the third, which can be installed by itself."""
 
-AHEAD = ("tensorrt_rtx", "tensorrt_rtx_bindings")
-"""Those that build for a GPU that is not here."""
+BUILD_FOR_OTHER_GPUS = ("tensorrt_rtx", "tensorrt_rtx_bindings")
+"""Those that build plans for the GPU of another machine."""
 
 
 def what_is_missing() -> str | None:
-    """Return what keeps TensorRT from running here, as a sentence's end; None where nothing does."""
+    """Return why TensorRT cannot run on this machine; None where it can."""
     try:
         find_tensorrt()
         find_gpu()
@@ -47,9 +47,9 @@ def find_tensorrt(names: Sequence[str] = NAMES) -> ModuleType:
 
 
 def find_gpu() -> ModuleType:
-    """Return torch, through which device memory is had, where it sees a GPU.
+    """Return torch, which allocates the device memory.
 
-    Raises: DeploymentError, where torch is missing, or has no CUDA, or sees no GPU.
+    Raises: DeploymentError, where torch is missing, was built without CUDA, or finds no GPU.
     """
     try:
         torch = import_module("torch")

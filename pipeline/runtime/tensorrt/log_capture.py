@@ -1,4 +1,4 @@
-"""Collects what TensorRT reports as errors: it says why in its log only."""
+"""Collects the errors in TensorRT's log, the only place where it states a reason."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ class LogCapture:
         self._sentences: tuple[str, ...] = ()
 
     def add(self, severity: Named, text: str) -> None:
-        """Keep `text` where it is an error. Threads of TensorRT's own may call."""
+        """Keep `text` if it is an error. TensorRT calls this from its own threads."""
         if severity.name in ("ERROR", "INTERNAL_ERROR"):
             self._sentences = (*self._sentences, " ".join(text.split())[:_LONGEST])[-_KEPT:]
 
     def forget(self) -> None:
-        """Begin anew, before a call whose errors are wanted."""
+        """Clear the errors, before a call whose errors are of interest."""
         self._sentences = ()
 
     @property
     def first(self) -> str:
-        """The first error, which is the cause of those after it, or that there is none."""
-        return self._sentences[0] if self._sentences else "TensorRT gives no reason"
+        """The first error, which caused the others, or a sentence saying that there is none."""
+        return self._sentences[0] if self._sentences else "TensorRT gave no reason"
 
 
 @dataclass(frozen=True, slots=True)
 class LogListener:
-    """A logger for TensorRT, which prints nothing, and where its errors go."""
+    """A logger for TensorRT that prints nothing, and the errors it captured."""
 
     logger: Logger
     captured: LogCapture
@@ -42,7 +42,7 @@ class LogListener:
 
 @cache
 def log_listener_of(trt: TensorRt) -> LogListener:
-    """Return the listener of `trt`, one a process: TensorRT keeps the first logger it is given for good."""
+    """Return the one listener of this process: TensorRT keeps the first logger that it is given."""
     captured = LogCapture()
 
     class _CapturingLogger(trt.ILogger):  # type: ignore[misc, name-defined]  # a class of the injected module

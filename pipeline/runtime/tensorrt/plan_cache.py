@@ -1,4 +1,4 @@
-"""Plans on disk: built once for what they are built for, by one process, and never read half."""
+"""Plans on disk: each is built once, by one process, and never read incomplete."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _LONGEST_HEADER_BYTES = 8192
 
 @dataclass(frozen=True, slots=True)
 class PlanKey:
-    """What a plan depends on; anything else in it, another plan."""
+    """Everything that a plan depends on."""
 
     graph_sha256: str
     tensorrt: str
-    """name and version of the module that builds"""
+    """name and version of the module that builds it"""
     compute_capability: str
     profile: str
     precision: str
     calibration_sha256: str = ""
-    """of the pictures that int8 was calibrated on"""
+    """of the pictures used for int8 calibration"""
 
     @property
     def digest(self) -> str:
@@ -37,7 +37,7 @@ class PlanKey:
 
     @property
     def machine(self) -> str:
-        """What timings of kernels depend on, as part of a file's name."""
+        """What kernel timings depend on, as part of a file name."""
         return hashlib.sha256(f"{self.tensorrt} {self.compute_capability}".encode()).hexdigest()[:16]
 
 
@@ -48,10 +48,10 @@ class PlanCache:
         self._folder = folder
 
     def plan(self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]]) -> bytes:
-        """Return the plan of `key`, built where there is none, or a damaged one.
+        """Return the plan of `key`; it is built if it is missing or damaged.
 
-        `build` takes the timing cache and returns (plan, timing cache). Of processes that ask at once, one
-        builds; the others wait for it. Raises: DeploymentError, where the folder takes no files.
+        `build` takes the timing cache and returns (plan, timing cache). If several processes need
+        it at once, one builds and the others wait. Raises: DeploymentError, where the folder is not writable.
         """
         found = self.stored(key)
         if found is not None:
@@ -62,12 +62,12 @@ class PlanCache:
                 return self._built(key, build) if found is None else found
         except OSError as error:
             raise DeploymentError(
-                f"TensorRT cannot keep plans in {self._folder}: {error.strerror or error}.",
+                f"TensorRT plans cannot be stored in {self._folder}: {error.strerror or error}.",
                 code="plan_folder",
             ) from error
 
     def stored(self, key: PlanKey) -> bytes | None:
-        """Return the plan of `key` as it is on disk; None where there is none, or it is damaged."""
+        """Return the plan of `key` from disk; None where it is missing or damaged."""
         try:
             with self.file_of(key).open("rb") as file:
                 header = json.loads(file.readline(_LONGEST_HEADER_BYTES))
@@ -77,25 +77,27 @@ class PlanCache:
         return plan if header == _header(key, plan) else None
 
     def file_of(self, key: PlanKey) -> Path:
-        """Return where the plan of `key` is, or would be."""
+        """Return the file name of the plan of `key`."""
         return self._folder / f"{key.digest}.plan"
 
     def _built(self, key: PlanKey, build: Callable[[bytes], tuple[bytes, bytes]]) -> bytes:
-        for left in self._folder.glob(f"{key.digest}.plan.*.part"):  # by a process that died over it
-            left.unlink(missing_ok=True)
+        for leftover in self._folder.glob(
+            f"{key.digest}.plan.*.part"
+        ):  # of a process that died while writing
+            leftover.unlink(missing_ok=True)
         timings = self._folder / f"{key.machine}.timing"
-        plan, learnt = build(timings.read_bytes() if timings.is_file() else b"")
+        plan, new_timings = build(timings.read_bytes() if timings.is_file() else b"")
         header = json.dumps(_header(key, plan), sort_keys=True).encode()
         _write(self.file_of(key), header + b"\n" + plan)
-        if learnt:
-            _write(timings, learnt)
+        if new_timings:
+            _write(timings, new_timings)
         return plan
 
     @contextmanager
     def _locked(self, key: PlanKey) -> Iterator[None]:
-        """Hold the key's lock, which the kernel releases when its holder dies.
+        """Return a context that holds the key's lock; the kernel releases it when the process dies.
 
-        Its file stays: two processes that lock one name must lock one file.
+        The lock file is never deleted: processes that lock one name must lock the same file.
         """
         self._folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(self._folder / f"{key.digest}.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -111,7 +113,7 @@ def _header(key: PlanKey, plan: bytes) -> dict[str, str | int]:
 
 
 def _write(file: Path, body: bytes) -> None:
-    """Write `file` whole or not at all, also where the power goes."""
+    """Write `file` completely or not at all, even on power failure."""
     part = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.part")
     try:
         with part.open("wb") as writing:

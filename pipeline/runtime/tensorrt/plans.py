@@ -1,4 +1,4 @@
-"""The plan of an ONNX file for a GPU: found on disk, or prepared, built and kept there."""
+"""The plan of an ONNX file for a GPU: read from disk, or built and stored there."""
 
 from __future__ import annotations
 
@@ -20,25 +20,27 @@ _Prepare = Callable[[bytes, Precision, Iterable[Rgb]], bytes]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class PlanRequest:
-    """Which plan of a graph is run: its precision, its profile, and the folder where plans are kept."""
+    """Which plan of a graph to run: its precision, its profile, and the folder in which plans are stored."""
 
     shapes: ShapeProfile
     plans: Path
     precision: Precision = Precision.FP16
     calibration: Sequence[Rgb] = ()
-    """uint8 (N, H, W, 3) batches such as the graph will see; int8 needs them"""
+    """uint8 (N, H, W, 3) batches like those in use, needed for int8"""
 
 
 def plan_of(trt: TensorRt, file: Path, request: PlanRequest, gpu: str, is_here: bool = True) -> bytes:
-    """Return the plan of an ONNX file for GPUs of the compute capability `gpu`, as 8.9.
+    """Return the plan of an ONNX file for GPUs of the compute capability `gpu`, for example `8.9`.
 
-    Where the GPU is not in the machine, the plan is built ahead, which TensorRT-RTX does.
-    Raises: DeploymentError, where the file cannot be read, or TensorRT cannot make a plan of it.
+    With `is_here` false the plan is for a GPU of another machine; only TensorRT-RTX builds such plans.
+    Raises: DeploymentError, where the file cannot be read, or TensorRT cannot build its plan.
     """
     try:
         stored = file.read_bytes()
     except OSError as error:
-        raise DeploymentError(f"The model bundle lacks {file.name}.", code="bundle_incomplete") from error
+        raise DeploymentError(
+            f"{file.name} is missing from the model bundle.", code="bundle_incomplete"
+        ) from error
     target = Target(request.shapes, None if is_here else gpu)
 
     def made(timing_cache: bytes) -> tuple[bytes, bytes]:
@@ -62,7 +64,7 @@ def key_of(trt: TensorRt, stored: bytes, request: PlanRequest, gpu: str) -> Plan
 
 
 def version_of(trt: TensorRt) -> str:
-    """Return the version of TensorRT; of TensorRT-RTX, whose plans are others, with its name."""
+    """Return the version of TensorRT, marked `rtx` for TensorRT-RTX, whose plans differ."""
     return f"rtx {trt.__version__}" if "rtx" in trt.__name__ else trt.__version__
 
 
@@ -75,12 +77,12 @@ def _digest(calibration: Sequence[Rgb]) -> str:
 
 
 def _preparation() -> _Prepare:
-    """Return what makes the graph of a precision. It needs the package onnx; running a plan does not."""
+    """Return the function that prepares a graph. Only building a plan needs the package onnx."""
     try:
         prepare: _Prepare = import_module("pipeline.runtime.tensorrt.precision_graphs").prepared
     except ImportError as error:
         raise DeploymentError(
-            f"Plans need the package {error.name}, which is missing.",
+            f"Building plans needs the package {error.name}, which is not installed.",
             code="onnx_missing",
         ) from error
     return prepare

@@ -1,4 +1,4 @@
-"""Decides what a graph computes in, before TensorRT sees it: its networks are strongly typed.
+"""Sets the precision of a graph before TensorRT parses it, because its networks are strongly typed.
 
 Imports onnx: import this module where a plan is built, not where one is run.
 """
@@ -20,13 +20,13 @@ from pipeline.model.errors import DeploymentError
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
 from pipeline.runtime.engines.silent_quantisation import QuantFormat, QuantType, quantize_static
 from pipeline.runtime.tensorrt.batch_shapes import Precision
-from pipeline.runtime.tensorrt.half import halved
+from pipeline.runtime.tensorrt.float16_conversion import converted_to_float16
 
 _QUANTISED = ("Conv", "Gemm")
-"""The operators with nearly all of the arithmetic. What they give stays float: an activation behind them is
-fused into them, and the next one's input is where it becomes int8."""
+"""The operators with nearly all of the arithmetic. Their outputs are not quantised: the activation that
+follows is fused into them, and the input of the next operator is quantised instead."""
 _OPTIONS: Mapping[str, bool | list[str]] = {
-    "ActivationSymmetric": True,  # TensorRT's parser refuses zero points other than 0 ...
+    "ActivationSymmetric": True,  # TensorRT's parser rejects zero points other than 0 ...
     "WeightSymmetric": True,
     "QuantizeBias": False,  # ... and biases as int32
     "OpTypesToExcludeOutputQuantization": list(_QUANTISED),
@@ -36,12 +36,12 @@ _OPTIONS: Mapping[str, bool | list[str]] = {
 def prepared(graph: bytes, precision: Precision, calibration: Iterable[Rgb] = ()) -> bytes:
     """Return the ONNX graph that computes in `precision`: uint8 in and float32 probabilities out, as before.
 
-    `calibration` is of uint8 (N, H, W, 3) batches such as the graph will see; int8 needs it.
-    Raises: DeploymentError, where `graph` is no ONNX file of ours, or int8 has nothing to be calibrated on.
+    `calibration`: uint8 (N, H, W, 3) batches like those in use; int8 needs them.
+    Raises: DeploymentError, where `graph` is not an ONNX file, or int8 has no calibration pictures.
     """
     model = _cast_first(_folded(_parsed(graph)))
     if precision is Precision.FP16:
-        model = _halved(model)
+        model = _in_float16(model)
     if precision is Precision.INT8:
         model = _quantised(model, calibration)
     return bytes(model.SerializeToString())
@@ -52,18 +52,18 @@ def _parsed(graph: bytes) -> ModelProto:
         model = onnx.load_model_from_string(graph)
         onnx.checker.check_model(model)
     except (ValueError, onnx.checker.ValidationError, onnx.parser.ParseError) as error:
-        raise DeploymentError("This is no ONNX graph.", code="bundle_graph") from error
+        raise DeploymentError("The file is not an ONNX graph.", code="bundle_graph") from error
     except Exception as error:
-        if type(error).__name__ != "DecodeError":  # protobuf's, whose package is not ours to import
+        if type(error).__name__ != "DecodeError":  # of protobuf, which is no dependency of leukoflow
             raise
-        raise DeploymentError("This is no ONNX graph.", code="bundle_graph") from error
+        raise DeploymentError("The file is not an ONNX graph.", code="bundle_graph") from error
     for index, node in enumerate(model.graph.node):
-        node.name = node.name or f"node_{index}"  # what is kept in float32 is kept by name
+        node.name = node.name or f"node_{index}"  # nodes that stay float32 are listed by name
     return model
 
 
 def _folded(model: ModelProto) -> ModelProto:
-    """Return the graph with weights as float32 that are stored as float16 and cast (training/export.py)."""
+    """Return the graph with weights as float32 that are stored as float16 and cast (training/export)."""
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
     kept: list[NodeProto] = []
     for node in model.graph.node:
@@ -76,14 +76,17 @@ def _folded(model: ModelProto) -> ModelProto:
     model.graph.ClearField("node")
     model.graph.node.extend(kept)
     used = {name for node in kept for name in node.input}
-    left = [tensor for tensor in model.graph.initializer if tensor.name in used]
+    remaining = [tensor for tensor in model.graph.initializer if tensor.name in used]
     model.graph.ClearField("initializer")
-    model.graph.initializer.extend(left)
+    model.graph.initializer.extend(remaining)
     return model
 
 
 def _cast_first(model: ModelProto) -> ModelProto:
-    """Return the graph with its bytes cast before they are transposed: TensorRT can only cast uint8."""
+    """Return the graph with its uint8 input cast before it is transposed:
+
+    casting is all TensorRT does with uint8.
+    """
     for first, second in pairwise(model.graph.node):
         if (first.op_type, second.op_type) == ("Transpose", "Cast") and first.input[0] == INPUT_NAME:
             if list(second.input) != list(first.output):
@@ -110,22 +113,20 @@ def _cast_to(node: NodeProto) -> int:
     return next(int(attribute.i) for attribute in node.attribute if attribute.name == "to")
 
 
-def _halved(model: ModelProto) -> ModelProto:
+def _in_float16(model: ModelProto) -> ModelProto:
     """Return the graph in float16 from its first convolution to before its softmax, with casts at both ends.
 
-    What is before it stays float32: the balance of colours (networks/balance.py) counts in grey levels up to
-    255 and divides by their means, for which 11 bits are too coarse.
+    What precedes it stays float32: the colour balance (networks/colour_balance.py) computes with grey levels
+    up to 255 and divides by their means, for which the 11 bits of float16 are too coarse.
     """
-    return halved(model, _before_first_convolution(model) | _after_last_product(model))
+    return converted_to_float16(model, _before_first_convolution(model) | _after_last_product(model))
 
 
 def _quantised(model: ModelProto, calibration: Iterable[Rgb]) -> ModelProto:
-    """Return the graph with symmetric Q/DQ pairs at what enters convolutions and products."""
+    """Return the graph with symmetric Q/DQ pairs at the inputs of convolutions and matrix products."""
     reader = CalibrationBatches(calibration)
     if reader.is_empty:
-        raise DeploymentError(
-            "int8 needs pictures to calibrate on; there are none.", code="calibration_empty"
-        )
+        raise DeploymentError("int8 needs calibration pictures; there are none.", code="calibration_empty")
     with tempfile.TemporaryDirectory() as folder:
         plain, target = Path(folder) / "plain.onnx", Path(folder) / "int8.onnx"
         onnx.save(model, plain)
@@ -144,7 +145,7 @@ def _quantised(model: ModelProto, calibration: Iterable[Rgb]) -> ModelProto:
 
 
 def _before_first_convolution(model: ModelProto) -> set[str]:
-    """Return the names of the nodes whose results come before any convolution."""
+    """Return the names of the nodes before the first convolution."""
     before: set[str] = set()
     for node in model.graph.node:
         if node.op_type == "Conv":
@@ -154,7 +155,7 @@ def _before_first_convolution(model: ModelProto) -> set[str]:
 
 
 def _after_last_product(model: ModelProto) -> set[str]:
-    """Return the names of the nodes behind the last convolution or product: temperature and softmax."""
+    """Return the names of the nodes after the last convolution or matrix product: temperature and softmax."""
     after: set[str] = set()
     for node in reversed(model.graph.node):
         if node.op_type in _QUANTISED or node.op_type == "Resize":

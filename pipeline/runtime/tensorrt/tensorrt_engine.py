@@ -1,4 +1,4 @@
-"""Opens a graph on TensorRT: what the engine choice calls."""
+"""Opens a graph with TensorRT."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from typing import Protocol, cast
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import DeploymentError
-from pipeline.runtime.concurrency.closing import Closing
 from pipeline.runtime.engines.engine_port import (
     EngineIdentity,
+    LoadedEngine,
     TensorSpec,
-    require_fitting,
-    require_ours,
-    unfit,
+    bundle_graph_error,
+    require_bundle_graph,
+    require_matching,
 )
 from pipeline.runtime.tensorrt.bindings import Named, TensorRt
 from pipeline.runtime.tensorrt.device import Device
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
-from pipeline.runtime.tensorrt.lane import LoadedPlan
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt
 from pipeline.runtime.tensorrt.log_capture import log_listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of, version_of
+from pipeline.runtime.tensorrt.stream_executor import LoadedPlan
 
 __all__ = ["PlanRequest", "TensorRtEngine", "open_tensorrt"]
 
 _NUMPY_NAMES = {"UINT8": "uint8", "FLOAT": "float32"}
 
 
-class Described(Protocol):
-    """The part of `bindings.CudaEngine` that tells what goes in and out."""
+class PlanDescription(Protocol):
+    """The part of `bindings.CudaEngine` that describes the inputs and outputs."""
 
     @property
     def num_io_tensors(self) -> int: ...
@@ -45,48 +45,35 @@ class Described(Protocol):
     def get_tensor_shape(self, name: str) -> tuple[int, ...]: ...
 
 
-class TensorRtEngine(Closing):
-    """One plan, loaded on a device. Implements `engine.Engine`."""
+class TensorRtEngine(LoadedEngine):
+    """One plan, loaded on a device. Implements `engine_port.Engine`."""
 
     def __init__(
-        self, loop: InferenceLoop, identity: EngineIdentity, taken: TensorSpec, given: TensorSpec
+        self, loop: InferenceLoop, identity: EngineIdentity, input_spec: TensorSpec, output_spec: TensorSpec
     ) -> None:
+        super().__init__(identity, input_spec, output_spec)
         self._loop = loop
-        self._identity = identity
-        self._input = taken
-        self._output = given
-
-    @property
-    def identity(self) -> EngineIdentity:
-        return self._identity
-
-    @property
-    def input(self) -> TensorSpec:
-        return self._input
-
-    @property
-    def output(self) -> TensorSpec:
-        return self._output
 
     def run(self, batch: Rgb) -> Probabilities:
-        """Return float32, what the graph makes of a uint8 (N, H, W, 3) batch, N ≥ 1.
+        """Return the float32 output for a uint8 (N, H, W, 3) batch, N ≥ 1.
 
-        Threads may call at once. Raises: CapacityError, where there is no memory for it; BatchRefused,
-        where the plan does not take pictures of that size; DeploymentError, where the GPU fails.
+        Several threads may call it at once. Raises: CapacityError, where there is no memory for it;
+        BatchRefused, where the plan does not accept pictures of that size; DeploymentError, where the GPU
+        fails.
         """
-        require_fitting(batch, self._input)
+        require_matching(batch, self._input)
         return self._loop.run(batch)
 
     def close(self) -> None:
-        """Wait for the batches under way and give back what the engine holds."""
+        """Wait for the running batches and free all memory."""
         self._loop.close()
 
 
 def open_tensorrt(graph: Path, request: PlanRequest) -> TensorRtEngine:
-    """Return the engine of an ONNX file on this machine's GPU; its plan is built where there is none yet.
+    """Return the engine of an ONNX file on this machine's GPU; its plan is built if it is not stored yet.
 
     Raises: DeploymentError, which names the package, the library or the GPU that is missing, or the node that
-    TensorRT does not take; CapacityError, where the GPU has no memory left.
+    TensorRT cannot parse; CapacityError, where the GPU has no memory left.
     """
     trt = cast(TensorRt, find_tensorrt())
     find_gpu()
@@ -107,12 +94,12 @@ def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, devic
     cuda_engine = runtime.deserialize_cuda_engine(plan)
     if cuda_engine is None:
         raise DeploymentError(
-            f"TensorRT cannot load its plan of {graph.name}: {listener.captured.first}.",
+            f"TensorRT cannot load the plan of {graph.name}: {listener.captured.first}.",
             code="plan_unloaded",
         )
-    taken, given = specs_of(cuda_engine, graph)
+    inputs, outputs = specs_of(cuda_engine, graph)
     managed = trt.ExecutionContextAllocationStrategy.USER_MANAGED
-    # Contexts use the engine, and it the runtime, for as long as they are.
+    # Contexts use the engine, which uses the runtime: the closure below keeps both alive.
     kept = (runtime, cuda_engine)
     loaded = LoadedPlan(
         lambda: kept[1].create_execution_context(managed),
@@ -120,21 +107,21 @@ def _loaded(trt: TensorRt, plan: bytes, graph: Path, request: PlanRequest, devic
         lambda: listener.captured.first,
     )
     identity = EngineIdentity("tensorrt", version_of(trt), device.name, request.precision.value)
-    return TensorRtEngine(InferenceLoop(loaded, device, request.shapes), identity, taken, given)
+    return TensorRtEngine(InferenceLoop(loaded, device, request.shapes), identity, inputs, outputs)
 
 
-def specs_of(plan: Described, graph: Path) -> tuple[TensorSpec, TensorSpec]:
-    """Return what a plan takes and what it gives. Raises: DeploymentError, where it is no graph of ours."""
+def specs_of(plan: PlanDescription, graph: Path) -> tuple[TensorSpec, TensorSpec]:
+    """Return the input and output of a plan. Raises: DeploymentError, where it is not a graph of a bundle."""
     names = [plan.get_tensor_name(index) for index in range(plan.num_io_tensors)]
-    taken = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "INPUT"]
-    given = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "OUTPUT"]
-    if len(taken) != 1 or len(given) != 1:
-        raise unfit(graph, "does not take one tensor and give one")
-    require_ours(graph, taken[0], given[0])
-    return taken[0], given[0]
+    inputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "INPUT"]
+    outputs = [_spec_of(plan, name) for name in names if plan.get_tensor_mode(name).name == "OUTPUT"]
+    if len(inputs) != 1 or len(outputs) != 1:
+        raise bundle_graph_error(graph, "does not have one input and one output")
+    require_bundle_graph(graph, inputs[0], outputs[0])
+    return inputs[0], outputs[0]
 
 
-def _spec_of(plan: Described, name: str) -> TensorSpec:
+def _spec_of(plan: PlanDescription, name: str) -> TensorSpec:
     kind = plan.get_tensor_dtype(name).name
     shape = tuple(None if side < 0 else side for side in plan.get_tensor_shape(name))
     return TensorSpec(name, _NUMPY_NAMES.get(kind, kind.lower()), shape)

@@ -1,4 +1,4 @@
-"""A CUDA GPU through torch, which brings the allocator, pinned memory, streams and graphs.
+"""A CUDA GPU through torch: its allocator, pinned memory, streams and graphs.
 
 Imports torch: import this module only where a GPU was found.
 """
@@ -65,13 +65,13 @@ class TorchEvent:
             self.event.synchronize()
         except RuntimeError as error:
             raise DeploymentError(
-                "The GPU failed; this process cannot use it any more.", code="gpu_failed"
+                "The GPU failed and is lost to this process; restart it.", code="gpu_failed"
             ) from error
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TorchGraph:
-    """Implements `device.Captured`."""
+    """Implements `device.CapturedGraph`."""
 
     graph: torch.cuda.CUDAGraph
 
@@ -123,13 +123,13 @@ class TorchDevice:
             target[:size_bytes].copy_(source[:size_bytes], non_blocking=True)
 
     def record(self, stream: Stream) -> TorchEvent:
-        # Blocking: a waiting thread leaves its core to those that decode.
+        # Blocking: a waiting thread leaves its core to the threads that decode.
         event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
         event.record(_cuda(stream))
         return TorchEvent(event)
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> TorchGraph:
-        """Return the graph of `work`. Other threads may use the device meanwhile."""
+        """Return the graph of `work`. Other threads may use the device at the same time."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=_cuda(stream), capture_error_mode="thread_local"):
             work()
@@ -137,7 +137,7 @@ class TorchDevice:
 
 
 def open_torch_device() -> TorchDevice:
-    """Return the process's GPU. CUDA starts here: never before a fork."""
+    """Return the GPU of this process. This initialises CUDA, so never call it before a fork."""
     return TorchDevice()
 
 

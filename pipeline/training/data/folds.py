@@ -23,7 +23,7 @@ def fold_of(text: str) -> Fold:
     """Return the fold of '2/5'. Raises: UsageError, where it is none."""
     match = re.fullmatch(r"(\d{1,3})/(\d{1,3})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]) or int(match[2]) < 2:
-        raise UsageError(f"'{text}' is no fold; the second of five is 2/5.", code="bad-recipe")
+        raise UsageError(f"'{text}' is no fold; the second of five is 2/5.", code="bad_recipe")
     return Fold(int(match[1]), int(match[2]))
 
 
@@ -38,7 +38,7 @@ def val_groups(groups: Sequence[Hashable], fold: Fold, seed: int) -> frozenset[H
         sizes[group] = sizes.get(group, 0) + 1
     if len(sizes) < fold.count:
         raise UsageError(
-            f"{len(sizes)} groups cannot be split into {fold.count} folds.", code="too-few-groups"
+            f"{len(sizes)} groups cannot be split into {fold.count} folds.", code="too_few_groups"
         )
     order = sorted(sizes, key=str)
     np.random.default_rng(seed).shuffle(order)

@@ -47,11 +47,11 @@ def _decode(path: Path, mode: int) -> NDArray[np.uint8]:
     try:
         encoded = np.fromfile(path, np.uint8)
     except OSError as error:
-        raise UsageError(f"The picture {path.name} is missing.", code="no-picture") from error
+        raise UsageError(f"The picture {path.name} is missing.", code="no_picture") from error
     try:
         pixels = cv2.imdecode(encoded, mode)
     except cv2.error as error:  # an empty file, or more pixels than OpenCV's limit
-        raise UsageError(f"{path.name} cannot be read as a picture.", code="no-picture") from error
+        raise UsageError(f"{path.name} cannot be read as a picture.", code="no_picture") from error
     if pixels is None or pixels.dtype != np.uint8:
-        raise UsageError(f"{path.name} cannot be read as a picture.", code="no-picture")
+        raise UsageError(f"{path.name} cannot be read as a picture.", code="no_picture")
     return np.asarray(pixels, np.uint8)

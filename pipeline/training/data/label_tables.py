@@ -90,14 +90,14 @@ def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
         text = table.read_text(encoding="utf-8")
     except OSError as error:
         raise UsageError(
-            f"No labels.csv for {source.folder} under the data folder.", code="no-table"
+            f"No labels.csv for {source.folder} under the data folder.", code="no_table"
         ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"{source.folder}/labels.csv is no text in UTF-8.", code="bad-row") from error
+        raise UsageError(f"{source.folder}/labels.csv is no text in UTF-8.", code="bad_row") from error
     try:
         rows = _rows(source, folder, csv.DictReader(text.splitlines()))
     except csv.Error as error:  # a field beyond the reader's limit, a quote that never ends
-        raise UsageError(f"{source.folder}/labels.csv is no table.", code="bad-row") from error
+        raise UsageError(f"{source.folder}/labels.csv is no table.", code="bad_row") from error
     refuse_leaks(rows)
     return rows
 
@@ -105,7 +105,7 @@ def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
 def _rows(source: Source, folder: Path, reader: csv.DictReader[str]) -> tuple[LabelRow, ...]:
     absent = [column for column in COLUMNS if column not in (reader.fieldnames or ())]
     if absent:
-        raise UsageError(f"{source.folder}/labels.csv has no column {', '.join(absent)}.", code="no-column")
+        raise UsageError(f"{source.folder}/labels.csv has no column {', '.join(absent)}.", code="no_column")
     return tuple(_row(source, folder, line, values) for line, values in enumerate(reader, start=2))
 
 
@@ -122,7 +122,7 @@ def refuse_leaks(rows: Iterable[LabelRow]) -> None:
                 place = " and ".join(dict.fromkeys((folder, row.source.folder)))
                 raise UsageError(
                     f"The split of {place} leaks: a {key[1]} has images in {side} and in {row.split}.",
-                    code="leaking-split",
+                    code="leaking_split",
                 )
 
 
@@ -164,7 +164,7 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
         )
     except (ValueError, KeyError, TypeError) as error:
         raise UsageError(
-            f"{source.folder}/labels.csv, line {line}, cannot be read.", code="bad-row"
+            f"{source.folder}/labels.csv, line {line}, cannot be read.", code="bad_row"
         ) from error
 
 

@@ -52,9 +52,9 @@ def classed_rows(
     learnt = {one.place for one in classed if one.row.split is Split.TRAIN}
     empty = [one.name for place, one in enumerate(classes) if place not in learnt]
     if empty:
-        raise UsageError(f"The class {empty[0]} has no picture to learn from.", code="empty-class")
+        raise UsageError(f"The class {empty[0]} has no picture to learn from.", code="empty_class")
     if all(one.row.split is not Split.VAL for one in classed):
-        raise UsageError("There is no picture to validate on.", code="empty-split")
+        raise UsageError("There is no picture to validate on.", code="empty_split")
     return classed
 
 

@@ -39,7 +39,7 @@ def picture_rows(data_root: Path, name: str) -> tuple[LabelRow, ...]:
     for each class. Raises: UsageError, where it is missing, laid out otherwise, or leaks.
     """
     if not data_root.is_dir():
-        raise UsageError(f"The data folder '{data_root.name}' is missing.", code="no-data-folder")
+        raise UsageError(f"The data folder '{data_root.name}' is missing.", code="no_data_folder")
     if name == "aml_lmu" and aml_root(data_root) is not None:
         return read_aml_lmu(data_root, LabelRule.FIRST, _VAL_SHARE)
     if name == "cnmc" and fold_root(data_root) is not None:

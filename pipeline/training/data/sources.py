@@ -115,7 +115,7 @@ def source_of(folder: str) -> Source:
     """
     if folder not in SOURCES:
         raise UsageError(
-            f"'{folder}' is no data set to train on; there are {', '.join(SOURCES)}.", code="unknown-data-set"
+            f"'{folder}' is no data set to train on; there are {', '.join(SOURCES)}.", code="unknown_data_set"
         )
     return SOURCES[folder]
 
@@ -124,7 +124,7 @@ def known_source(folder: str) -> Source:
     """Return what is known of a data set, shippable or not. Raises: UsageError, for an unknown one."""
     if folder not in ALL_SOURCES:
         raise UsageError(
-            f"'{folder}' is no known data set; there are {', '.join(ALL_SOURCES)}.", code="unknown-data-set"
+            f"'{folder}' is no known data set; there are {', '.join(ALL_SOURCES)}.", code="unknown_data_set"
         )
     return ALL_SOURCES[folder]
 

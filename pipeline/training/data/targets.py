@@ -63,7 +63,7 @@ def class_of(label: str) -> CellClass | None:
     try:
         return _SYNONYMS[label] if label in _SYNONYMS else CellClass(label)
     except ValueError as error:
-        raise UsageError(f"'{label}' is no label of a cell that leukoflow knows.", code="no-label") from error
+        raise UsageError(f"'{label}' is no label of a cell that leukoflow knows.", code="no_label") from error
 
 
 def classes_of_boxes(row: LabelRow) -> tuple[CellClass | None, ...]:

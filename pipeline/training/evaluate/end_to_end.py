@@ -179,7 +179,7 @@ def _mask_overlaps(row: LabelRow, mask: Path, analysis: SlideAnalysis) -> tuple[
     """
     truth = map_of_mask(read_mask(mask))
     if truth.shape != (analysis.meta.size_px0.height, analysis.meta.size_px0.width):
-        raise UsageError(f"The mask {mask.name} has another size than its picture.", code="bad-mask")
+        raise UsageError(f"The mask {mask.name} has another size than its picture.", code="bad_mask")
     cells = analysis.cells
     known = truth != Tissue.IGNORED
     if row.source.labelling is Labelling.MASK:

@@ -68,7 +68,7 @@ def read_evaluation(file: Path) -> Evaluation:
     try:
         document = _DOCUMENT.validate_json(file.read_bytes())
     except (OSError, ValidationError) as error:
-        raise UsageError(f"'{file.name}' holds no evaluation.", code="no-evaluation") from error
+        raise UsageError(f"'{file.name}' holds no evaluation.", code="no_evaluation") from error
     if document.format != FORMAT:
-        raise UsageError(f"'{file.name}' was written by another version.", code="no-evaluation")
+        raise UsageError(f"'{file.name}' was written by another version.", code="no_evaluation")
     return document.evaluation

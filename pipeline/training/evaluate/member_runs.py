@@ -81,7 +81,7 @@ def _by_turn(runs: Mapping[Path, SegmenterRecipe]) -> list[dict[Path, SegmenterR
     for place, recipe in runs.items():
         by_name.setdefault(recipe.name, []).append(place)
     if len({len(same) for same in by_name.values()}) > 1:
-        raise UsageError("Each segmenter's recipe has to come as often as the others.", code="other-members")
+        raise UsageError("Each segmenter's recipe has to come as often as the others.", code="other_members")
     return [{place: runs[place] for place in turn} for turn in zip(*by_name.values(), strict=True)]
 
 
@@ -94,7 +94,7 @@ def _classifier_run(place: Path, recipe: ClassifierRecipe) -> Ensemble:
 def _segmenter_runs(runs: Mapping[Path, SegmenterRecipe]) -> Ensemble:
     scales = {recipe.input.mpp_um for recipe in runs.values()}
     if len(scales) > 1:
-        raise UsageError("The segmenters work at different scales.", code="other-members")
+        raise UsageError("The segmenters work at different scales.", code="other_members")
     members = {recipe.name: _torch(trained_segmenter(place, recipe)) for place, recipe in runs.items()}
     folders = dict.fromkeys(source.folder for recipe in runs.values() for source in recipe.sources)
     return Ensemble(next(iter(runs.values())).input, members, tuple(folders))
@@ -140,7 +140,7 @@ def rows_of(ensembles: Iterable[Ensemble], data_root: Path, folders: Sequence[st
     seen = learnt_patients(folders, learnt)
     if seen:
         raise UsageError(
-            f"The networks have learnt from the patients of {', '.join(seen)}.", code="leaking-evaluation"
+            f"The networks have learnt from the patients of {', '.join(seen)}.", code="leaking_evaluation"
         )
     sides = (Split.TRAIN, Split.VAL) if folders else (Split.VAL,)
     tables = (read_table(data_root, known_source(folder)) for folder in dict.fromkeys(folders or learnt))
@@ -179,7 +179,7 @@ def _crops(shape: InputSpec, rows: Iterable[LabelRow]) -> tuple[list[CropSample]
         (sample, _place(row)) for row in rows for sample in crop_samples([row], shape.side_px, shape.mpp_um)
     ]
     if not pairs:
-        raise UsageError("There is no labelled cell to compare on.", code="no-pictures")
+        raise UsageError("There is no labelled cell to compare on.", code="no_pictures")
     return [sample for sample, _ in pairs], tuple(place for _, place in pairs)
 
 
@@ -201,7 +201,7 @@ def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[Memb
         if sample.kind is MapKind.EXACT
     ]
     if not samples:
-        raise UsageError("There is no masked picture to compare on.", code="no-pictures")
+        raise UsageError("There is no masked picture to compare on.", code="no_pictures")
     cells, nuclei = zip(*(_dice(ensemble, sample) for sample, _ in samples), strict=True)
     folders, places = [sample.folder for sample, _ in samples], [place for _, place in samples]
     return _known("cell_dice", folders, places, cells), _known("nucleus_dice", folders, places, nuclei)

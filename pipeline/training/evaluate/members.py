@@ -102,7 +102,7 @@ def _refuse_others(seeds: Sequence[MemberValues]) -> None:
         if not same_items or set(other.values) != set(first.values):
             raise UsageError(
                 "The ensembles have other members, or saw other pictures; they are no seeds of one training.",
-                code="other-members",
+                code="other_members",
             )
 
 
@@ -155,5 +155,5 @@ def by_measure(ensembles: Sequence[Sequence[MemberValues]]) -> Iterator[tuple[Me
     """Yield each measure's values by ensemble. Raises: UsageError, where one lacks a measure."""
     measures = [tuple(part.measure for part in ensemble) for ensemble in ensembles]
     if any(part != measures[0] for part in measures):
-        raise UsageError("The folders hold ensembles of other kinds.", code="other-members")
+        raise UsageError("The folders hold ensembles of other kinds.", code="other_members")
     yield from (tuple(parts) for parts in zip(*ensembles, strict=True))

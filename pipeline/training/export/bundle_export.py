@@ -110,11 +110,11 @@ def write_bundle(
     or is too large; DeploymentError, where an exported file does not give what its network gives.
     """
     if making.views not in VIEWS:
-        raise UsageError(f"Views are {', '.join(map(str, VIEWS))}, not {making.views}.", code="bad-views")
+        raise UsageError(f"Views are {', '.join(map(str, VIEWS))}, not {making.views}.", code="bad_views")
     finders = _segmenter_runs(runs)
     ensemble = recipe_of(runs.classifier)
     if not isinstance(ensemble, ClassifierRecipe):
-        raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+        raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong_run")
     recipes = (*(recipe for _, recipe in finders), ensemble)
     for recipe in recipes:
         require_shippable(recipe)
@@ -147,15 +147,15 @@ def _segmenter_runs(runs: Runs) -> list[tuple[Path, SegmenterRecipe]]:
     for run in runs.segmenters:
         recipe = recipe_of(run)
         if not isinstance(recipe, SegmenterRecipe):
-            raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong-run")
+            raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong_run")
         found.append((run, recipe))
     light = [recipe for _, recipe in found if isinstance(recipe.network, LightUNetPlan)]
     if len(light) != 1 or len({recipe.name for _, recipe in found}) < len(found):
         raise UsageError(
-            "A bundle needs one run of a light U-Net, and each other segmenter once.", code="wrong-run"
+            "A bundle needs one run of a light U-Net, and each other segmenter once.", code="wrong_run"
         )
     if len({recipe.input.mpp_um for _, recipe in found}) > 1:
-        raise UsageError("The segmenters were trained at different scales.", code="wrong-run")
+        raise UsageError("The segmenters were trained at different scales.", code="wrong_run")
     return sorted(found, key=lambda run: run[1] is light[0])
 
 

@@ -22,7 +22,7 @@ from pipeline.bundle.manifest import (
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
-from pipeline.runtime.concurrency.machine import Asked, available_cores, parallelism
+from pipeline.runtime.concurrency.machine import ParallelismOverrides, available_cores, parallelism
 from pipeline.runtime.engines.engine_port import Opener
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
@@ -77,7 +77,7 @@ def quantise_bundle(folder: Path, pictures: Pictures, heard: Heard) -> BundleMan
     files together would be too large to ship.
     """
     if not pictures.val_crops or not pictures.val_fields:
-        raise UsageError("There is no val picture to measure on.", code="no-pictures")
+        raise UsageError("There is no val picture to measure on.", code="no_pictures")
     bundle = load_bundle(folder)
     manifest = bundle.manifest
     entry = manifest.segmenter
@@ -163,7 +163,7 @@ def _classifier_trial(bundle: Bundle, member: MemberEntry, pictures: Pictures) -
 
 
 def _opener(precision: Precision) -> Opener:
-    wide = parallelism(available_cores(), Asked())
+    wide = parallelism(available_cores(), ParallelismOverrides())
     if precision is Precision.INT8:
         return openvino(StreamCounts(wide.threads, wide.streams))
     return onnx_runtime(wide.threads)
@@ -177,7 +177,7 @@ def _figures(**measured: float | None) -> Figures:
         if value is not None and isfinite(value)
     }
     if len(found) < len(measured):
-        raise UsageError(f"There is no val picture to measure {', '.join(measured)} on.", code="no-pictures")
+        raise UsageError(f"There is no val picture to measure {', '.join(measured)} on.", code="no_pictures")
     return found
 
 

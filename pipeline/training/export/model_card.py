@@ -73,7 +73,7 @@ def write_card(source: CardSource, folder: Path) -> Path:
         for precision in Precision
     }
     if not any(evaluation.subject.bundle_digest in own for evaluation in source.evaluations):
-        raise UsageError("None of the evaluations is of this bundle.", code="other-bundle")
+        raise UsageError("None of the evaluations is of this bundle.", code="other_bundle")
     parts = [_head(manifest), _USE, _networks(source), _data(manifest)]
     for number, evaluation in enumerate(source.evaluations, start=1):
         parts.append(_evaluation(source, evaluation, folder, number, own))

@@ -173,5 +173,5 @@ def check_parity(whole: nn.Module, shape: ExportShape, file: Path, allowed: floa
             expected = whole(torch.from_numpy(batch)).numpy()
         worst = max(worst, float(np.abs(expected - graph.run(batch)).max()))
     if not worst <= allowed:
-        raise DeploymentError(f"{file.name} differs from its network by {worst:.2g}.", code="export-parity")
+        raise DeploymentError(f"{file.name} differs from its network by {worst:.2g}.", code="export_parity")
     return worst

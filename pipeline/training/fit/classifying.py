@@ -37,7 +37,7 @@ class ClassifierTask:
         """Raises: UsageError, where a side of the split shows nothing."""
         if not train or not val:
             side = "validate on" if train else "learn from"
-            raise UsageError(f"There is no labelled cell to {side}.", code="empty-split")
+            raise UsageError(f"There is no labelled cell to {side}.", code="empty_split")
         self._recipe = recipe
         self._train = train
         self._val = val

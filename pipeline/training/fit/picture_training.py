@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from pipeline.networks.backbones import lay_in
+from pipeline.networks.backbones import load_pretrained
 from pipeline.networks.picture_classifiers import TransferClassifier, picture_network
 from pipeline.training.data.cell_metrics import Confusion, confusion
 from pipeline.training.data.datasets import ReadableRows, joined, readable
@@ -116,7 +116,7 @@ def picture_subjects(recipe: PictureRecipe) -> list[Subject]:
         network = picture_network(member, len(recipe.classes), recipe.input.side_px, recipe.dropout)
         pretrained: nn.Module = nn.Identity()
         if isinstance(network, TransferClassifier) and member.backbone is not None:
-            lay_in(network.features, imagenet_weights(member.backbone))
+            load_pretrained(network.features, imagenet_weights(member.backbone))
             pretrained = network.features
         moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         subjects.append(Subject(str(member), recipe.seed, moved, pretrained))

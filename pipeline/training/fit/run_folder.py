@@ -42,10 +42,10 @@ def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
     try:
         recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
     except OSError as error:
-        raise UsageError(f"'{run_dir.name}' holds no training run.", code="no-run") from error
+        raise UsageError(f"'{run_dir.name}' holds no training run.", code="no_run") from error
     if isinstance(recipe, PictureRecipe):
         raise UsageError(
-            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong-run"
+            f"'{run_dir.name}' classifies whole pictures; no bundle can be made of it.", code="wrong_run"
         )
     return recipe
 
@@ -68,7 +68,7 @@ def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Mod
 def _with_weights(network: nn.Module, folder: Path) -> nn.Module:
     file = folder / BEST_FILE
     if not file.exists():
-        raise UsageError(f"The run has no trained '{folder.name}' yet.", code="no-run")
+        raise UsageError(f"The run has no trained '{folder.name}' yet.", code="no_run")
     network.load_state_dict(load_file(file))
     return network.eval()
 
@@ -96,10 +96,10 @@ def refuse_taken(run_dir: Path, recipe: Recipe) -> None:
     note = run_dir / RECIPE_FILE
     if note.exists() and note.read_text(encoding="utf-8") != recipe.text:
         raise UsageError(
-            "The run folder holds a run of another recipe; name another folder.", code="run-taken"
+            "The run folder holds a run of another recipe; name another folder.", code="run_taken"
         )
     if run_dir.exists() and not run_dir.is_dir():
-        raise UsageError(f"The run folder '{run_dir.name}' is a file.", code="run-taken")
+        raise UsageError(f"The run folder '{run_dir.name}' is a file.", code="run_taken")
 
 
 def rows_digest(rows: Sequence[LabelRow], data_root: Path) -> str:
@@ -142,7 +142,7 @@ def _compared(begun: Mapping[str, object], now: Mapping[str, object]) -> str | N
     if begun.get("data") != now["data"]:
         raise UsageError(
             "The data are not those that the run was begun with; name another run folder.",
-            code="data-changed",
+            code="data_changed",
         )
     if any(begun.get(key) != now[key] for key in ("software", "machine", "threads")):
         return "The run was begun with other software, or another number of threads: weights may not repeat."

@@ -43,7 +43,7 @@ class SegmenterTask:
         self._val = [at_scale(sample, recipe.input.mpp_um) for sample in val if sample.kind != MapKind.CENTRE]
         if not train or not self._val:
             side = "validate on" if train else "learn from"
-            raise UsageError(f"There is no picture with masks or boxes to {side}.", code="empty-split")
+            raise UsageError(f"There is no picture with masks or boxes to {side}.", code="empty_split")
         keys = [
             ((sample.kind, part), sample.folder)
             for part in range(max(KIND_WEIGHTS.values()))

@@ -70,7 +70,7 @@ def teacher_in(run_dir: Path) -> Teacher:
 def _segmenter_recipe(run_dir: Path) -> SegmenterRecipe:
     recipe = recipe_of(run_dir)
     if not isinstance(recipe, SegmenterRecipe):
-        raise UsageError(f"'{run_dir.name}' is no run of a segmenter.", code="wrong-run")
+        raise UsageError(f"'{run_dir.name}' is no run of a segmenter.", code="wrong_run")
     return recipe
 
 
@@ -81,7 +81,7 @@ def refuse_absent_teacher(recipe: SegmenterRecipe, teacher: Teacher | None) -> N
         name = recipe.teacher.split(" ")[0]
         raise UsageError(
             f"The recipe learns from the teacher {name}; give the folder of its run with --teacher.",
-            code="no-teacher",
+            code="no_teacher",
         )
 
 
@@ -98,7 +98,7 @@ def taught(
     if strange:
         raise UsageError(
             f"The teacher learnt from {', '.join(strange)}, which this training leaves out; name another.",
-            code="teacher-data",
+            code="teacher_data",
         )
     return _drawn(train, trained_segmenter(teacher_run, teacher), teacher, progress)
 

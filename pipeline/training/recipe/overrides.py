@@ -89,10 +89,10 @@ def applied(document: Table) -> Table:
     table = document.get("overrides", {})
     schedule = document.get("schedule", {})
     if not isinstance(table, Mapping) or not isinstance(schedule, Mapping):
-        raise UsageError("The recipe's [overrides] or [schedule] is no table.", code="bad-recipe")
+        raise UsageError("The recipe's [overrides] or [schedule] is no table.", code="bad_recipe")
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
-        raise UsageError(f"The recipe's [overrides] has no use for '{unknown[0]}'.", code="bad-recipe")
+        raise UsageError(f"The recipe's [overrides] has no use for '{unknown[0]}'.", code="bad_recipe")
     top = {key: value for key, value in table.items() if key != "epochs"}
     out = {key: value for key, value in document.items() if key != "overrides"} | top
     if "epochs" in table:

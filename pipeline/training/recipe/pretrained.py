@@ -39,7 +39,7 @@ def imagenet_weights(name: BackboneName) -> dict[str, Tensor]:
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         raise UsageError(
-            f"The pretrained weights of {name} are missing: install the extra 'train'.", code="no-weights"
+            f"The pretrained weights of {name} are missing: install the extra 'train'.", code="no_weights"
         )
     return state_dict_of(Path(spec.origin).parent / file)
 
@@ -54,9 +54,9 @@ def state_dict_of(path: Path) -> dict[str, Tensor]:
             return load_file(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise UsageError(f"The weights '{path.name}' cannot be read.", code="no-weights") from error
+        raise UsageError(f"The weights '{path.name}' cannot be read.", code="no_weights") from error
     except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
-        raise UsageError(f"'{path.name}' is no file of weights.", code="bad-weights") from error
+        raise UsageError(f"'{path.name}' is no file of weights.", code="bad_weights") from error
     if not isinstance(weights, dict) or not all(isinstance(tensor, Tensor) for tensor in weights.values()):
-        raise UsageError(f"'{path.name}' is no file of weights.", code="bad-weights")
+        raise UsageError(f"'{path.name}' is no file of weights.", code="bad_weights")
     return weights

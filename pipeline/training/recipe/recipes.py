@@ -211,7 +211,7 @@ def parse_recipe(text: str) -> AnyRecipe:
     try:
         document = applied(tomllib.loads(text))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The recipe is no TOML: {error}.", code="bad-recipe") from error
+        raise UsageError(f"The recipe is no TOML: {error}.", code="bad_recipe") from error
     kind = document.get("kind")
     if kind == SegmenterRecipe.KIND:
         return _segmenter(document, text)
@@ -220,7 +220,7 @@ def parse_recipe(text: str) -> AnyRecipe:
     if kind == PictureRecipe.KIND:
         return _picture_classifier(document, text)
     raise UsageError(
-        "A recipe's kind is 'segmenter', 'classifier' or 'picture-classifier'.", code="bad-recipe"
+        "A recipe's kind is 'segmenter', 'classifier' or 'picture-classifier'.", code="bad_recipe"
     )
 
 
@@ -265,14 +265,14 @@ def _picture_classifier(document: Table, text: str) -> PictureRecipe:
 
 def _refuse_teacher(document: Table) -> None:
     if "teacher" in document:
-        raise UsageError("Only a segmenter can learn from a teacher.", code="bad-recipe")
+        raise UsageError("Only a segmenter can learn from a teacher.", code="bad_recipe")
 
 
 def _every(document: Table, text: str) -> Mapping[str, object]:
     schedule = record_of(Schedule, document, "schedule")
     if schedule.epochs < 1 or schedule.batch < 1:
         raise UsageError(
-            "A recipe needs one epoch or more, and one sample or more a batch.", code="bad-recipe"
+            "A recipe needs one epoch or more, and one sample or more a batch.", code="bad_recipe"
         )
     return {
         "name": value_of(document, "name", str),
@@ -284,7 +284,7 @@ def _every(document: Table, text: str) -> Mapping[str, object]:
 
 def _of_cells(document: Table) -> Mapping[str, object]:
     if "fold" in document:
-        raise UsageError("Only recipes for whole pictures can be split into folds.", code="bad-recipe")
+        raise UsageError("Only recipes for whole pictures can be split into folds.", code="bad_recipe")
     return {
         "sources": tuple(source_of(folder) for folder in _folders(document)),
         "input": record_of(InputSpec, document, "input"),
@@ -300,22 +300,22 @@ def _folders(document: Table) -> tuple[str, ...]:
         raise UsageError(
             f"The recipe does not learn from '{strange[0]}', so it cannot be left out; "
             f"it learns from {', '.join(folders)}.",
-            code="bad-recipe",
+            code="bad_recipe",
         )
     remaining = tuple(folder for folder in folders if folder not in left_out)
     if not remaining:
-        raise UsageError("Every data set of the recipe is left out.", code="bad-recipe")
+        raise UsageError("Every data set of the recipe is left out.", code="bad_recipe")
     return remaining
 
 
 def _members(document: Table) -> tuple[str, ...]:
     members = names_of(document, "members")
     if len(set(members)) < len(members):
-        raise UsageError("The recipe names a member twice.", code="bad-recipe")
+        raise UsageError("The recipe names a member twice.", code="bad_recipe")
     if not all(_FOLDER_NAME.fullmatch(name) for name in members):
         raise UsageError(
             "A recipe's members are named by small letters, digits and hyphens: they name folders.",
-            code="bad-recipe",
+            code="bad_recipe",
         )
     return members
 
@@ -342,21 +342,21 @@ def _member_plans(document: Table) -> tuple[MemberPlan, ...]:
 def _by_member(document: Table, key: str, members: tuple[str, ...]) -> dict[str, object]:
     table = document.get(key, {})
     if not isinstance(table, dict):
-        raise UsageError(f"The recipe's [{key}] is no table.", code="bad-recipe")
+        raise UsageError(f"The recipe's [{key}] is no table.", code="bad_recipe")
     strange = [name for name in table if name not in members]
     if strange:
-        raise UsageError(f"The recipe's [{key}] names '{strange[0]}', which is no member.", code="bad-recipe")
+        raise UsageError(f"The recipe's [{key}] names '{strange[0]}', which is no member.", code="bad_recipe")
     return dict(table)
 
 
 def _classes(document: Table) -> tuple[PictureClass, ...]:
     table = document.get("classes")
     if not isinstance(table, dict) or len(table) < 2:
-        raise UsageError("The recipe's [classes] names fewer than two classes.", code="bad-recipe")
+        raise UsageError("The recipe's [classes] names fewer than two classes.", code="bad_recipe")
     classes = tuple(PictureClass(str(name), names_of(table, name)) for name in table)
     labels = [label for one in classes for label in one.labels]
     if len(set(labels)) < len(labels):
-        raise UsageError("The recipe's [classes] gives one label to two classes.", code="bad-recipe")
+        raise UsageError("The recipe's [classes] gives one label to two classes.", code="bad_recipe")
     return classes
 
 
@@ -367,4 +367,4 @@ def _text(recipe: str | Path) -> str:
             return shipped.read_text(encoding="utf-8")
         return Path(recipe).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"There is no recipe '{Path(recipe).name}'.", code="no-recipe") from error
+        raise UsageError(f"There is no recipe '{Path(recipe).name}'.", code="no_recipe") from error

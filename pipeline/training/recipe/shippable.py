@@ -22,7 +22,7 @@ def require_shippable(recipe: CellRecipe) -> None:
         if not source.shippable:
             raise UsageError(
                 f"'{recipe.name}' learned from '{source.folder}' ({source.licence}): no bundle may hold it.",
-                code="not-shippable",
+                code="not_shippable",
             )
 
 
@@ -33,7 +33,7 @@ def require_light(kind: str, members: Sequence[MemberEntry], most: int) -> None:
         names = ", ".join(f"{member.name} {member.parameters:,}" for member in members)
         raise UsageError(
             f"The {kind} may have at most {most:,} parameters, not {total:,} ({names}).",
-            code="bundle-too-large",
+            code="bundle_too_large",
         )
 
 
@@ -46,5 +46,5 @@ def require_small(files: Sequence[Path]) -> None:
         raise UsageError(
             f"A bundle's weights may have at most {BUNDLE_BYTES / 1e6:.0f} MB, "
             f"not {total_bytes / 1e6:.1f} ({named}).",
-            code="bundle-too-large",
+            code="bundle_too_large",
         )

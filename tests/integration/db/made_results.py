@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import numpy as np
 
-from db import ledger, registration
+from db import ledger
 from db.records import Arrival, ScanRef, SpecimenIdentity
 from db.states import Priority
 from pipeline.count.differential import differential_of
@@ -31,6 +31,7 @@ from pipeline.model.domain import (
 )
 from pipeline.model.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.model.taxonomy import LEAVES, CellClass
+from tests.support.one_upload import register
 
 
 def digest_of(word: str) -> str:
@@ -126,7 +127,7 @@ def result(
 def registered(database, *uploads: Arrival):
     """Return the ids of new uploads, in the order given."""
     with database.transaction() as connection:
-        return [registration.register(connection, upload).scan_id for upload in uploads]
+        return [register(connection, upload).scan_id for upload in uploads]
 
 
 def claimed(database, scan_id, *, worker: str = "worker-1", lease_s: float = 60.0):

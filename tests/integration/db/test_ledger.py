@@ -7,10 +7,12 @@ from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
 
 from db import ledger, reads, registration, results
+from db.backoff import Backoff
 from db.errors import LeaseLost
 from db.records import Failure, Progress, ScanFilter
 from db.states import Priority, ScanState
 
+AT_ONCE = Backoff(0.0)
 pytestmark = pytest.mark.services
 
 BROKEN = Failure("store_away", "the object store did not answer")
@@ -144,9 +146,9 @@ def test_an_expired_lease_gives_the_scan_to_another_and_the_old_token_is_worth_n
     old = claimed(database, scan_id, worker="zombie")
     let_lease_end(database)
     with database.transaction() as connection:
-        (expired,) = ledger.expire_leases(connection, backoff_s=0.0)
+        (expired,) = ledger.expire_leases(connection, backoff=AT_ONCE)
         assert (expired.scan_id, expired.state) == (scan_id, ScanState.RETRYABLE)
-        assert ledger.expire_leases(connection, backoff_s=0.0) == []
+        assert ledger.expire_leases(connection, backoff=AT_ONCE) == []
     assert due(database) == [scan_id]
     new = claimed(database, scan_id, worker="heir")
     assert new.attempt_number == 2
@@ -165,7 +167,7 @@ def test_a_live_lease_is_not_expired(database):
     (scan_id,) = registered(database, arrival())
     claimed(database, scan_id)
     with database.transaction() as connection:
-        assert ledger.expire_leases(connection, backoff_s=0.0) == []
+        assert ledger.expire_leases(connection, backoff=AT_ONCE) == []
     assert state_of(database, scan_id).state is ScanState.RUNNING
 
 
@@ -176,7 +178,7 @@ def test_who_was_lost_in_company_is_not_blamed_but_suspected(database):
             assert claimed(database, scan_id, worker=f"worker-{number}") is not None
         let_lease_end(database)
         with database.transaction() as connection:
-            expired = ledger.expire_leases(connection, backoff_s=0.0)
+            expired = ledger.expire_leases(connection, backoff=AT_ONCE)
             assert [gone.state for gone in expired] == [ScanState.RETRYABLE] * 2
             assert ledger.is_suspect(connection, poison)
             assert ledger.is_suspect(connection, neighbour)
@@ -223,7 +225,7 @@ def test_a_clock_that_is_set_back_makes_no_scan_of_a_dead_worker_wait(database):
     assert claimed(database, scan_id) is not None
     set_clock_back(database, "lease_expires_at", "heartbeat_at")
     with database.transaction() as connection:
-        assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff_s=0.0)] == [scan_id]
+        assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff=AT_ONCE)] == [scan_id]
     assert due(database) == [scan_id]
 
 
@@ -234,7 +236,7 @@ def test_leases_that_end_one_after_the_other_were_in_company_all_the_same(databa
     for scan_id in scans:
         later(database, f"lease_expires_at = now() - interval '1 second' WHERE id = '{scan_id}'")
         with database.transaction() as connection:
-            assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff_s=0.0)] == [scan_id]
+            assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff=AT_ONCE)] == [scan_id]
     assert [state_of(database, scan_id).attempts for scan_id in scans] == [0, 0]
 
 
@@ -246,7 +248,7 @@ def test_a_neighbour_that_ended_in_time_is_no_company(database):
         results.save_result(connection, held, result(cells(lymphocyte=1)), ())
     let_lease_end(database)
     with database.transaction() as connection:
-        ledger.expire_leases(connection, backoff_s=0.0)
+        ledger.expire_leases(connection, backoff=AT_ONCE)
     assert state_of(database, lost).attempts == 1
 
 
@@ -257,7 +259,7 @@ def test_a_scan_that_kills_its_worker_each_time_is_quarantined_and_a_requeue_giv
         assert claimed(database, scan_id) is not None
         let_lease_end(database)
         with database.transaction() as connection:
-            states += [gone.state for gone in ledger.expire_leases(connection, backoff_s=0.0)]
+            states += [gone.state for gone in ledger.expire_leases(connection, backoff=AT_ONCE)]
     assert states == [ScanState.RETRYABLE, ScanState.RETRYABLE, ScanState.QUARANTINED]
     row = state_of(database, scan_id)
     assert (row.error_code, row.attempts) == ("worker_lost", 3)

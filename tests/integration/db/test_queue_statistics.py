@@ -9,6 +9,7 @@ from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
 
 from db import ledger, queue_statistics, registration, results
+from db.backoff import Backoff
 from db.records import Failure, SpecimenIdentity
 from db.states import AttemptOutcome, Priority, ScanState
 
@@ -121,8 +122,8 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
     change(database, "UPDATE scan SET lease_expires_at = now() - interval '1 s' WHERE id = :id", id=lost)
     change(database, "UPDATE attempt SET started_at = now() - interval '300 s' WHERE worker = 'worker-c'")
     with database.transaction() as connection:
-        ledger.expire_leases(connection, backoff_s=1)
-        seen = {one.worker: one for one in queue_statistics.workers_seen(connection, within_s=HOUR_S)}
+        ledger.expire_leases(connection, backoff=Backoff(1.0))
+        seen = {one.worker: one for one in queue_statistics.worker_activity(connection, within_s=HOUR_S)}
     assert {name: (w.running, w.completed, w.failed) for name, w in seen.items()} == {
         "worker-a": (0, 1, 1),
         "worker-b": (1, 0, 0),
@@ -136,7 +137,7 @@ def test_workers_are_seen_by_what_they_hold_and_what_they_did(database):
 
 def seen_within(database, within_s):
     with database.transaction() as connection:
-        return {one.worker for one in queue_statistics.workers_seen(connection, within_s=within_s)}
+        return {one.worker for one in queue_statistics.worker_activity(connection, within_s=within_s)}
 
 
 def test_failures_are_counted_by_code(database):

@@ -10,7 +10,7 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 from db import ledger, reads, reanalysis, registration, results
-from db.reanalysis import Wanted
+from db.reanalysis import ReanalysisFilter
 from db.states import Priority
 from worker.cli.application import app
 
@@ -35,8 +35,8 @@ def complete(database, claim, bundle="bundle"):
 
 def reanalysed(database, since=LONG_AGO, **more):
     with database.transaction() as connection:
-        wanted = Wanted(since, reanalysis.moment_of(connection), **more)
-        counted = reanalysis.reanalysable(connection, wanted)
+        wanted = ReanalysisFilter(since, reanalysis.database_time(connection), **more)
+        counted = reanalysis.count_reanalysable(connection, wanted)
     with database.transaction() as connection:
         asked = reanalysis.reanalyse(connection, wanted)
     assert len(asked) == counted
@@ -105,7 +105,7 @@ def test_what_a_bundle_has_seen_already_is_left_out(database, rows):
 def test_what_comes_out_anew_is_not_sent_round_again(database):
     (scan_id,) = completed(database, arrival())
     with database.transaction() as connection:
-        wanted = Wanted(LONG_AGO, reanalysis.moment_of(connection))
+        wanted = ReanalysisFilter(LONG_AGO, reanalysis.database_time(connection))
     with database.transaction() as connection:
         assert reanalysis.reanalyse(connection, wanted) == [scan_id]
     queue(database, due(database))

@@ -11,6 +11,7 @@ from db import reads, registration
 from db.records import ScanFilter, SpecimenIdentity
 from db.states import Priority, ScanState
 from pipeline.model.errors import UsageError
+from tests.support.one_upload import register
 
 pytestmark = pytest.mark.services
 
@@ -18,10 +19,10 @@ pytestmark = pytest.mark.services
 def test_the_same_upload_is_one_row(database):
     upload = arrival(key="a", version="v1")
     with database.transaction() as connection:
-        first = registration.register(connection, upload)
+        first = register(connection, upload)
         assert first.state is ScanState.RECEIVED
-        assert registration.register(connection, upload) is None
-        assert registration.register(connection, arrival(key="a", version="v2")) is not None
+        assert register(connection, upload) is None
+        assert register(connection, arrival(key="a", version="v2")) is not None
         assert len(reads.scans(connection, ScanFilter())) == 2
 
 

@@ -1,4 +1,4 @@
-"""Old scans go, with all that is known of them; nothing younger is touched, whatever it shares."""
+"""ExpiredCounts scans go, with all that is known of them; nothing younger is touched, whatever it shares."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from sqlalchemy import text
 from typer.testing import CliRunner
 
 import worker.storage.expired_and_orphaned
-from db import reads, registration, results
+from db import reads, results
 from db.database import Database
 from db.ledger import record_digest
 from db.records import Arrival, Artefact, ScanRef, SpecimenIdentity
-from db.retention import Limit, delete_people, old_scans
+from db.retention import RetentionLimit, delete_unreferenced_patients, expired_counts
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
 from tests.support.deployment import Deployment, deployment_on
+from tests.support.one_upload import register
 from worker.cli.application import app
 from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
@@ -30,11 +31,11 @@ from worker.observability.watcher_metrics import WatcherMetrics
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.settings import KeepingSettings, load
 from worker.storage.expired_and_orphaned import Retention
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 
-MONTH = Limit(timedelta(days=30))
+MONTH = RetentionLimit(timedelta(days=30))
 LONG = 40
 TABLES = ("patient", "specimen", "scan", "attempt", "run", "cell", "differential", "artefact")
 
@@ -44,7 +45,7 @@ class Laboratory:
     """A deployment, and the stores and the keeper of it."""
 
     deployment: Deployment
-    results: MinioObjectStore
+    results: ObjectStore
     keeper: Retention
 
     def upload(self, patient: str | None, content: str, key: str | None = None) -> object:
@@ -55,7 +56,7 @@ class Laboratory:
         ref = ScanRef(self.deployment.settings.bucket_scans, key, stored.etag, stored.size_bytes, stored.etag)
         identity = None if patient is None else SpecimenIdentity(patient, "S-1")
         with self.deployment.database.transaction() as connection:
-            return registration.register(connection, Arrival(ref, "slide", identity)).scan_id
+            return register(connection, Arrival(ref, "slide", identity)).scan_id
 
     def complete(self, scan_id: object, content: str) -> None:
         """Save a result with a picture, as a worker does."""
@@ -123,7 +124,7 @@ def test_what_is_old_goes_whole_and_what_is_young_stays_whole(laboratory):
     laboratory.completed("P-1", "old", LONG)
     young = laboratory.completed("P-2", "young", 3)
     before = laboratory.counts()
-    retained = laboratory.keeper.retain(MONTH)
+    retained = laboratory.keeper.delete_expired(MONTH)
     assert (retained.scans, retained.objects, retained.patients, retained.kept) == (1, 2, 1, 0)
     assert laboratory.counts() == {table: count // 2 for table, count in before.items()}
     assert laboratory.uploads() == {"P-2/S-1/young.jpg"}
@@ -137,7 +138,7 @@ def test_what_is_old_goes_whole_and_what_is_young_stays_whole(laboratory):
 
 def test_what_was_deleted_does_not_come_back_and_the_event_log_remembers(laboratory):
     scan_id = laboratory.completed("P-1", "old", LONG)
-    laboratory.keeper.retain(MONTH)
+    laboratory.keeper.delete_expired(MONTH)
     settings = laboratory.deployment.settings
     deployment, queue = laboratory.deployment, CeleryQueue(make_app(settings))
     watcher = Watcher(settings, deployment.database, deployment.store, queue, WatcherMetrics())
@@ -159,7 +160,7 @@ def test_only_scans_that_have_ended_are_deleted_however_old(laboratory, state):
     )
     laboratory.age(scan_id, LONG)
     ended = state in (ScanState.QUARANTINED, ScanState.UNASSIGNED)
-    assert laboratory.keeper.retain(MONTH).scans == ended
+    assert laboratory.keeper.delete_expired(MONTH).scans == ended
     assert len(laboratory.uploads()) == (not ended)
 
 
@@ -167,11 +168,13 @@ def test_only_states_that_were_asked_for(laboratory):
     laboratory.completed("P-1", "done", LONG)
     nobodys = laboratory.upload(None, "nobodys", "stray/nobodys.jpg")
     laboratory.age(nobodys, LONG)
-    limit = Limit(MONTH.age, frozenset({ScanState.UNASSIGNED}))
+    limit = RetentionLimit(MONTH.age, frozenset({ScanState.UNASSIGNED}))
     with laboratory.deployment.database.transaction() as connection:
-        assert [(old.state, old.scans) for old in old_scans(connection, limit)] == [(ScanState.UNASSIGNED, 1)]
-        assert [(old.results, old.cells) for old in old_scans(connection, MONTH)] == [(1, 3), (0, 0)]
-    assert laboratory.keeper.retain(limit).scans == 1
+        assert [(old.state, old.scans) for old in expired_counts(connection, limit)] == [
+            (ScanState.UNASSIGNED, 1)
+        ]
+        assert [(old.results, old.cells) for old in expired_counts(connection, MONTH)] == [(1, 3), (0, 0)]
+    assert laboratory.keeper.delete_expired(limit).scans == 1
     assert laboratory.uploads() == {"P-1/S-1/done.jpg"}
 
 
@@ -181,11 +184,11 @@ def test_pictures_that_a_younger_scan_of_the_same_bytes_shares_stay_until_it_is_
     laboratory.age(old, LONG)  # that its bytes came again happened to it too
     assert laboratory.pictures() == 1
     assert laboratory.ask("SELECT count(*) FROM scan WHERE same_content_as IS NOT NULL") == [(2,)]
-    assert laboratory.keeper.retain(MONTH).objects == 1
+    assert laboratory.keeper.delete_expired(MONTH).objects == 1
     assert laboratory.pictures() == 1
     assert laboratory.ask("SELECT count(*), count(same_content_as) FROM scan") == [(1, 0)]
     laboratory.age(young, LONG)
-    laboratory.keeper.retain(MONTH)
+    laboratory.keeper.delete_expired(MONTH)
     assert laboratory.pictures() == 0
     assert laboratory.counts() == NOTHING
 
@@ -194,7 +197,7 @@ def test_scans_of_the_same_bytes_that_are_all_old_go_together(laboratory):
     for patient in ("P-1", "P-2", "P-3"):
         laboratory.completed(patient, "same", LONG)
     laboratory.ask("UPDATE scan SET updated_at = now() - interval '40 days'")
-    assert laboratory.keeper.retain(MONTH).scans == 3
+    assert laboratory.keeper.delete_expired(MONTH).scans == 3
     assert laboratory.pictures() == 0
     assert laboratory.counts() == NOTHING
 
@@ -202,7 +205,7 @@ def test_scans_of_the_same_bytes_that_are_all_old_go_together(laboratory):
 def test_other_bytes_that_lie_under_the_key_by_now_stay(laboratory):
     laboratory.completed("P-1", "first", LONG, key="P-1/S-1/a.jpg")
     second = laboratory.upload("P-1", "second", key="P-1/S-1/a.jpg")
-    laboratory.keeper.retain(MONTH)
+    laboratory.keeper.delete_expired(MONTH)
     assert laboratory.ask("SELECT id FROM scan") == [(second,)]
     assert laboratory.deployment.store.stat("P-1/S-1/a.jpg").stored.size_bytes == len("second")
 
@@ -212,13 +215,13 @@ def test_many_go_in_batches(laboratory, monkeypatch):
     for number in range(5):
         laboratory.completed(f"P-{number}", f"content {number}", LONG + number)
     transactions = []
-    take_old = worker.storage.expired_and_orphaned.take_old
+    lock_expired = worker.storage.expired_and_orphaned.lock_expired
     monkeypatch.setattr(
         worker.storage.expired_and_orphaned,
-        "take_old",
-        lambda *given: transactions.append(take_old(*given)) or transactions[-1],
+        "lock_expired",
+        lambda *given: transactions.append(lock_expired(*given)) or transactions[-1],
     )
-    assert laboratory.keeper.retain(MONTH).scans == 5
+    assert laboratory.keeper.delete_expired(MONTH).scans == 5
     assert [len(batch.scans) for batch in transactions] == [2, 2, 1, 0]
     assert laboratory.counts() == NOTHING
 
@@ -232,9 +235,9 @@ def test_who_dies_between_objects_and_rows_goes_on_next_time(laboratory, monkeyp
     with monkeypatch.context() as patched:
         patched.setattr(worker.storage.expired_and_orphaned, "delete_scans", die)
         with pytest.raises(KeyboardInterrupt):
-            laboratory.keeper.retain(MONTH)
+            laboratory.keeper.delete_expired(MONTH)
     assert laboratory.counts()["scan"] == 1
-    assert laboratory.keeper.retain(MONTH).scans == 1
+    assert laboratory.keeper.delete_expired(MONTH).scans == 1
     assert laboratory.counts() == NOTHING
 
 
@@ -250,7 +253,7 @@ def test_where_the_store_refuses_no_row_is_deleted(laboratory):
     with Database(settings.database_url.get_secret_value()) as database:
         keeper = Retention(database, lambda bucket: open_object_store(settings, bucket))
         with pytest.raises(DeploymentError):
-            keeper.retain(MONTH)
+            keeper.delete_expired(MONTH)
     assert laboratory.counts() == before
     assert len(laboratory.uploads()) == 1
 
@@ -273,11 +276,11 @@ def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(labor
 
     def delete() -> int:
         with database.transaction() as connection:
-            return delete_people(connection)
+            return delete_unreferenced_patients(connection)
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
-            registration.register(connection, upload)
+            register(connection, upload)
             deleting = pool.submit(delete)
             until_somebody_waits(laboratory)
         assert deleting.result(10) == 0
@@ -287,14 +290,14 @@ def test_who_deletes_a_patient_waits_for_who_registers_an_upload_of_theirs(labor
 def test_who_registers_an_upload_waits_for_who_deletes_its_patient(laboratory):
     database, upload = laboratory.deployment.database, of_patient_without_scans(laboratory)
 
-    def register() -> None:
+    def register_upload() -> None:
         with database.transaction() as connection:
-            registration.register(connection, upload)
+            register(connection, upload)
 
     with ThreadPoolExecutor(1) as pool:
         with database.transaction() as connection:
-            assert delete_people(connection) == 1
-            registering = pool.submit(register)
+            assert delete_unreferenced_patients(connection) == 1
+            registering = pool.submit(register_upload)
             until_somebody_waits(laboratory)
         registering.result(10)
     assert laboratory.ask("SELECT patient FROM scan_status") == [("P-1",)]
@@ -306,20 +309,20 @@ def test_objects_of_no_result_are_swept_and_others_are_not(laboratory):
     laboratory.results.put_bytes("by-hand/notes.txt", b"a person's", "text/plain")
     bucket = laboratory.deployment.settings.bucket_results
     # One that may still be of a result that is being written.
-    assert laboratory.keeper.orphans(bucket, timedelta(days=1))[1] == []
-    swept, orphans = laboratory.keeper.orphans(bucket, timedelta(seconds=-60))
+    assert laboratory.keeper.find_orphans(bucket, timedelta(days=1))[1] == []
+    swept, orphans = laboratory.keeper.find_orphans(bucket, timedelta(seconds=-60))
     assert (swept.listed, swept.orphans, swept.orphan_bytes) == (2, 1, 6)
-    assert laboratory.keeper.sweep(bucket, orphans) == 1
+    assert laboratory.keeper.delete_orphans(bucket, orphans) == 1
     assert laboratory.pictures() == 2
-    assert laboratory.keeper.sweep(bucket, orphans) == 0
+    assert laboratory.keeper.delete_orphans(bucket, orphans) == 0
 
 
 def test_an_orphan_that_is_written_anew_meanwhile_stays(laboratory):
     laboratory.results.put_bytes("runs/again/overlay.png", b"orphan", "image/png")
     bucket = laboratory.deployment.settings.bucket_results
-    _, orphans = laboratory.keeper.orphans(bucket, timedelta(seconds=-60))
+    _, orphans = laboratory.keeper.find_orphans(bucket, timedelta(seconds=-60))
     laboratory.results.put_bytes("runs/again/overlay.png", b"anew", "image/png")
-    assert laboratory.keeper.sweep(bucket, orphans) == 0
+    assert laboratory.keeper.delete_orphans(bucket, orphans) == 0
 
 
 def command(laboratory: Laboratory, *arguments: str) -> str:

@@ -12,6 +12,7 @@ from made_results import arrival, cells, claimed, digest_of, registered, result
 from sqlalchemy import exc, text
 
 from db import ledger, reads, registration, results, schema
+from db.backoff import Backoff
 from db.database import Database
 from db.records import Failure, Progress, ScanFilter, SpecimenIdentity
 from db.roles import GRANTS, TABLES, VIEWS, Role
@@ -20,6 +21,7 @@ from pipeline.model.errors import DeploymentError
 from tests.support.revisions import bring_down_to
 from worker.embedded import EmbeddedSet, Principal
 
+AT_ONCE = Backoff(0.0)
 pytestmark = [pytest.mark.services, pytest.mark.usefixtures("database")]
 
 RESULTS = ("run", "cell", "differential", "artefact")
@@ -291,7 +293,7 @@ def test_watcher_and_worker_can_do_all_their_work(as_):
             move(connection, claim)
     claim = claimed_as_in_production(as_, given, lease_s=0.0)
     with watcher.transaction() as connection:
-        assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff_s=0.0)] == [claim.scan_id]
+        assert [gone.scan_id for gone in ledger.expire_leases(connection, backoff=AT_ONCE)] == [claim.scan_id]
     with as_(Principal.READER).transaction() as connection:
         states = {row.scan_id: row.state for row in reads.scans(connection, ScanFilter())}
         twins = {row.scan_id: row.same_content_as for row in reads.scans(connection, ScanFilter())}

@@ -48,8 +48,8 @@ from tests.support.deployed import DEPLOY, services
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child, wait_for
 from worker.embedded.credentials import Credentials, Keys
-from worker.embedded.free_ports import LOOPBACK, TWIN_OFFSET, PortAllocation
-from worker.embedded.postgres import Postgres, delete_refuge
+from worker.embedded.free_ports import GRPC_OFFSET, LOOPBACK, PortAllocation
+from worker.embedded.postgres import Postgres, delete_external_folder
 from worker.embedded.principals import ROLE_OF, Principal
 
 pytestmark = pytest.mark.services
@@ -78,7 +78,7 @@ def postgres(stack: ComposeStack) -> ComposeStack:
     keys = {principal: Keys() for principal in Principal}
     password = stack.secret("postgres_password")
     server = Postgres(state, stack.ports, Credentials(postgres_password=password, principals=keys))
-    stack.children.callback(delete_refuge, state)
+    stack.children.callback(delete_external_folder, state)
     stack.children.callback(server.wait_stopped)
     stack.children.callback(server.ask_to_stop)
     server.launch()
@@ -144,7 +144,7 @@ def test_of_the_object_store_only_the_gateway_is_reached_from_other_containers(
     }
     assert {LOOPBACK, "0.0.0.0", "::"} >= {address.ip for address in listening}
     reached = {address.port for address in listening if address.ip != LOOPBACK}
-    assert reached == {stack.ports["s3"], stack.ports["s3"] + TWIN_OFFSET}
+    assert reached == {stack.ports["s3"], stack.ports["s3"] + GRPC_OFFSET}
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from redis import Redis
 from pipeline.model.errors import DeploymentError
 from worker.embedded import EmbeddedSet, FixedPorts, Principal, ServerName
 from worker.embedded.credentials import load_or_create
-from worker.embedded.postgres import REFUGE_NOTE
+from worker.embedded.postgres import EXTERNAL_FOLDER_NOTE
 from worker.storage.object_store import open_object_store
 
 pytestmark = pytest.mark.services
@@ -66,7 +66,7 @@ def test_a_restarted_server_is_another_process(own_set: EmbeddedSet) -> None:
 
 def test_a_pid_file_that_names_a_stranger_does_not_keep_postgres_down(own_set: EmbeddedSet) -> None:
     own_set.kill(ServerName.POSTGRES)
-    note = own_set.state / REFUGE_NOTE
+    note = own_set.state / EXTERNAL_FOLDER_NOTE
     home = Path(note.read_text()) if note.exists() else own_set.state / "postgres"
     stranger = psutil.Process(own_set.pid(ServerName.VALKEY))
     (home / "cluster" / "postmaster.pid").write_text(f"{stranger.pid}\n{home}\n")
@@ -197,7 +197,7 @@ def test_a_taken_port_that_was_asked_for_is_one_clear_sentence(tmp_path: Path) -
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        with pytest.raises(DeploymentError, match=f"port {port}, asked for postgres, is in use"):
+        with pytest.raises(DeploymentError, match=f"port {port} for postgres is in use"):
             EmbeddedSet(tmp_path, FixedPorts(postgres=port)).start()
 
 

@@ -18,7 +18,7 @@ from pipeline.model.errors import DeploymentError, InputError, LeukoflowError, T
 from worker.embedded import EmbeddedSet, ServerName
 from worker.ingest.identification import Priority, identify, metadata_for, priority_of
 from worker.key_pattern import KeyPattern, ScanIdentity
-from worker.storage.object_store import MinioObjectStore, decoded_event_key, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 MANY = 10_000
@@ -33,7 +33,7 @@ KEYS = (
 
 
 @pytest.mark.parametrize("key", KEYS)
-def test_what_was_put_is_listed_and_read_again(object_store: MinioObjectStore, key: str) -> None:
+def test_what_was_put_is_listed_and_read_again(object_store: ObjectStore, key: str) -> None:
     body = key.encode() * 1000
     object_store.put_bytes(key, body, "image/png")
     listed = [stored for stored in object_store.list() if stored.key == key]
@@ -43,20 +43,20 @@ def test_what_was_put_is_listed_and_read_again(object_store: MinioObjectStore, k
     assert file.getvalue() == body
 
 
-def test_an_object_and_a_folder_of_the_same_name_are_both_listed(object_store: MinioObjectStore) -> None:
+def test_an_object_and_a_folder_of_the_same_name_are_both_listed(object_store: ObjectStore) -> None:
     object_store.put_bytes("both", b"1", "text/plain")
     object_store.put_bytes("both/within", b"2", "text/plain")
     assert {stored.key for stored in object_store.list("both")} == {"both", "both/within"}
 
 
-def test_an_empty_object_is_listed_and_read(object_store: MinioObjectStore) -> None:
+def test_an_empty_object_is_listed_and_read(object_store: ObjectStore) -> None:
     object_store.put_bytes("empty.png", b"", "image/png")
     (listed,) = object_store.list("empty.png")
     assert listed.size_bytes == 0
     assert object_store.get_to(listed, io.BytesIO(), 10) == hashlib.sha256(b"").hexdigest()
 
 
-def test_a_file_is_stored_with_its_metadata(object_store: MinioObjectStore, tmp_path: Path) -> None:
+def test_a_file_is_stored_with_its_metadata(object_store: ObjectStore, tmp_path: Path) -> None:
     scan = tmp_path / "scan.png"
     scan.write_bytes(b"pixels" * 2_000_000)
     metadata = metadata_for("Müller 1%41", "S/é".replace("/", "-"), Priority.STAT)
@@ -68,7 +68,7 @@ def test_a_file_is_stored_with_its_metadata(object_store: MinioObjectStore, tmp_
     assert priority_of(found.metadata) is Priority.STAT
 
 
-def test_stat_and_listing_say_the_same(object_store: MinioObjectStore) -> None:
+def test_stat_and_listing_say_the_same(object_store: ObjectStore) -> None:
     object_store.put_bytes("same/1.png", b"1", "image/png")
     (listed,) = object_store.list("same/")
     stored = object_store.stat("same/1.png").stored
@@ -80,7 +80,7 @@ def test_stat_and_listing_say_the_same(object_store: MinioObjectStore) -> None:
     assert abs((stored.last_modified - listed.last_modified).total_seconds()) <= 1
 
 
-def test_an_object_deleted_between_listing_and_reading(object_store: MinioObjectStore) -> None:
+def test_an_object_deleted_between_listing_and_reading(object_store: ObjectStore) -> None:
     object_store.put_bytes("deleted.png", b"1", "image/png")
     (listed,) = object_store.list("deleted.png")
     object_store.remove("deleted.png")
@@ -90,9 +90,7 @@ def test_an_object_deleted_between_listing_and_reading(object_store: MinioObject
 
 
 @pytest.mark.parametrize("second", [b"other", b"longer than before", b""])
-def test_an_object_replaced_between_listing_and_reading(
-    object_store: MinioObjectStore, second: bytes
-) -> None:
+def test_an_object_replaced_between_listing_and_reading(object_store: ObjectStore, second: bytes) -> None:
     object_store.put_bytes("replaced.png", b"first", "image/png")
     (listed,) = object_store.list("replaced.png")
     object_store.put_bytes("replaced.png", second, "image/png")
@@ -100,7 +98,7 @@ def test_an_object_replaced_between_listing_and_reading(
     assert object_store.exists("replaced.png")
 
 
-def test_more_bytes_than_listed_are_not_written_beyond_them(object_store: MinioObjectStore) -> None:
+def test_more_bytes_than_listed_are_not_written_beyond_them(object_store: ObjectStore) -> None:
     object_store.put_bytes("lying.png", b"12345", "image/png")
     (listed,) = object_store.list("lying.png")
     lying = dataclasses.replace(listed, size_bytes=3)
@@ -109,14 +107,14 @@ def test_more_bytes_than_listed_are_not_written_beyond_them(object_store: MinioO
     assert len(file.getvalue()) <= 3
 
 
-def test_fewer_bytes_than_listed_are_tried_again(object_store: MinioObjectStore) -> None:
+def test_fewer_bytes_than_listed_are_tried_again(object_store: ObjectStore) -> None:
     object_store.put_bytes("short.png", b"12345", "image/png")
     (listed,) = object_store.list("short.png")
     longer = dataclasses.replace(listed, size_bytes=9)
     assert _code_of(lambda: object_store.get_to(longer, io.BytesIO(), 100))[0] is TransientError
 
 
-def test_an_object_over_the_limit_is_not_read(object_store: MinioObjectStore) -> None:
+def test_an_object_over_the_limit_is_not_read(object_store: ObjectStore) -> None:
     object_store.put_bytes("large.png", b"12345", "image/png")
     (listed,) = object_store.list("large.png")
     file = io.BytesIO()
@@ -126,7 +124,7 @@ def test_an_object_over_the_limit_is_not_read(object_store: MinioObjectStore) ->
 
 @pytest.mark.parametrize("key", ["../secret.png", "P1/../P2/slide.png", "./x.png"])
 def test_a_key_that_climbs_is_refused_and_reaches_no_other_object(
-    object_store: MinioObjectStore, key: str
+    object_store: ObjectStore, key: str
 ) -> None:
     object_store.put_bytes("P2/slide.png", b"1", "image/png")
     before = {(stored.key, stored.etag) for stored in object_store.list()}
@@ -195,11 +193,7 @@ def test_ten_thousand_objects_are_listed_completely_in_small_memory(embedded: Em
     assert peak_bytes < 20 * 2**20
 
 
-def test_an_event_key_is_decoded_as_listings_give_it() -> None:
-    assert decoded_event_key("P1%2FS+1%2F%C3%BC%2B.png") == "P1/S 1/ü+.png"
-
-
-def test_no_error_sentence_holds_the_key(object_store: MinioObjectStore) -> None:
+def test_no_error_sentence_holds_the_key(object_store: ObjectStore) -> None:
     for key in ("Meier/../x.png", "Meier/S1/gone.png"):
         with pytest.raises(LeukoflowError) as raised:
             object_store.stat(key)

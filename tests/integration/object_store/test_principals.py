@@ -16,7 +16,7 @@ from pydantic import SecretStr
 from pipeline.model.errors import DeploymentError, InputError
 from worker.embedded import EmbeddedSet, Principal
 from worker.embedded.policies import Bucket, policy_json
-from worker.storage.object_store import MinioObjectStore, open_object_store
+from worker.storage.object_store import ObjectStore, open_object_store
 
 pytestmark = pytest.mark.services
 
@@ -65,7 +65,7 @@ def client(embedded: EmbeddedSet) -> Callable[[Principal], Minio]:
     return client_of
 
 
-def store_of(embedded: EmbeddedSet, principal: Principal, bucket: str) -> MinioObjectStore:
+def store_of(embedded: EmbeddedSet, principal: Principal, bucket: str) -> ObjectStore:
     owner = embedded.settings()
     secrets = embedded.secrets_of(principal)
     changed = {name: SecretStr(secrets[name]) for name in ("s3_access_key", "s3_secret_key")}

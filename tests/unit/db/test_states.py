@@ -2,8 +2,10 @@ from itertools import pairwise
 
 import pytest
 
-from db.states import ENTRY, TRANSITIONS, IllegalTransition, ScanState, require, sources_of
+from db.states import TRANSITIONS, IllegalTransition, ScanState, require, sources_of
 
+ENTRY = {ScanState.RECEIVED, ScanState.UNASSIGNED}
+"""the states in which a scan enters the ledger"""
 WAY_OF_A_SCAN = [ScanState.RECEIVED, ScanState.QUEUED, ScanState.RUNNING, ScanState.COMPLETED]
 
 

@@ -44,7 +44,7 @@ FREE = {("leukoflow_failures_total", "code"), ("leukoflow_watcher_step_failures_
 
 def probe_of(service: str, answer: object) -> ServiceProbe[Any]:
     probe = ServiceProbe(service, lambda: answer, 1.0)
-    probe.ask_once()
+    probe.probe_once()
     return probe
 
 
@@ -59,7 +59,7 @@ def watcher_registry() -> CollectorRegistry:
 
 def worker_registry() -> CollectorRegistry:
     metrics = WorkerMetrics(Slots(2))
-    metrics.tell_health(lambda: True, lambda: 0.0)
+    metrics.report_health(lambda: True, lambda: 0.0)
     loads = dict.fromkeys(("segmenter", "classifier"), Load(0, 0, 0.0, 0, 8, 1))
     metrics.registry.register(EngineCollector(lambda: loads))
     metrics.registry.register(SpoolCollector(Path.cwd()))

@@ -72,7 +72,7 @@ def read_aml_lmu(root: Path, rule: LabelRule, val_share: float) -> tuple[LabelRo
     """
     folder = aml_root(root)
     if folder is None:
-        raise UsageError(f"'{root.name}' has no folders of codes such as BAS.", code="wrong-layout")
+        raise UsageError(f"'{root.name}' has no folders of codes such as BAS.", code="wrong_layout")
     annotated = _annotations(folder)
     pictures = {path.name: path for code in LABEL_OF_CODE for path in pictures_in(folder / code)}
     pictures |= {name: folder / name[:3] / name for name in annotated if name not in pictures}
@@ -80,7 +80,7 @@ def read_aml_lmu(root: Path, rule: LabelRule, val_share: float) -> tuple[LabelRo
         code for code in LABEL_OF_CODE if not any(path.parent.name == code for path in pictures.values())
     ]
     if empty:
-        raise UsageError(f"{AML_LMU} has no pictures of {', '.join(empty)}.", code="empty-class")
+        raise UsageError(f"{AML_LMU} has no pictures of {', '.join(empty)}.", code="empty_class")
     chosen = {name: _label(annotated.get(name) or (_code(path),), rule) for name, path in pictures.items()}
     labels: defaultdict[str, list[str]] = defaultdict(list)
     for name, path in pictures.items():
@@ -123,7 +123,7 @@ def _matched(path: Path) -> re.Match[str]:
     if named is None or named["code"] != path.parent.name:
         raise UsageError(
             f"{path.parent.name}/{path.name} is not named as in {AML_LMU}: <CODE>/<CODE>_<nnnn>.tiff.",
-            code="wrong-layout",
+            code="wrong_layout",
         )
     return named
 
@@ -148,6 +148,6 @@ def _annotations(folder: Path) -> dict[str, tuple[str, ...]]:
         name = path.replace("\\", "/").rsplit("/", 1)[-1]
         known = all(code in LABEL_OF_CODE for code in codes if code)
         if not codes or not codes[0] or not known or _NAME.fullmatch(name) is None or name in found:
-            raise UsageError(f"{ANNOTATIONS}, line {line}, cannot be read.", code="bad-row")
+            raise UsageError(f"{ANNOTATIONS}, line {line}, cannot be read.", code="bad_row")
         found[name] = codes
     return found

@@ -35,18 +35,18 @@ def read_class_folders(root: Path, mpp_um: float, val_share: float) -> tuple[Lab
         raise UsageError(
             f"'{root.name}' has not a folder for each class"
             + (f": {stray[0].name} lies in none." if stray else "."),
-            code="wrong-layout",
+            code="wrong_layout",
         )
     nested = [inner for folder in folders for inner in _folders(folder) if pictures_in(inner)]
     if nested:
         raise UsageError(
             f"{root.name}/{nested[0].parent.name} holds the folder {nested[0].name}: pictures lie in the "
             "folder of their class, and no deeper.",
-            code="wrong-layout",
+            code="wrong_layout",
         )
     empty = [folder.name for folder in folders if not pictures_in(folder)]
     if empty:
-        raise UsageError(f"{root.name} has no pictures of {', '.join(empty)}.", code="empty-class")
+        raise UsageError(f"{root.name} has no pictures of {', '.join(empty)}.", code="empty_class")
     source = Source(root.name, mpp_um, "that of its owner", Labelling.CENTRE, boxes_complete=False)
     pictures = [path for folder in folders for path in pictures_in(folder)]
     labels: defaultdict[str, list[str]] = defaultdict(list)

@@ -71,7 +71,7 @@ def read_cnmc(root: Path, val: ByFold | BySubject) -> tuple[LabelRow, ...]:
     """
     folder = fold_root(root)
     if folder is None:
-        raise UsageError(f"'{root.name}' has no folders fold_0, fold_1, fold_2.", code="wrong-layout")
+        raise UsageError(f"'{root.name}' has no folders fold_0, fold_1, fold_2.", code="wrong_layout")
     folds = {fold: _cells(path) for fold, path in _folds(folder).items()}
     sides = _sides(folds, val)
     rows = [_row(cell, sides[cell.path]) for cells in folds.values() for cell in cells]
@@ -89,7 +89,7 @@ def _sides(folds: dict[int, list[_Cell]], val: ByFold | BySubject) -> dict[Path,
         return {cell.path: by_subject[cell.subject] for cells in folds.values() for cell in cells}
     if val.fold not in folds or len(folds) == 1:
         names = ", ".join(f"fold_{fold}" for fold in folds)
-        raise UsageError(f"C-NMC cannot be validated on fold_{val.fold}: there is {names}.", code="no-fold")
+        raise UsageError(f"C-NMC cannot be validated on fold_{val.fold}: there is {names}.", code="no_fold")
     return {
         cell.path: Split.VAL if fold == val.fold else Split.TRAIN
         for fold, cells in folds.items()
@@ -107,7 +107,7 @@ def _cells(fold: Path) -> list[_Cell]:
     for label in LABEL_OF_CLASS:
         pictures = pictures_in(fold / label)
         if not pictures:
-            raise UsageError(f"C-NMC has no pictures in {fold.name}/{label}.", code="empty-class")
+            raise UsageError(f"C-NMC has no pictures in {fold.name}/{label}.", code="empty_class")
         cells += [_Cell(path, *_named(path.name, label)) for path in pictures]
     return cells
 
@@ -118,7 +118,7 @@ def _named(name: str, label: str) -> tuple[str, str]:
     if named is None or named["label"] != label:
         raise UsageError(
             f"{name} is not named as in C-NMC: {label}/UID_<subject>_<image>_<cell>_{label}.bmp.",
-            code="wrong-layout",
+            code="wrong_layout",
         )
     return named["subject"], label
 
@@ -129,7 +129,7 @@ def _preliminary(root: Path) -> list[_Cell]:
         if _preliminary_folder(root) is not None:
             raise UsageError(
                 f"{PRELIMINARY} lies there without {PRELIMINARY_LABELS}: add it, or move the folder away.",
-                code="no-table",
+                code="no_table",
             )
         return []
     folder = _preliminary_folder(root) or table.parent
@@ -138,13 +138,13 @@ def _preliminary(root: Path) -> list[_Cell]:
     for line, values in enumerate(lines, start=2):
         subject_name, picture, digit = (values.get(key) for key in ("Patient_ID", "new_names", "labels"))
         if not subject_name or not picture or digit not in _CLASS_OF_DIGIT or Path(picture).name != picture:
-            raise UsageError(f"{PRELIMINARY_LABELS}, line {line}, cannot be read.", code="bad-row")
+            raise UsageError(f"{PRELIMINARY_LABELS}, line {line}, cannot be read.", code="bad_row")
         cells.append(_Cell(folder / picture, *_named(subject_name, _CLASS_OF_DIGIT[digit])))
     unnamed = {path.name for path in pictures_in(folder)} - {cell.path.name for cell in cells}
     if unnamed:
         raise UsageError(
             f"{PRELIMINARY_LABELS} has no label for {len(unnamed)} pictures, {min(unnamed)} among them.",
-            code="no-label",
+            code="no_label",
         )
     return cells
 
@@ -154,7 +154,7 @@ def _lines(table: Path) -> list[dict[str, str]]:
         with table.open(encoding="utf-8-sig", newline="") as file:
             return list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{table.name} cannot be read as a table.", code="bad-row") from error
+        raise UsageError(f"{table.name} cannot be read as a table.", code="bad_row") from error
 
 
 def _places(root: Path) -> tuple[Path, ...]:

@@ -32,7 +32,7 @@ def find_data(root: Path) -> Layout:
     Raises: UsageError, where the folder is missing or has none of the layouts.
     """
     if not root.is_dir():
-        raise UsageError(f"The data folder '{root.name}' is missing.", code="no-data-folder")
+        raise UsageError(f"The data folder '{root.name}' is missing.", code="no_data_folder")
     if (root / "labels.csv").is_file():
         return Layout.TABLE
     if any(root.glob("*/labels.csv")):
@@ -46,5 +46,5 @@ def find_data(root: Path) -> Layout:
     raise UsageError(
         f"'{root.name}' has no layout of a data set: neither labels.csv, nor fold_<n>/all and hem as C-NMC "
         "2019, nor the folders of codes of AML-Cytomorphology_LMU, nor a folder for each class.",
-        code="wrong-layout",
+        code="wrong_layout",
     )

@@ -75,7 +75,7 @@ def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
             return read_class_folders(root, part.reading.mpp_um, part.reading.val_share)
         case Layout.PACK:
             raise UsageError(
-                f"'{root.name}' holds several data sets; name those to be read.", code="several-data-sets"
+                f"'{root.name}' holds several data sets; name those to be read.", code="several_data_sets"
             )
 
 
@@ -89,7 +89,7 @@ def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
         raise UsageError(
             f"'{whole.name}' has a labels.csv, but is no set of the data pack; there are "
             f"{', '.join(ALL_SOURCES)}.",
-            code="unknown-data-set",
+            code="unknown_data_set",
         )
     return read_table(whole.parents[len(Path(folder).parts) - 1], known_source(folder))
 
@@ -101,5 +101,5 @@ def _refuse_overlaps(rows: Sequence[LabelRow]) -> None:
         if scope == other_scope:
             raise UsageError(
                 f"{first} and {second} show the same patients and name none: take one of them.",
-                code="leaking-split",
+                code="leaking_split",
             )

@@ -54,12 +54,12 @@ def readable(rows: Iterable[LabelRow]) -> ReadableRows:
         whole.append(row)
         first = sides.setdefault(digest, row)
         if first.split is not row.split:
-            raise UsageError(_copied(first, row), code="leaking-split")
+            raise UsageError(_copied(first, row), code="leaking_split")
     if len(skipped) > len(whole):
         raise UsageError(
             f"{len(skipped)} of {len(skipped) + len(whole)} pictures cannot be read, {skipped[0].image.name} "
             "among them; is the data folder whole?",
-            code="unreadable-pictures",
+            code="unreadable_pictures",
         )
     return ReadableRows(tuple(whole), tuple(skipped))
 

@@ -51,7 +51,7 @@ def test_nothing_counted_knows_nothing():
 
 
 def test_more_than_all_is_an_error():
-    with pytest.raises(ValueError, match="no proportion"):
+    with pytest.raises(ValueError, match="not a proportion"):
         wilson_interval(3, 2)
 
 

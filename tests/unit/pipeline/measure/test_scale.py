@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from pipeline.measure.red_cells import RED_CELL_UM, free_red_cells_px0, mode_px0, per_mm2
-from pipeline.measure.scale import LEUKOCYTE_UM, Vote, agreed, leukocyte_votes, scale_of
+from pipeline.measure.scale import LEUKOCYTE_UM, Vote, combined_scale, leukocyte_votes, scale_of
 from pipeline.model.domain import ScaleSource
 from pipeline.model.geometry import Mpp, Size
 from pipeline.model.spec import PipelineSpec
-from pipeline.runtime.concurrency.ordered_threads import SerialPool
 from tests.support.drawn import CYTOPLASM, GLASS, NUCLEUS, ColourSegmenter
+from tests.support.serial_pool import SerialPool
 
 SPEC = PipelineSpec()
 
@@ -65,36 +65,36 @@ def test_glass_gives_the_default():
 
 def test_votes_that_agree_outweigh_a_louder_one():
     votes = [Vote(0.081, 0.5), Vote(0.082, 0.7), Vote(0.082, 0.1), Vote(0.64, 0.9)]
-    scale = agreed([], votes, SPEC.assumed_mpp_um)
+    scale = combined_scale([], votes, SPEC.assumed_mpp_um)
     assert scale.source is ScaleSource.LEUKOCYTES
     assert scale.mpp.um_per_px0 == pytest.approx(0.085, rel=0.05)
 
 
 def test_candidates_that_agree_outweigh_what_is_usual():
-    scale = agreed([], [Vote(0.25, 0.9)] * 3, SPEC.assumed_mpp_um)
+    scale = combined_scale([], [Vote(0.25, 0.9)] * 3, SPEC.assumed_mpp_um)
     assert scale.mpp.um_per_px0 == pytest.approx(0.25, rel=0.1)
 
 
 def test_nothing_seen_is_no_scale():
     for votes in ([], [Vote(0.6, 0.05)]):
-        scale = agreed([], votes, SPEC.assumed_mpp_um)
+        scale = combined_scale([], votes, SPEC.assumed_mpp_um)
         assert (scale.source, scale.mpp.um_per_px0) == (ScaleSource.ASSUMED, SPEC.assumed_mpp_um)
 
 
 @pytest.mark.parametrize("true_um", [0.07, 0.1, 0.16])
 def test_two_red_cells_correct_an_odd_leukocyte(true_um):
-    scale = agreed([true_um, true_um * 1.05], [Vote(true_um * 1.6, 0.9)], SPEC.assumed_mpp_um)
+    scale = combined_scale([true_um, true_um * 1.05], [Vote(true_um * 1.6, 0.9)], SPEC.assumed_mpp_um)
     assert scale.source is ScaleSource.RED_CELLS
     assert scale.mpp.um_per_px0 == pytest.approx(true_um, rel=0.2)
 
 
 def test_specks_do_not_pass_for_red_cells_beside_a_leukocyte():
-    scale = agreed([0.6, 0.45], [Vote(0.11, 0.9), Vote(0.1, 0.8)], SPEC.assumed_mpp_um)
+    scale = combined_scale([0.6, 0.45], [Vote(0.11, 0.9), Vote(0.1, 0.8)], SPEC.assumed_mpp_um)
     assert scale.mpp.um_per_px0 == pytest.approx(0.105, rel=0.1)
 
 
 def test_a_platelet_taken_for_a_leukocyte_does_not_outweigh_a_red_cell():
-    scale = agreed([0.106], [Vote(0.37, 0.9)], SPEC.assumed_mpp_um)
+    scale = combined_scale([0.106], [Vote(0.37, 0.9)], SPEC.assumed_mpp_um)
     assert scale.mpp.um_per_px0 == pytest.approx(0.106, rel=0.1)
 
 

@@ -7,7 +7,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from pipeline.model.taxonomy import LEAVES  # noqa: E402
-from pipeline.networks.backbones import BackboneName, Encoder, FeatureExtractor, lay_in  # noqa: E402
+from pipeline.networks.backbones import BackboneName, Encoder, FeatureExtractor, load_pretrained  # noqa: E402
 from pipeline.networks.cenet import CONTEXT_SCALE, CENet, fit_float16  # noqa: E402
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.networks.light_unet import CLASSES, LightUNet  # noqa: E402
@@ -56,7 +56,7 @@ def test_encoder_gives_maps_at_strides_2_4_8_16() -> None:
 def test_published_weights_fill_the_whole_backbone(name: BackboneName) -> None:
     network = FeatureExtractor(name)
     published = imagenet_weights(name)
-    assert lay_in(network, published) == len(network.state_dict())
+    assert load_pretrained(network, published) == len(network.state_dict())
     first = next(tensor for key, tensor in published.items() if tensor.ndim == 4)
     assert torch.equal(next(network.stem.parameters()), first)
 
@@ -64,7 +64,7 @@ def test_published_weights_fill_the_whole_backbone(name: BackboneName) -> None:
 def test_pretrained_features_separate_pictures_better_than_chance_weights() -> None:
     """Weights in the wrong order would leave maps that are blown up or dead."""
     network = FeatureExtractor(BackboneName.EFFICIENTNET_LITE0)
-    lay_in(network, imagenet_weights(BackboneName.EFFICIENTNET_LITE0))
+    load_pretrained(network, imagenet_weights(BackboneName.EFFICIENTNET_LITE0))
     network.eval()
     with torch.inference_mode():
         features = network(_rgb(2, 64, 64))
@@ -75,7 +75,7 @@ def test_pretrained_features_separate_pictures_better_than_chance_weights() -> N
 def test_weights_of_another_network_are_refused() -> None:
     published = imagenet_weights(BackboneName.MOBILENET_V2)
     with pytest.raises(ValueError, match="shape"):
-        lay_in(Encoder(BackboneName.EFFICIENTNET_LITE0), published)
+        load_pretrained(Encoder(BackboneName.EFFICIENTNET_LITE0), published)
 
 
 def test_white_and_black_are_normalised_inside() -> None:

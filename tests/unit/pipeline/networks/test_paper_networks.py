@@ -16,7 +16,7 @@ from pipeline.networks.cenet import (  # noqa: E402
     DenseAtrousConvolution,
     ResidualMultiKernelPooling,
     ResNet34Encoder,
-    lay_in_resnet34,
+    load_pretrained_resnet34,
 )
 from pipeline.networks.paper import network_1, network_2  # noqa: E402
 from pipeline.networks.unet import UNet  # noqa: E402
@@ -187,11 +187,11 @@ def test_published_weights_fill_the_encoder_and_others_are_refused() -> None:
         name: torch.rand_like(tensor.float()) for name, tensor in ResNet34Encoder().state_dict().items()
     }
     encoder = ResNet34Encoder()
-    assert lay_in_resnet34(encoder, {**published, "fc.weight": torch.zeros(1000, 512)}) == 216
+    assert load_pretrained_resnet34(encoder, {**published, "fc.weight": torch.zeros(1000, 512)}) == 216
     assert torch.equal(encoder.layer4[2].conv2.weight, published["layer4.2.conv2.weight"])
     published["layer3.9.conv1.weight"] = published.pop("layer3.1.conv1.weight")
     with pytest.raises(ValueError, match=r"layer3\.1\.conv1"):
-        lay_in_resnet34(encoder, published)
+        load_pretrained_resnet34(encoder, published)
 
 
 def test_cenet_encoder_gives_maps_at_strides_4_8_16_32() -> None:

@@ -154,7 +154,7 @@ def test_a_processor_that_would_overflow_computes_in_floats(resources: EngineRes
 
 def test_a_plan_takes_what_the_batcher_gives(tmp_path: Path) -> None:
     crops = shapes_of(GraphFile(tmp_path, Precision.FP32, Size(128, 128), 1))
-    assert crops.takes((1, 128, 128, 3))
-    assert crops.takes((64, 128, 128, 3))
+    assert crops.accepts((1, 128, 128, 3))
+    assert crops.accepts((64, 128, 128, 3))
     tiles = shapes_of(GraphFile(tmp_path, Precision.FP32, None, 16))
-    assert all(tiles.takes((count, side, 1024, 3)) for count in (1, 8) for side in (16, 1024))
+    assert all(tiles.accepts((count, side, 1024, 3)) for count in (1, 8) for side in (16, 1024))

@@ -8,7 +8,7 @@ from pipeline.model.geometry import Mpp, Size
 from pipeline.model.taxonomy import CellClass
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
-from pipeline.synth.smear_spec import DRAWN_CLASSES, NORMAL, SmearSpec, apportion, leukocytes_in, mix_of
+from pipeline.synth.smear_spec import DRAWN_CLASSES, NORMAL, SmearSpec, apportion, mix_of
 
 SHARES = st.lists(st.floats(0, 100), min_size=6, max_size=6).filter(lambda shares: sum(shares) > 0.01)
 
@@ -19,10 +19,6 @@ def test_numbers_sum_to_the_count_and_stay_within_one_of_the_share(shares, count
     assert sum(number for _, number in numbers) == count
     for (_, number), share in zip(numbers, shares, strict=True):
         assert abs(number - count * share / sum(shares)) < 1
-
-
-def test_density_is_per_square_millimetre():
-    assert leukocytes_in(Size(4000, 4000), Mpp(0.25), 50.0) == 50
 
 
 @pytest.mark.parametrize(

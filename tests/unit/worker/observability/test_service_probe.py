@@ -25,25 +25,25 @@ class Service:
 
 
 def test_it_knows_the_last_answer_and_its_age() -> None:
-    probe = ServiceProbe("store", Service().ask, every_s=1)
-    assert (probe.answer, probe.silent_s) == (None, float("inf"))
-    probe.ask_once()
-    probe.ask_once()
+    probe = ServiceProbe("store", Service().ask, interval_s=1)
+    assert (probe.answer, probe.since_answer_s) == (None, float("inf"))
+    probe.probe_once()
+    probe.probe_once()
     assert probe.answer == 2
-    assert 0 <= probe.silent_s < DEADLINE_S
+    assert 0 <= probe.since_answer_s < DEADLINE_S
 
 
 def test_a_service_that_fails_leaves_the_old_answer_and_its_age_grows() -> None:
     service, heard = Service(), []
-    probe = ServiceProbe("store", service.ask, every_s=1, told=heard.append)
-    probe.ask_once()
-    before_s = probe.silent_s
+    probe = ServiceProbe("store", service.ask, interval_s=1, on_answer=heard.append)
+    probe.probe_once()
+    before_s = probe.since_answer_s
     service.error = TransientError("away", code="store_unreachable")
-    probe.ask_once()
+    probe.probe_once()
     assert probe.answer == 1
-    assert probe.silent_s > before_s
+    assert probe.since_answer_s > before_s
     service.error = None
-    probe.ask_once()
+    probe.probe_once()
     assert heard == [1, None, 3]
     assert probe.answer == 3
 
@@ -51,10 +51,10 @@ def test_a_service_that_fails_leaves_the_old_answer_and_its_age_grows() -> None:
 def test_an_error_of_another_kind_is_no_answer_and_no_end() -> None:
     service, heard = Service(), []
     service.error = KeyError("unforeseen")
-    probe = ServiceProbe("store", service.ask, every_s=1, told=heard.append)
-    probe.ask_once()
+    probe = ServiceProbe("store", service.ask, interval_s=1, on_answer=heard.append)
+    probe.probe_once()
     assert heard == [None]
-    assert probe.silent_s == float("inf")
+    assert probe.since_answer_s == float("inf")
 
 
 def test_started_it_asks_again_and_again_until_it_is_stopped() -> None:
@@ -63,7 +63,7 @@ def test_started_it_asks_again_and_again_until_it_is_stopped() -> None:
     def ask() -> None:
         asked.release()
 
-    probe = ServiceProbe("store", ask, every_s=0.001)
+    probe = ServiceProbe("store", ask, interval_s=0.001)
     probe.start()
     assert all(asked.acquire(timeout=DEADLINE_S) for _ in range(5))
     probe.stop()

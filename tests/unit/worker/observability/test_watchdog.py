@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from worker.observability.watchdog import MISSED_LOOKS, Watchdog
+from worker.observability.watchdog import MAX_MISSED_CHECKS, Watchdog
 from worker.queue.slots import Slots
 
 AFTER_S, EVERY_S = 60.0, 5.0
@@ -16,7 +16,7 @@ AFTER_S, EVERY_S = 60.0, 5.0
 
 @dataclass
 class Consumer:
-    rests: bool = False
+    is_ending: bool = False
     reserved: int = 0
 
 
@@ -31,7 +31,7 @@ class Worker:
 
     def look(self, messages: int | None, seconds: float = EVERY_S) -> None:
         self.now_s += seconds
-        self.watchdog.look(messages)
+        self.watchdog.check(messages)
 
     def look_for(self, seconds: float, messages: int | None) -> None:
         for _ in range(round(seconds / EVERY_S)):
@@ -106,10 +106,10 @@ def test_a_broker_that_does_not_answer_ends_the_count(worker: Worker, away_for: 
 
 
 def test_who_was_told_to_rest_is_not_stalled_and_is_judged_again_afterwards(worker: Worker) -> None:
-    worker.consumer.rests = True
+    worker.consumer.is_ending = True
     worker.look_for(10 * AFTER_S, messages=1)
     assert not worker.is_stalled
-    worker.consumer.rests = False
+    worker.consumer.is_ending = False
     worker.look_for(AFTER_S, messages=1)
     assert not worker.is_stalled
     worker.look_for(2 * EVERY_S, messages=1)
@@ -120,8 +120,8 @@ def test_a_process_that_stood_still_is_not_blamed_for_the_time(worker: Worker) -
     worker.look(1)
     worker.look(1, seconds=10 * AFTER_S)
     assert not worker.is_stalled
-    worker.look(1, seconds=MISSED_LOOKS * EVERY_S)
-    assert worker.watchdog.idle_s == MISSED_LOOKS * EVERY_S
+    worker.look(1, seconds=MAX_MISSED_CHECKS * EVERY_S)
+    assert worker.watchdog.idle_s == MAX_MISSED_CHECKS * EVERY_S
 
 
 def test_messages_that_were_taken_and_never_begun_are_work_too(worker: Worker) -> None:

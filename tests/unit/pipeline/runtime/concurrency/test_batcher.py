@@ -14,7 +14,14 @@ from hypothesis import strategies as st
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError
-from pipeline.runtime.concurrency.batcher import BatchClient, Batcher, Load, ScansInFlight, Sharing, Urgency
+from pipeline.runtime.concurrency.batcher import (
+    BatchClient,
+    Batcher,
+    BatchingLimits,
+    Load,
+    ScansInFlight,
+    Urgency,
+)
 
 DEADLINE_S = 20
 
@@ -73,7 +80,9 @@ def test_each_gets_its_own_answers(requests: list[list[int]], max_batch: int, wa
 
 def test_who_is_alone_does_not_wait() -> None:
     in_flight = ScansInFlight()
-    batcher = Batcher(Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
+    batcher = Batcher(
+        Doubling(), max_batch=8, max_wait_s=10 * DEADLINE_S, limits=BatchingLimits(1, in_flight)
+    )
     with ThreadPoolExecutor(1) as pool, in_flight.scan():
         assert pool.submit(batcher.submit, _items(3)).result(DEADLINE_S).tolist() == [[6.0]]
     batcher.close()
@@ -81,7 +90,7 @@ def test_who_is_alone_does_not_wait() -> None:
 
 def test_two_in_flight_wait_for_each_other() -> None:
     in_flight, run = ScansInFlight(), Doubling()
-    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
+    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, limits=BatchingLimits(1, in_flight))
     with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
         answers = list(pool.map(lambda value: batcher.submit(_items(value, value)), (1, 2)))
     batcher.close()
@@ -92,7 +101,7 @@ def test_two_in_flight_wait_for_each_other() -> None:
 
 def test_a_scan_that_asks_twice_is_no_company_of_its_own() -> None:
     in_flight, run, one, other = ScansInFlight(), Doubling(), BatchClient(), BatchClient()
-    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, sharing=Sharing(1, in_flight))
+    batcher = Batcher(run, max_batch=8, max_wait_s=10 * DEADLINE_S, limits=BatchingLimits(1, in_flight))
     with ThreadPoolExecutor(3) as pool, in_flight.scan(), in_flight.scan():
         twice = [pool.submit(batcher.submit, _items(value), one) for value in (1, 2)]
         assert _eventually(lambda: batcher.waiting_items == 2)
@@ -105,7 +114,7 @@ def test_a_scan_that_asks_twice_is_no_company_of_its_own() -> None:
 
 def test_who_comes_while_all_others_are_served_does_not_wait() -> None:
     gate, in_flight = Gate(), ScansInFlight()
-    batcher = Batcher(gate, max_batch=1, max_wait_s=10 * DEADLINE_S, sharing=Sharing(2, in_flight))
+    batcher = Batcher(gate, max_batch=1, max_wait_s=10 * DEADLINE_S, limits=BatchingLimits(2, in_flight))
     with ThreadPoolExecutor(2) as pool, in_flight.scan(), in_flight.scan():
         answers = [pool.submit(batcher.submit, _items(value)) for value in (1, 2)]
         assert _eventually(lambda: gate.inside == 2)
@@ -192,7 +201,7 @@ def test_a_batch_without_room_is_halved_once() -> None:
 
 def test_a_network_that_loses_a_picture_is_found_out() -> None:
     batcher = Batcher(lambda items: items[1:].astype(np.float32), max_batch=4, max_wait_s=0.0)
-    with pytest.raises(RuntimeError, match="3 pictures in, 2 answers out"):
+    with pytest.raises(RuntimeError, match="3 pictures in, 2 outputs out"):
         batcher.submit(_items(1, 2, 3))
     batcher.close()
 
@@ -295,7 +304,7 @@ def test_urgent_and_routine_requests_share_a_batch_that_has_room() -> None:
 def test_what_was_asked_is_counted_with_the_time_it_took() -> None:
     gate = Gate()
     batcher = Batcher(gate, max_batch=4, max_wait_s=0.0)
-    assert batcher.load == Load(0, 0, 0.0, 0, max_batch=4, servers=1)
+    assert batcher.load == Load(0, 0, 0.0, 0, max_batch=4, parallel_batches=1)
     with ThreadPoolExecutor(8) as pool:
         begun_s = time.monotonic()
         first = pool.submit(batcher.submit, _items(1, 2, 3))

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime.concurrency.machine import (
-    Asked,
     Parallelism,
+    ParallelismOverrides,
     available_cores,
     parallelism,
     supports_int8,
@@ -37,16 +37,18 @@ def test_the_tightest_limit_counts(affinity: int, limits: list[str], cores: int)
 @pytest.mark.parametrize(
     ("cores", "asked", "expected"),
     [
-        (1, Asked(), Parallelism(1, 1, 4)),
-        (2, Asked(), Parallelism(2, 2, 4)),
-        (6, Asked(), Parallelism(6, 6, 12)),
-        (64, Asked(), Parallelism(64, 8, 16)),
-        (64, Asked(threads=2), Parallelism(2, 2, 4)),
-        (2, Asked(streams=1), Parallelism(2, 1, 4)),
-        (2, Asked(threads=4, streams=2, read_ahead=1), Parallelism(4, 2, 1)),
+        (1, ParallelismOverrides(), Parallelism(1, 1, 4)),
+        (2, ParallelismOverrides(), Parallelism(2, 2, 4)),
+        (6, ParallelismOverrides(), Parallelism(6, 6, 12)),
+        (64, ParallelismOverrides(), Parallelism(64, 8, 16)),
+        (64, ParallelismOverrides(threads=2), Parallelism(2, 2, 4)),
+        (2, ParallelismOverrides(streams=1), Parallelism(2, 1, 4)),
+        (2, ParallelismOverrides(threads=4, streams=2, read_ahead=1), Parallelism(4, 2, 1)),
     ],
 )
-def test_what_is_asked_for_goes_before_what_follows(cores: int, asked: Asked, expected: Parallelism) -> None:
+def test_what_is_asked_for_goes_before_what_follows(
+    cores: int, asked: ParallelismOverrides, expected: Parallelism
+) -> None:
     assert parallelism(cores, asked) == expected
 
 

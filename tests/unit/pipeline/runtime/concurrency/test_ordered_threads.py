@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.model.ports import OrderedPool
-from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool, SerialPool
+from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
+from tests.support.serial_pool import SerialPool
 
 DEADLINE_S = 20
 SCAN: ContextVar[str] = ContextVar("scan", default="none")
@@ -128,7 +129,7 @@ def test_a_map_that_is_left_begins_nothing_more() -> None:
         assert item == 0 or gate.wait(DEADLINE_S)
         return item
 
-    with OrderedThreadPool(2, threads=2) as pool:
+    with OrderedThreadPool(2) as pool:
         answers = pool.map(work, range(10**9))
         next(answers)
         answers.close()

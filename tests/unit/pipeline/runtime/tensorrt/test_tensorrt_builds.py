@@ -149,7 +149,6 @@ STAND_FOR = {
     "ExecutionContext": "IExecutionContext",
     "CudaEngine": "ICudaEngine",
     "Runtime": "Runtime",
-    "Severities": "ILogger.Severity",
     "AllocationStrategies": "ExecutionContextAllocationStrategy",
 }
 """class of bindings.py: the class of TensorRT that it describes"""

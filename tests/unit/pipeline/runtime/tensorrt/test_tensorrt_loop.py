@@ -15,7 +15,7 @@ from pipeline.model.geometry import Size
 from pipeline.runtime.engines.engine_port import BatchRefused
 from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
-from pipeline.runtime.tensorrt.lane import GRAPHS_AT_MOST, Lane, LoadedPlan
+from pipeline.runtime.tensorrt.stream_executor import MAX_CUDA_GRAPHS, LoadedPlan, StreamExecutor
 from tests.support.fake_device import DeviceMisuse, FakeDevice, Step
 from tests.support.fake_engine import FakeCudaEngine, open_on_fake_device
 
@@ -86,7 +86,7 @@ def test_a_batch_size_is_launched_as_a_graph_from_its_second_time_on(graph):
         for turn in range(8):
             batch = pictures(4, seed=turn)
             assert is_right(engine.run(batch), batch)
-    assert device.launches == 8 - 2  # each of two lanes runs it once as it is
+    assert device.launches == 8 - 2  # each of two executors runs it once as it is
 
 
 def test_answers_stay_right_when_buffers_grow_under_captured_graphs(graph):
@@ -118,11 +118,11 @@ def test_a_lane_keeps_few_shapes(graph):
         made.append(cuda_engine.create_execution_context())
         return made[-1]
 
-    lane = Lane(LoadedPlan(context, 4096, str), device)
-    sizes = [*range(1, GRAPHS_AT_MOST + 2)]
+    executor = StreamExecutor(LoadedPlan(context, 4096, str), device)
+    sizes = [*range(1, MAX_CUDA_GRAPHS + 2)]
     for count in (max(sizes), *sizes, *sizes):
-        lane.start(pictures(count))
-        assert is_right(lane.finish(), pictures(count))
+        executor.start(pictures(count))
+        assert is_right(executor.finish(), pictures(count))
     assert len(made) > len(sizes)
 
 

@@ -166,5 +166,5 @@ def test_what_a_dead_builder_left_is_cleared_away(tmp_path):
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")
-    with pytest.raises(DeploymentError, match="cannot keep plans"):
+    with pytest.raises(DeploymentError, match="cannot be stored"):
         PlanCache(blocked / "plans").plan(KEY, once())

@@ -216,5 +216,5 @@ def test_int8_without_pictures_is_refused():
 
 @pytest.mark.parametrize("body", [b"", b"no graph", bytes(range(256))])
 def test_what_is_no_graph_is_refused(body):
-    with pytest.raises(DeploymentError, match="no ONNX graph"):
+    with pytest.raises(DeploymentError, match="not an ONNX graph"):
         prepared(body, Precision.FP32)

@@ -124,7 +124,7 @@ def test_runs_that_make_no_bundle_are_a_sentence(runs: Runs, tmp_path: Path) -> 
     for segmenters in ((cenet,), (light, light), (light, cenet, cenet), (light, runs.classifier)):
         with pytest.raises(UsageError) as caught:
             write_bundle(replace(runs, segmenters=segmenters), tmp_path, BundleName("x", "1"), 1.0)
-        assert caught.value.code == "wrong-run"
+        assert caught.value.code == "wrong_run"
     with pytest.raises(UsageError, match="1, 2, 4, not 3"):
         write_bundle(runs, tmp_path, BundleName("x", "1"), 1.0, ExportOptions(views=3))
     assert list(tmp_path.iterdir()) == []

@@ -178,5 +178,5 @@ def test_a_gate_without_pictures_lets_nothing_pass(bundle: tuple[Path, BundleMan
     folder, before = bundle
     with pytest.raises(UsageError) as caught:
         quantise_bundle(folder, replace(_pictures(), val_fields=()), [].append)
-    assert caught.value.code == "no-pictures"
+    assert caught.value.code == "no_pictures"
     assert load_bundle(folder).manifest == before

@@ -26,7 +26,7 @@ def test_the_shipped_recipes_may_be_shipped_and_research_may_not() -> None:
     research = replace(recipe.sources[0], folder="research_only/all_idb2", shippable=False)
     with pytest.raises(UsageError, match="research_only/all_idb2") as caught:
         require_shippable(replace(recipe, sources=(*recipe.sources, research)))
-    assert caught.value.code == "not-shippable"
+    assert caught.value.code == "not_shippable"
 
 
 def test_parameters_count_together() -> None:

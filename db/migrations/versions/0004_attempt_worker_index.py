@@ -1,7 +1,7 @@
-"""The attempts that a worker was at when it went silent are found by index: there are few of them among many.
+"""Adds an index for finding the attempts of a lost worker.
 
-An index and nothing else; the release before works on. Claims wait while it is built: a second or two for
-some millions of attempts.
+The release before works with it. Claims wait while it is built: a second or two for some millions of
+attempts.
 """
 
 from __future__ import annotations

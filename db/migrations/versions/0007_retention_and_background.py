@@ -1,7 +1,7 @@
-"""Scans that wait behind all others; indexes by which what is old is found and deleted.
+"""Adds background scans, and indexes for finding and deleting expired scans.
 
-Expand, then contract: the release before this one takes a scan that waits in the background for a routine
-one. The indexes are on tables of a row or a few a scan, and made while nobody writes to them.
+The release before treats a background scan as a routine one. The indexes are on tables of a row or a few a
+scan, and made while nobody writes to them.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Since when a scan waits, and by which index those that wait, and the latest attempts, are found.
+"""Adds the time since when a scan waits, and indexes for waiting scans and recent attempts.
 
-`received_at` is when the upload came; a scan that a person assigns or has analysed again waits from then on.
-The release before this one works on: its requeue leaves the column as it is.
+`received_at` is the time of the upload; a scan that is assigned or requeued waits from that moment on.
+The release before works with it: its requeue leaves the column unchanged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _UNFINISHED = sa.text("state <> 'completed'")
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # One moment for all rows that are there, kept beside the table: none of them is written.
+    # One value for all existing rows, stored in the catalogue: no row is rewritten.
     op.add_column(
         "scan",
         sa.Column(

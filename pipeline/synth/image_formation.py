@@ -1,4 +1,4 @@
-"""Lamp, optics and camera: from transmittance to grey levels, as functions of the absolute position."""
+"""Image formation by lamp, optics and camera: converts transmittance to grey levels by position."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from pipeline.synth.texture import soften
 _NOISE_PX = 1024
 _WAVES = 6
 _UNSHARP = 2.0
-"""width of the unsharp mask in widths of the blur"""
+"""width of the unsharp mask relative to the blur"""
 
 
-class Light:
-    """What lies between the stained cells and the stored pixels of one smear."""
+class ImageFormation:
+    """The image formation of one smear."""
 
     def __init__(self, spec: SmearSpec, stain: Stain) -> None:
         rng = np.random.default_rng((spec.seed, 10))
@@ -36,7 +36,7 @@ class Light:
 
     @property
     def margin_px0(self) -> int:
-        """Pixels around a block that its own pixels depend on."""
+        """Margin around a block on which its pixels depend."""
         return int(np.ceil(4 * _UNSHARP * self._blur_px0)) + 2
 
     def expose(self, passed: Field, column: int, row: int) -> Rgb:
@@ -53,7 +53,7 @@ class Light:
         return np.asarray(cv2.convertScaleAbs(np.clip(exposed, 0, 255)), np.uint8)
 
     def _illumination(self, x: np.ndarray, y: np.ndarray) -> Field:
-        """Vignette, slope and a faint unevenness of the plasma; every term is a product or sum of x and y."""
+        """Return vignette, slope and a slight unevenness of the plasma, from terms separable in x and y."""
         u, v = (x - self._centre[0]) / self._reach, (y - self._centre[1]) / self._reach
         across = 1 - self._stain.vignette * u**2 + self._slope[0] * u
         down = -self._stain.vignette * v**2 + self._slope[1] * v

@@ -1,4 +1,4 @@
-"""One batch's way through the device: its own stream, buffers and contexts. Two lanes overlap."""
+"""One CUDA stream with its buffers and execution contexts. Two of them overlap copying and computing."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError, DeploymentError, LeukoflowError
 from pipeline.runtime.tensorrt.bindings import ExecutionContext
-from pipeline.runtime.tensorrt.device import Captured, Device, DeviceBuffer, Event, HostBuffer
+from pipeline.runtime.tensorrt.device import CapturedGraph, Device, DeviceBuffer, Event, HostBuffer
 
-GRAPHS_AT_MOST = 8
-"""batch shapes of which a lane keeps a CUDA graph: the full batches, and the usual rests"""
+MAX_CUDA_GRAPHS = 8
+"""batch shapes whose CUDA graphs are kept: full batches, and the remainders that occur often"""
 _FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedPlan:
-    """A plan on the device. Each context needs `scratch_bytes` of its lane's memory to compute in."""
+    """A plan on the device. Its contexts need `scratch_bytes` of device memory to compute in."""
 
     new_context: Callable[[], ExecutionContext | None]
     scratch_bytes: int
     last_error: Callable[[], str]
-    """why the last call failed"""
+    """returns why the last call failed"""
 
 
 @dataclass(slots=True)
 class _Prepared:
-    """A context whose shape and addresses are set, and its work as a CUDA graph from its second batch on."""
+    """A context with its shape and addresses set, and from its second batch on its CUDA graph."""
 
     context: ExecutionContext
     answer: tuple[int, ...]
     has_run: bool = False
-    captured: Captured | None = None
+    captured: CapturedGraph | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ class _Buffers:
     host_output: HostBuffer
 
 
-class Lane:
-    """Takes a batch, gives its answer later. One thread at a time; `start` and `finish` alternate."""
+class StreamExecutor:
+    """Runs one batch at a time: `start`, then `finish`. Not for several threads at once."""
 
     def __init__(self, plan: LoadedPlan, device: Device) -> None:
         """Raises: CapacityError."""
@@ -59,14 +59,14 @@ class Lane:
         self._scratch = device.allocate(max(1, plan.scratch_bytes))
         self._buffers: _Buffers | None = None
         self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
-        self._under_way: tuple[Event, tuple[int, ...]] | None = None
+        self._running: tuple[Event, tuple[int, ...]] | None = None
 
     def start(self, batch: Rgb) -> None:
-        """Begin with a uint8 (N, H, W, 3) batch, which is copied at once.
+        """Start a uint8 (N, H, W, 3) batch; its pixels are copied before the call returns.
 
         Raises: CapacityError; DeploymentError, where TensorRT refuses it.
         """
-        prepared, buffers = self._ready_for(batch)
+        prepared, buffers = self._prepare(batch)
         buffers.host_input.write(batch)
         try:
             self._device.upload(buffers.host_input, buffers.input, batch.nbytes, self._stream)
@@ -75,40 +75,43 @@ class Lane:
                 buffers.output, buffers.host_output, _bytes_of(prepared.answer), self._stream
             )
         except BaseException:
-            self._device.record(self._stream).wait()  # what was enqueued still reads the buffers
+            self._device.record(self._stream).wait()  # the enqueued work still reads the buffers
             raise
-        self._under_way = (self._device.record(self._stream), prepared.answer)
+        self._running = (self._device.record(self._stream), prepared.answer)
 
     def finish(self) -> Probabilities:
-        """Return the answer to the batch that was started."""
-        if self._under_way is None or self._buffers is None:
-            raise RuntimeError("no batch is under way")
-        event, answer = self._under_way
-        self._under_way = None
+        """Return the output of the batch that was started."""
+        if self._running is None or self._buffers is None:
+            raise RuntimeError("no batch was started")
+        event, answer = self._running
+        self._running = None
         event.wait()
         return self._buffers.host_output.read(answer)
 
     def abandon(self) -> None:
-        """Wait for the batch under way, if there is one, and forget its answer."""
-        if self._under_way is not None:
-            event, _ = self._under_way
-            self._under_way = None
+        """Wait for the running batch, if any, and discard its output."""
+        if self._running is not None:
+            event, _ = self._running
+            self._running = None
             with suppress(LeukoflowError):  # another error is on its way to the caller
                 event.wait()
 
-    def _ready_for(self, batch: Rgb) -> tuple[_Prepared, _Buffers]:
+    def _prepare(self, batch: Rgb) -> tuple[_Prepared, _Buffers]:
         prepared = self._prepared.get(batch.shape) or self._new(batch.shape)
-        buffers = self._room_for(batch.nbytes, _bytes_of(prepared.answer))
+        buffers = self._buffers_for(batch.nbytes, _bytes_of(prepared.answer))
         if batch.shape not in self._prepared:
-            self._place(prepared, buffers)
+            self._bind(prepared, buffers)
             self._prepared[batch.shape] = prepared
         self._prepared.move_to_end(batch.shape)
-        while len(self._prepared) > GRAPHS_AT_MOST:
+        while len(self._prepared) > MAX_CUDA_GRAPHS:
             self._prepared.popitem(last=False)
         return prepared, buffers
 
     def _new(self, axes: tuple[int, ...]) -> _Prepared:
-        """A context for each shape: a graph stays right only while its context is not given another one."""
+        """Return a context for this shape:
+
+        a captured graph is valid only while its context keeps its shape.
+        """
         context = self._plan.new_context()
         if context is None:
             raise CapacityError("The GPU has no memory for another batch shape.", code="batch_too_large")
@@ -116,14 +119,15 @@ class Lane:
             raise self._refused(f"the shape {axes}")
         return _Prepared(context, tuple(context.get_tensor_shape(OUTPUT_NAME)))
 
-    def _room_for(self, input_bytes: int, output_bytes: int) -> _Buffers:
-        """Return buffers of at least these sizes, the held ones where they suffice."""
+    def _buffers_for(self, input_bytes: int, output_bytes: int) -> _Buffers:
+        """Return buffers of at least these sizes, the present ones where they suffice."""
         if self._buffers is not None:
             held = (self._buffers.input.size_bytes, self._buffers.output.size_bytes)
             if held[0] >= input_bytes and held[1] >= output_bytes:
                 return self._buffers
             input_bytes, output_bytes = max(input_bytes, held[0]), max(output_bytes, held[1])
-        # Graphs hold addresses: what was captured goes with the old buffers, before the new ones come.
+        # CapturedGraph graphs hold addresses of the old buffers: they are dropped before new ones are
+        # allocated.
         self._prepared.clear()
         self._buffers = None
         self._buffers = _Buffers(
@@ -134,7 +138,7 @@ class Lane:
         )
         return self._buffers
 
-    def _place(self, prepared: _Prepared, buffers: _Buffers) -> None:
+    def _bind(self, prepared: _Prepared, buffers: _Buffers) -> None:
         context = prepared.context
         context.set_device_memory(self._scratch.address, self._scratch.size_bytes)
         for name, buffer in ((INPUT_NAME, buffers.input), (OUTPUT_NAME, buffers.output)):
@@ -142,7 +146,9 @@ class Lane:
                 raise self._refused(f"the address of `{name}`")
 
     def _compute(self, prepared: _Prepared) -> None:
-        """A shape's first batch runs as it is: TensorRT sets itself up in it. Its second is captured."""
+        """Enqueue the work; from the second batch of a shape on as a CUDA graph (the first one sets TensorRT
+        up).
+        """
         if prepared.has_run and prepared.captured is None:
             prepared.captured = self._device.capture(self._stream, lambda: self._enqueue(prepared))
         if prepared.captured is not None:

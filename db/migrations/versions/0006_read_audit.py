@@ -1,6 +1,6 @@
-"""Who wrote an event is on record; who may read and not write adds by a function that a patient was read.
+"""Records the author of every event, and lets read-only roles record that results were read.
 
-Expand, then contract: the release before this one writes events as before, and its author is noted too.
+The release before writes events as before; their author is recorded too.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ down_revision: str | None = "0005"
 branch_labels: None = None
 depends_on: None = None
 
-# With the rights of its owner. Its body is bound to this very table when it is made, and no search path of a
-# caller can lead it to another; what a caller may say has its length.
+# SECURITY DEFINER: runs with the privileges of its owner. Its body is bound to this table when it is created,
+# so the search path of a caller has no effect; arguments of a caller are limited in length.
 _RECORD_READ = """
 CREATE FUNCTION record_results_read(patient_id uuid, reader text, purpose text) RETURNS void
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
@@ -32,11 +32,11 @@ _TRIGGERS = ("event_append_only", "event_no_truncate")
 
 def upgrade() -> None:
     op.execute("SET LOCAL lock_timeout = '5s'")
-    # Of events from before nobody knows who wrote them: the default comes after the column.
+    # The author of earlier events is unknown, so the default is set after the column is added.
     op.add_column("event", sa.Column("db_user", sa.Text(), nullable=True))
     op.alter_column("event", "db_user", server_default=sa.text("SESSION_USER"))
     for trigger in _TRIGGERS:
-        # Also for a session that says it is a replica, for which other triggers rest.
+        # Fires in replica sessions too, in which other triggers are disabled.
         op.execute(f"ALTER TABLE event ENABLE ALWAYS TRIGGER {trigger}")
     op.execute(_RECORD_READ)
     op.execute("REVOKE ALL ON FUNCTION record_results_read FROM PUBLIC")
