@@ -53,6 +53,8 @@ def scans(connection: Connection, wanted: ScanFilter) -> list[ScanRow]:
         statement = statement.where(Patient.external_id == wanted.patient)
     if wanted.state is not None:
         statement = statement.where(Scan.state == wanted.state)
+    if wanted.scan_ids:
+        statement = statement.where(Scan.id.in_(wanted.scan_ids))
     return [
         ScanRow(
             scan_id=row.id,
@@ -102,12 +104,13 @@ def find_scan(connection: Connection, prefix: str) -> UUID:
 
     Raises: UsageError, where there is none, or more than one.
     """
+    if re.fullmatch(r"[0-9a-fA-F-]+", prefix) is None:
+        raise UsageError("a scan's id has hexadecimal digits and hyphens only", code="unknown_scan")
     statement = select(Scan.id).where(cast(Scan.id, String).startswith(prefix.lower(), autoescape=True))
-    is_id = re.fullmatch(r"[0-9a-fA-F-]+", prefix) is not None
-    found = connection.execute(statement.limit(2)).scalars().all() if is_id else []
+    found = connection.execute(statement.limit(2)).scalars().all()
     if len(found) != 1:
-        what = "more than one scan has" if found else "there is no scan with"
-        raise UsageError(f"{what} an id that starts so", code="unknown_scan")
+        what = "more than one scan has" if found else "no scan has"
+        raise UsageError(f"{what} an id that begins with {prefix}", code="unknown_scan")
     return found[0]
 
 
