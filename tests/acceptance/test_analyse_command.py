@@ -9,69 +9,60 @@ import resource
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.terminal import command_line, on_terminal, piped
 
+NAMES = ("P-1/a.jpg", "P-1/again.jpg", "P-1/b.jpg", "P-2/a.jpg")
+
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder as `synth` leaves it: three fields, each with its truth."""
-    folder = tmp_path_factory.mktemp("drawn")
-    drawing = piped("synth", str(folder), "--fields", "--count", "3", "--seed", "21")
+def patients(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of two patients, as `synth` drew their fields; one of them lies there twice."""
+    drawn, folder = tmp_path_factory.mktemp("drawn"), tmp_path_factory.mktemp("patients")
+    drawing = piped("synth", str(drawn), "--fields", "--count", "3", "--seed", "21")
     assert drawing.returncode == 0, drawing.stderr
-    assert len(list(folder.glob("*.truth.json"))) == 3
-    return folder
-
-
-@pytest.fixture(scope="module")
-def patients(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of two patients with files of the same names; one patient's field lies there twice."""
-    folder = tmp_path_factory.mktemp("patients")
     one, two, three = sorted(drawn.glob("*.jpg"))
-    for source, place in (
-        (one, "P-1/a.jpg"),
-        (two, "P-1/b.jpg"),
-        (two, "P-1/again.jpg"),
-        (three, "P-2/a.jpg"),
-    ):
-        (folder / place).parent.mkdir(exist_ok=True)
-        shutil.copyfile(source, folder / place)
+    for source, name in zip((one, two, two, three), NAMES, strict=True):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copyfile(source, folder / name)
+        shutil.copyfile(source.with_suffix(".truth.json"), (folder / name).with_suffix(".truth.json"))
     return folder
 
 
 @pytest.fixture(scope="module")
-def counted(patients: Path) -> dict[str, int]:
-    """Return the leukocytes of each file, by its path below the folder."""
-    answer = piped("analyse", "--json", str(patients))
-    documents = [json.loads(line) for line in answer.stdout.splitlines()]
-    return {str(Path(d["path"]).relative_to(patients)): d["differential"]["n"] for d in documents}
+def documents(patients: Path) -> list[dict[str, Any]]:
+    """Return what `--json` says of the folder's files."""
+    return [json.loads(line) for line in piped("analyse", "--json", str(patients)).stdout.splitlines()]
 
 
-def test_what_synth_wrote_can_be_analysed_by_its_folder(drawn: Path) -> None:
-    answer = piped("analyse", str(drawn))
-    assert answer.returncode == 0, answer.stderr
-    assert answer.stderr == "leukoflow: 3 files that are no pictures were skipped\n"
+@pytest.fixture(scope="module")
+def counted(documents: list[dict[str, Any]]) -> dict[str, int]:
+    """Return the leukocytes of each file."""
+    return dict(zip(NAMES, (document["differential"]["n"] for document in documents), strict=True))
 
 
-def test_a_folder_gets_a_line_a_file_and_one_pooled_table_a_patient(
-    patients: Path, counted: dict[str, int]
+def test_a_folder_gets_a_line_a_file_and_a_pooled_table_and_pictures_in_the_same_folders(
+    patients: Path, counted: dict[str, int], tmp_path: Path
 ) -> None:
-    answer = piped("analyse", str(patients))
+    places = ("--overlay", str(tmp_path / "o"), "--geojson", str(tmp_path / "g"))
+    answer = piped("analyse", str(patients), *places)
+    assert answer.returncode == 0
+    assert answer.stderr == "leukoflow: 4 files that are no pictures were skipped\n"
     lines = answer.stdout.splitlines()
-    assert answer.stderr == ""
     of_files = [line for line in lines if ".jpg: " in line]
-    assert [line.partition(": ")[0] for line in of_files] == [
-        str(patients / name) for name in sorted(counted)
-    ]
-    for line, name in zip(of_files, sorted(counted), strict=True):
+    assert [line.partition(": ")[0] for line in of_files] == [str(patients / name) for name in NAMES]
+    for line, name in zip(of_files, NAMES, strict=True):
         assert f", {counted[name]} leukocyte" in line
-    assert sum(line.startswith("│ leukocytes ") for line in lines) == 2
     assert f"{patients / 'P-1'}: 2 of 3 scans pooled" in lines
     assert f"{patients / 'P-2'}: 1 of 1 scan pooled" in lines
     totals = [int(line.split("│")[2]) for line in lines if line.startswith("│ leukocytes ")]
     assert totals == [counted["P-1/a.jpg"] + counted["P-1/b.jpg"], counted["P-2/a.jpg"]]
+    for folder, ending in (("o", ".png"), ("g", ".geojson.gz")):
+        found = {str(file.relative_to(tmp_path / folder)) for file in (tmp_path / folder).rglob("*.*")}
+        assert found == {f"{name}{ending}" for name in NAMES}
 
 
 def test_one_file_gets_its_table(patients: Path, counted: dict[str, int]) -> None:
@@ -82,50 +73,31 @@ def test_one_file_gets_its_table(patients: Path, counted: dict[str, int]) -> Non
     assert any(line.startswith(f"n = {counted['P-2/a.jpg']} leukocyte") for line in lines)
 
 
-def test_csv_has_a_row_a_cell(patients: Path, tmp_path: Path) -> None:
+def test_csv_has_a_row_a_cell(patients: Path, documents: list[dict[str, Any]], tmp_path: Path) -> None:
     bad = tmp_path / "bad.png"
     bad.write_text("no picture")
-    answer = piped("analyse", "--csv", str(patients / "P-1"), str(bad))
+    answer = piped("analyse", "--csv", str(patients), str(bad))
     assert answer.returncode == 2
-    rows = list(csv.DictReader(io.StringIO(answer.stdout)))
-    documents = [
-        json.loads(line) for line in piped("analyse", "--json", str(patients / "P-1")).stdout.splitlines()
-    ]
+    assert str(bad) in answer.stderr
     expected = [
         (d["path"], number, *cell["centroid_px0"], cell["class"], cell["call"], cell["probability"])
         for d in documents
         for number, cell in enumerate(d["cells"], start=1)
     ]
     fields = ("path", "cell", "x_px0", "y_px0", "class", "status", "probability")
-    assert expected
+    rows = csv.DictReader(io.StringIO(answer.stdout))
     assert [tuple(row[field] for field in fields) for row in rows] == [tuple(map(str, e)) for e in expected]
-    assert str(bad) in answer.stderr
 
 
-def test_pictures_of_files_of_one_name_keep_their_folders(patients: Path, tmp_path: Path) -> None:
-    answer = piped(
-        "analyse", str(patients), "--overlay", str(tmp_path / "o"), "--geojson", str(tmp_path / "g")
-    )
-    assert answer.returncode == 0, answer.stderr
-    for folder, ending in (("o", ".png"), ("g", ".geojson.gz")):
-        found = {str(file.relative_to(tmp_path / folder)) for file in (tmp_path / folder).rglob("*.*")}
-        assert found == {
-            f"{name}{ending}" for name in ("P-1/a.jpg", "P-1/again.jpg", "P-1/b.jpg", "P-2/a.jpg")
-        }
-
-
-@pytest.mark.parametrize("option", ["--overlay", "--geojson"])
-def test_on_a_full_disk_there_is_one_line_and_nothing_half_written(
-    patients: Path, tmp_path: Path, option: str
-) -> None:
+def test_on_a_full_disk_there_is_one_line_and_nothing_half_written(patients: Path, tmp_path: Path) -> None:
     # A program cannot tell a limit from a full disk: its write fails on the way.
     result = subprocess.run(
-        command_line("analyse", str(patients), option, str(tmp_path / "out")),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),  # noqa: PLW1509
+        command_line("analyse", str(patients / "P-1"), "--overlay", str(tmp_path / "out")),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)),
         capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert result.returncode == 2
-    (said,) = result.stderr.splitlines()
+    _skipped, said = result.stderr.splitlines()
     assert said.startswith("leukoflow: ")
     assert "cannot be written" in said
     assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == []
@@ -140,5 +112,6 @@ def test_a_terminal_sees_how_far_it_is_and_keeps_every_line(patients: Path, coun
 
 
 def test_a_terminal_gets_data_untorn(patients: Path) -> None:
-    shown = on_terminal("analyse", "--json", str(patients), columns=80)
-    assert [json.loads(line)["status"] for line in shown.splitlines()] == ["insufficient"] * 4
+    paths = [str(patients / name) for name in NAMES[:2]]
+    shown = on_terminal("analyse", "--json", *paths, columns=80)
+    assert [json.loads(line)["path"] for line in shown.splitlines()] == paths

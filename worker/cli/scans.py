@@ -34,7 +34,8 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON object a line.")]
 
 def scans(
     scan: Annotated[
-        list[str] | None, typer.Argument(help="Only these: their ids, or the beginnings of them.")
+        list[str] | None,
+        typer.Argument(help="Only these: their ids, or the first or last characters of them."),
     ] = None,
     patient: Annotated[str | None, typer.Option(help="Only this patient's.")] = None,
     state: Annotated[ScanState | None, typer.Option(help="Only those in this state.")] = None,
@@ -81,7 +82,7 @@ def quarantine_list(as_json: AsJson = False) -> None:
 
 
 def assign(
-    scan: Annotated[str, typer.Argument(help="Id of the scan, or the beginning of it.")],
+    scan: Annotated[str, typer.Argument(help="Id of the scan, or the first or last characters of it.")],
     patient: Annotated[str, typer.Option(help="The patient's identifier.")],
     specimen: Annotated[str, typer.Option(help="The specimen's identifier.")] = UNSPECIFIED,
 ) -> None:
@@ -94,7 +95,9 @@ def assign(
 
 
 def requeue(
-    scans: Annotated[list[str], typer.Argument(help="Ids of scans, or the beginnings of them.")],
+    scans: Annotated[
+        list[str], typer.Argument(help="Ids of scans, or the first or last characters of them.")
+    ],
 ) -> None:
     """Analyse scans again, with all their attempts."""
     with _database() as database, database.transaction() as connection:
