@@ -53,6 +53,8 @@ def scans(connection: Connection, wanted: ScanFilter) -> list[ScanRow]:
         statement = statement.where(Patient.external_id == wanted.patient)
     if wanted.state is not None:
         statement = statement.where(Scan.state == wanted.state)
+    if wanted.scan_ids:
+        statement = statement.where(Scan.id.in_(wanted.scan_ids))
     return [
         ScanRow(
             scan_id=row.id,
@@ -97,17 +99,20 @@ def total_progress(connection: Connection) -> Progress:
     return Progress(int(row[0]), int(row[1]), int(row[2]))
 
 
-def find_scan(connection: Connection, prefix: str) -> UUID:
-    """Return the one scan whose id starts with `prefix`.
+def find_scan(connection: Connection, part: str) -> UUID:
+    """Return the one scan whose id begins or ends with `part`.
 
+    Ids begin with the time of arrival: of scans that came together, only the ends differ early.
     Raises: UsageError, where there is none, or more than one.
     """
-    statement = select(Scan.id).where(cast(Scan.id, String).startswith(prefix.lower(), autoescape=True))
-    is_id = re.fullmatch(r"[0-9a-fA-F-]+", prefix) is not None
-    found = connection.execute(statement.limit(2)).scalars().all() if is_id else []
+    if re.fullmatch(r"[0-9a-fA-F-]+", part) is None:
+        raise UsageError("a scan's id has hexadecimal digits and hyphens only", code="unknown_scan")
+    text, wanted = cast(Scan.id, String), part.lower()
+    matches = text.startswith(wanted, autoescape=True) | text.endswith(wanted, autoescape=True)
+    found = connection.execute(select(Scan.id).where(matches).limit(2)).scalars().all()
     if len(found) != 1:
-        what = "more than one scan has" if found else "there is no scan with"
-        raise UsageError(f"{what} an id that starts like this", code="unknown_scan")
+        what = "more than one scan has" if found else "no scan has"
+        raise UsageError(f"{what} an id that begins or ends with {part}", code="unknown_scan")
     return found[0]
 
 

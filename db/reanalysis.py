@@ -11,7 +11,15 @@ from sqlalchemy import Connection, DateTime, Select, func, select
 from db.events import EventKind, append_many
 from db.ledger import transition
 from db.states import Priority, ScanState
-from db.tables import Run, Scan
+from db.tables import ModelBundle, Run, Scan
+
+
+@dataclass(frozen=True, slots=True)
+class KnownBundle:
+    """A model bundle that the ledger knows."""
+
+    digest: str
+    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +36,12 @@ class ReanalysisFilter:
 def database_time(connection: Connection) -> datetime:
     """Return the database's time."""
     return connection.execute(select(func.clock_timestamp(type_=DateTime(timezone=True)))).scalar_one()
+
+
+def known_bundles(connection: Connection) -> list[KnownBundle]:
+    """Return the bundles that workers have used, the latest first."""
+    statement = select(ModelBundle.digest, ModelBundle.name).order_by(ModelBundle.created_at.desc())
+    return [KnownBundle(digest, name) for digest, name in connection.execute(statement)]
 
 
 def count_reanalysable(connection: Connection, selection: ReanalysisFilter) -> int:

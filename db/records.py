@@ -142,6 +142,8 @@ class ScanFilter:
     patient: str | None = field(default=None, repr=False)
     state: ScanState | None = None
     limit: int | None = None
+    scan_ids: tuple[UUID, ...] = ()
+    """only these; none: all"""
 
 
 @dataclass(frozen=True, slots=True)

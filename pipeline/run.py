@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from pipeline.count.classification import CellClassification
-from pipeline.count.conclusion import conclude
+from pipeline.count.conclusion import Extent, conclude
 from pipeline.count.second_look import with_second_look
 from pipeline.detect.instances import SlideFrame
 from pipeline.detect.outlines import OutlineRefiner, outline_frame
@@ -65,7 +65,7 @@ def analyse_slide(
         cells = with_second_look(classification.cells(instances), classification, sample, frame)
     with observer.stage(Stage.CONCLUDE):
         quality = quality_measured()
-        conclusion = conclude(cells, quality, scale.source, spec)
+        conclusion = conclude(cells, quality, Extent(reader.meta.size_px0, scale), spec)
     return SlideAnalysis(
         meta=reader.meta,
         scale=scale,

@@ -104,6 +104,18 @@ def own_counts(differential: Differential) -> dict[CellClass, int]:
     }
 
 
+def not_told_apart(differential: Differential) -> tuple[ClassCount, ...]:
+    """Return a line for each parent under which cells were reported themselves: those cells alone.
+
+    With the lines of the classes below it, such a line adds up to the parent's.
+    """
+    return tuple(
+        _line(parent, count, differential.n_leukocytes)
+        for parent, count in own_counts(differential).items()
+        if parent in CHILDREN and count
+    )
+
+
 def _with_children(cell_class: CellClass, accepted: Mapping[CellClass, int]) -> int:
     below = CHILDREN.get(cell_class, ())
     return accepted.get(cell_class, 0) + sum(accepted.get(child, 0) for child in below)

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from pipeline.model import taxonomy
 
-ALGORITHM_VERSION = "8"
+ALGORITHM_VERSION = "9"
 """Increased with every change of the pure pipeline that can change a result."""
 
 
@@ -61,7 +61,6 @@ class PipelineSpec:
     max_disagreement: float = 0.40
     min_leukocytes: int = 100
     """Source: CLSI H20-A2 counts 200; 100 is the least that ICSH calls a differential"""
-    blast_flag_percent: float = 1.0
     left_shift_percent: float = 10.0
     """bands and immature granulocytes. Source: Palmer et al., ICSH 2015, Int J Lab Hematol 37:287"""
 

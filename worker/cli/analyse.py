@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,15 +11,16 @@ from pathlib import Path
 from typing import Annotated, TypeVar
 
 import typer
-from rich.console import Console
 
-from pipeline.model.domain import SlideResult
 from pipeline.model.errors import InputError, UsageError
+from pipeline.model.wording import counted
 from pipeline.output.pictures import overview_picture, png
-from pipeline.output.report import JsonObject, geojson_gz, slide_document
+from pipeline.output.report import geojson_gz
+from worker.cli.analysis_progress import progress_bar
+from worker.cli.analysis_reports import Answer, CsvReport, FolderReport, JsonReport, OneFileReport, Report
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
-from worker.cli.result_tables import differential_table
-from worker.cli.submit import made_folder, scan_files
+from worker.cli.output_files import made_folder, write_whole
+from worker.cli.scan_files import ScanFile, asked_files
 from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of
 
@@ -40,6 +41,7 @@ class Output:
 def analyse(
     paths: Annotated[list[Path], typer.Argument(help="Scans, or folders of scans.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a scan and line.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, one row a cell. See above.")] = False,
     geojson: Annotated[Path | None, typer.Option(help="Folder for gzipped GeoJSON, for QuPath.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder for pictures with the cells outlined.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of another model bundle.")] = None,
@@ -47,86 +49,83 @@ def analyse(
     engine: EngineOption = None,
     jobs: Annotated[int, typer.Option(min=1, help="Scans in flight at once.")] = 2,
 ) -> None:
-    """Analyse local files and print their differentials; exit code 2 where a file could not be read."""
-    files = list(scan_files(paths))
+    """Analyse local files and print their differentials; exit code 2 where a file could not be read.
+
+    For one file its differential is printed. For several, each gets a line, and in the end each folder gets a
+    pooled differential: a folder within the given folder is taken for one patient.
+
+    Files in a folder that are no pictures are skipped. --overlay and --geojson keep the folders of the scans.
+
+    The columns of --csv: path; cell, counted from 1 in each scan; x_px0 and y_px0, the centre of the cell in
+    pixels of the full resolution; class; status (accepted, unidentified, artefact); probability of the class;
+    area_um2 and nucleus_area_um2.
+    """
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other", code="usage")
+    files = asked_files(paths)
     output = Output(geojson, overlay)
     for folder in (geojson, overlay):
         if folder is not None:
             made_folder(folder)
-    if (geojson or overlay) and len({path.name for path in files}) < len(files):
-        raise UsageError(
-            "two of the scans have the same file name, and would write the same picture; analyse them apart",
-            code="same_name",
-        )
     unreadable = 0
-    with asked_analyst(bundle, profile, engine) as analyst:
-        answers = in_order(lambda path: _answer(analyst, path, output), files, jobs)
-        for path, answer in zip(files, answers, strict=True):
+    is_data_shown = (as_json or as_csv) and sys.stdout.isatty()  # a bar would tear its lines
+    bar = progress_bar(1 if is_data_shown else len(files))
+    with asked_analyst(bundle, profile, engine) as analyst, bar as advance:
+        report = _report(analyst, len(files), as_json=as_json, as_csv=as_csv)
+        answers = in_order(lambda file: _answer(analyst, file, output), files, jobs)
+        for file, answer in zip(files, answers, strict=True):
             unreadable += isinstance(answer, InputError)
-            _print(path, answer, as_json=as_json)
+            report.add(file, answer)
+            advance()
+    report.end()
     if unreadable:
-        typer.echo(f"leukoflow: {unreadable} of {len(files)} files could not be read", err=True)
+        typer.echo(f"leukoflow: {unreadable} of {counted(len(files), 'file')} could not be read", err=True)
         raise typer.Exit(EXIT_SOME_UNREADABLE)
 
 
+def _report(analyst: Analyst, files: int, *, as_json: bool, as_csv: bool) -> Report:
+    if as_json:
+        return JsonReport()
+    if as_csv:
+        return CsvReport()
+    return OneFileReport() if files == 1 else FolderReport(analyst.spec)
+
+
 def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[T]:
-    """Yield the results in the order of the items, at most `jobs` under way and as many waiting."""
+    """Yield the results in the order of the items, at most `jobs` under way and as many waiting.
+
+    Raises: what `work` raises; what is waiting then is not begun.
+    """
     waiting: deque[Future[T]] = deque()
-    with ThreadPoolExecutor(jobs) as pool:
+    pool = ThreadPoolExecutor(jobs)
+    try:
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) >= 2 * jobs:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def _answer(analyst: Analyst, path: Path, output: Output) -> SlideResult | InputError:
+def _answer(analyst: Analyst, file: ScanFile, output: Output) -> Answer:
     try:
-        with analyst.open(path) as reader:
-            result = analyst.analyse(reader, digest_of(path), AnalysisMonitor())
+        digest = digest_of(file.path)
+    except OSError as error:
+        return InputError(f"The file cannot be read: {error.strerror}.", code="file_unreadable")
+    try:
+        with analyst.open(file.path) as reader:
+            result = analyst.analyse(reader, digest, AnalysisMonitor())
             if output.overlay is not None:
                 picture = overview_picture(reader, result.analysis.cells)
-                _target(output.overlay, path, ".png").write_bytes(png(picture))
+                write_whole(_target(output.overlay, file, ".png"), png(picture))
     except InputError as error:
         return error
     if output.geojson is not None:
-        _target(output.geojson, path, ".geojson.gz").write_bytes(geojson_gz(result.analysis.cells))
+        write_whole(_target(output.geojson, file, ".geojson.gz"), geojson_gz(result.analysis.cells))
     return result
 
 
-def _target(folder: Path, path: Path, ending: str) -> Path:
-    return folder / (path.name + ending)
-
-
-def _print(path: Path, answer: SlideResult | InputError, *, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(_document(path, answer)))
-    elif isinstance(answer, InputError):
-        typer.echo(f"{path}: {answer.sentence}", err=True)
-    else:
-        analysis = answer.analysis
-        console = Console(markup=False)
-        console.print(differential_table(f"{path}: {analysis.status.value}", analysis.differential))
-        for sentence in analysis.reasons:
-            console.print(f"  {sentence}", highlight=False)
-
-
-def _document(path: Path, answer: SlideResult | InputError) -> JsonObject:
-    """Return the scan's object; for a file that could not be read, one that says why, without cells."""
-    if isinstance(answer, SlideResult):
-        return slide_document(str(path), answer)
-    return {
-        "path": str(path),
-        "status": "rejected",
-        "reasons": [answer.sentence],
-        "error": answer.code,
-        "size_px": None,
-        "mpp": None,
-        "mpp_assumed": None,
-        "scale_source": None,
-        "cells": [],
-        "differential": None,
-        "flags": [],
-        "provenance": None,
-    }
+def _target(folder: Path, file: ScanFile, ending: str) -> Path:
+    return folder / file.place.with_name(file.place.name + ending)

@@ -20,11 +20,14 @@ from db.reads import counts_by_state, record_results_read, results_of_patient, t
 from db.records import PatientResult, Progress
 from db.states import Priority, ScanState
 from pipeline.model.errors import DeploymentError, UsageError
+from pipeline.model.wording import counted
 from pipeline.synth.plan import demo_slides, field_specs
 from pipeline.synth.smear import draw_smear
 from worker.cli.bundles import ProfileOption, asked_profile
-from worker.cli.result_tables import differential_table
-from worker.cli.submit import Delivery, made_folder, scan_files
+from worker.cli.output_files import made_folder
+from worker.cli.result_tables import patient_table
+from worker.cli.scan_files import asked_files
+from worker.cli.submit import Delivery
 from worker.cli.synth import write_field, write_slide
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child
@@ -65,7 +68,7 @@ def demo(
     console = Console(markup=False)
     asked = asked_profile(profile)
     chosen = {} if asked is None else {"profile": asked.value}
-    given = None if scans is None else list(scan_files([scans]))
+    given = None if scans is None else [file.path for file in asked_files([scans])]
     _empty(out, scans)
     files = list(_drawn(out / "scans", seed, console)) if given is None else given
     uploads = deal(files, patients)
@@ -198,10 +201,9 @@ def _keep_pictures(settings: Settings, found: Iterable[PatientResult], folder: P
 
 def _conclude(console: Console, found: list[PatientResult], counts: dict[ScanState, int], out: Path) -> None:
     for patient in found:
-        title = f"Patient {patient.patient}: {patient.n_slides_pooled} of {len(patient.slides)} scans pooled"
-        console.print(differential_table(title, patient.pooled))
+        console.print(patient_table(patient))
     ended = " + ".join(f"{counts[state]} {state.value}" for state in ScanState if state in ENDED)
-    console.print(f"{sum(counts.values())} scans registered = {ended}", highlight=False)
+    console.print(f"{counted(sum(counts.values()), 'scan')} registered = {ended}", highlight=False)
     for slide in (
         slide for patient in found for slide in patient.slides if slide.state not in (ScanState.COMPLETED,)
     ):

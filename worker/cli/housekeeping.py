@@ -9,17 +9,20 @@ from typing import Annotated
 import typer
 
 from db.database import Database
-from db.reanalysis import ReanalysisFilter, count_reanalysable, database_time
+from db.reanalysis import KnownBundle, ReanalysisFilter, count_reanalysable, database_time, known_bundles
 from db.reanalysis import reanalyse as reanalyse_scans
 from db.retention import ENDED, RetentionLimit, expired_counts
 from db.schema import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError
+from pipeline.model.wording import counted
 from worker.settings import DatabaseSettings, KeepingSettings, load
 from worker.storage.expired_and_orphaned import Retention
 from worker.storage.object_store import open_object_store
 
 DAY = "%Y-%m-%d"
+SHOWN_DIGITS = 16
+"""of a bundle's digest, as `models list` shows it"""
 
 DeleteOption = Annotated[bool, typer.Option("--delete", help="Do it.")]
 
@@ -40,15 +43,27 @@ def reanalyse(
     require_current(url)
     with Database(url) as database:
         with database.transaction() as connection:
+            if except_bundle is not None:
+                _require_known(except_bundle, known_bundles(connection))
             wanted = ReanalysisFilter(since.astimezone(), database_time(connection), except_bundle)
-            counted = count_reanalysable(connection, wanted)
+            scans = count_reanalysable(connection, wanted)
         if dry_run:
-            typer.echo(f"{counted} scans would be analysed again")
+            typer.echo(f"{counted(scans, 'scan')} would be analysed again")
             return
         asked = 0
         while found := _batch(database, wanted):
             asked += found
-    typer.echo(f"{asked} scans will be analysed again, behind all other work")
+    typer.echo(f"{counted(asked, 'scan')} will be analysed again, behind all other work")
+
+
+def _require_known(digest: str, known: list[KnownBundle]) -> None:
+    """Raises: UsageError, where no bundle's digest begins so: a typing error would select every scan."""
+    if not any(bundle.digest.startswith(digest) for bundle in known) or not digest:
+        named = ", ".join(f"{bundle.digest[:SHOWN_DIGITS]} ({bundle.name})" for bundle in known)
+        raise UsageError(
+            f"the ledger knows no bundle whose digest begins with {digest!r}; it knows {named or 'none yet'}",
+            code="unknown_bundle",
+        )
 
 
 def retain(
@@ -68,20 +83,24 @@ def retain(
         with database.transaction() as connection:
             old = expired_counts(connection, limit)
         for line in old:
-            typer.echo(
-                f"{line.state.value}: {line.scans} scans, {line.upload_bytes / 1e9:.1f} GB of uploads, "
-                f"{line.results} results, {line.cells} cells"
-            )
+            typer.echo(f"{line.state.value}: {_what_goes(line)}")
         if not old or not really:
             typer.echo("nothing was deleted; --delete does it" if old else "there is nothing so old")
             return
         retained = _keeper(settings, database).delete_expired(limit)
     typer.echo(
-        f"deleted {retained.scans} scans with {retained.objects} objects, and {retained.patients} patients "
-        "of whom nothing is left"
+        f"deleted {counted(retained.scans, 'scan')} with {counted(retained.objects, 'object')}, and "
+        f"{counted(retained.patients, 'patient')} of whom nothing is left"
     )
     if retained.kept:
-        typer.echo(f"{retained.kept} scans stay: the object store does not let us remove their uploads")
+        typer.echo(f"kept {counted(retained.kept, 'scan')} whose upload the object store refuses to delete")
+
+
+def _what_goes(old: ExpiredCounts) -> str:
+    return (
+        f"{counted(old.scans, 'scan')}, {old.upload_bytes / 1e9:.1f} GB of uploads, "
+        f"{counted(old.results, 'result')}, {counted(old.cells, 'cell')}"
+    )
 
 
 def sweep(
@@ -95,12 +114,12 @@ def sweep(
     with _opened(settings) as database:
         keeper = _keeper(settings, database)
         swept, orphans = keeper.find_orphans(settings.bucket_results, timedelta(days=older_than))
-        typer.echo(
-            f"{swept.orphans} of {swept.listed} objects belong to no result; "
-            f"they are {swept.orphan_bytes / 1e6:.1f} MB"
-        )
+        belong = "belongs" if swept.orphans == 1 else "belong"
+        listed = counted(swept.listed, "object")
+        typer.echo(f"{swept.orphans} of {listed} {belong} to no result; {swept.orphan_bytes / 1e6:.1f} MB")
         if really:
-            typer.echo(f"deleted {keeper.delete_orphans(settings.bucket_results, orphans)}")
+            deleted = keeper.delete_orphans(settings.bucket_results, orphans)
+            typer.echo(f"deleted {counted(deleted, 'object')}")
         elif orphans:
             typer.echo("nothing was deleted; --delete does it")
 
@@ -109,7 +128,10 @@ def _ended(states: list[ScanState] | None) -> frozenset[ScanState]:
     """Return the states. Raises: UsageError, where scans in one of them are still on their way."""
     under_way = sorted(frozenset(states or ()) - ENDED)
     if under_way:
-        raise UsageError(f"scans that are {under_way[0].value} are on their way", code="scan_under_way")
+        raise UsageError(
+            f"scans in the state {under_way[0].value} are not done yet, and are not deleted",
+            code="scan_under_way",
+        )
     return frozenset(states or ENDED)
 
 

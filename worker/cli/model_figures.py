@@ -27,7 +27,7 @@ from pipeline.training.evaluate.evaluation_file import read_evaluation
 from pipeline.training.evaluate.probability_calibration import ScoredCells, choose_with_disagreement
 from pipeline.training.evaluate.set_report import scored_cells
 from worker.cli.bundles import asked_analyst, asked_bundle
-from worker.cli.submit import made_folder
+from worker.cli.output_files import made_folder
 from worker.cli.synth import write_slide
 from worker.cli.training import require_training_extra
 from worker.processing.analyst import Analyst

@@ -23,13 +23,14 @@ from pipeline.count.conclusion import differential_flags
 from pipeline.model.domain import Differential
 from pipeline.model.errors import UsageError
 from pipeline.model.spec import PipelineSpec
+from pipeline.model.wording import counted
 from pipeline.output.report import (
     cell_document,
     differential_document,
     provenance_document,
     scale_document,
 )
-from worker.cli.result_tables import differential_table
+from worker.cli.result_tables import flags_text, patient_table, print_unwrapped
 from worker.cli.whoami import os_user
 from worker.ingest.identification import checked_id
 from worker.settings import DatabaseSettings, load
@@ -69,23 +70,22 @@ def results(
     if isinstance(answer, str):
         typer.echo(answer, nl=False)
     else:
-        Console(markup=False, highlight=False).print(answer)
+        print_unwrapped(Console(markup=False, highlight=False), answer)
 
 
 def _table(_connection: Connection, found: PatientResult) -> Group:
-    title = f"Patient {found.patient}: {found.n_slides_pooled} of {len(found.slides)} scans pooled"
     flags = differential_flags(found.pooled, PipelineSpec())
-    named = ["flags: " + ", ".join(flag.value.replace("_", " ") for flag in flags)] if flags else []
+    named = [f"flags: {flags_text(flags)}"] if flags else []
     lines = (_slide_line(slide) for slide in found.slides)
-    return Group(differential_table(title, found.pooled), *(Text(line) for line in (*named, *lines)))
+    return Group(patient_table(found), *(Text(line) for line in (*named, *lines)))
 
 
 def _slide_line(slide: SlideReport) -> str:
     if slide.run is None:
         return f"  {slide.slide_name}: {slide.state.value}. {slide.reason or ''}"
-    n = slide.run.differential.n_leukocytes
+    n = counted(slide.run.differential.n_leukocytes, "leukocyte")
     warning = "  Same picture as a scan of another patient: mislabelled?" if slide.same_content_as else ""
-    return f"  {slide.slide_name}: {slide.run.status.value}, {n} leukocytes{warning}"
+    return f"  {slide.slide_name}: {slide.run.status.value}, {n}{warning}"
 
 
 def _json(connection: Connection, found: PatientResult) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +9,7 @@ import typer
 
 from db.states import Priority
 from pipeline.model.errors import DeploymentError, UsageError
+from worker.cli.scan_files import asked_files
 from worker.ingest.identification import UNSPECIFIED, checked_id, metadata_for
 from worker.key_pattern import KeyPattern, ScanIdentity
 from worker.processing.analyst import digest_of
@@ -23,42 +23,17 @@ def submit(
     specimen: Annotated[str, typer.Option(help="The specimen's identifier.")] = UNSPECIFIED,
     stat: Annotated[bool, typer.Option("--stat", help="Analyse before routine scans.")] = False,
 ) -> None:
-    """Put scans into the bucket, as a scanner would."""
+    """Put scans into the bucket, as a scanner would. Files in a folder that are no pictures are skipped."""
+    files = asked_files(paths)
     settings = load(DeliverySettings)
     store = open_object_store(settings, settings.bucket_scans)
     priority = Priority.STAT if stat else Priority.ROUTINE
     delivery = Delivery(
         store, KeyPattern.parse(settings.key_pattern), checked_id(patient), checked_id(specimen)
     )
-    for path in scan_files(paths):
-        delivery.put(path, priority)
-        typer.echo(f"submitted {path}")
-
-
-def scan_files(paths: Iterable[Path]) -> Iterator[Path]:
-    """Yield the files, and those in the folders, in order; hidden files are left out.
-
-    Raises: UsageError, where a path does not exist.
-    """
-    for path in paths:
-        if path.is_dir():
-            inside = (file for file in sorted(path.rglob("*")) if file.is_file())
-            yield from (file for file in inside if not file.name.startswith("."))
-        elif path.is_file():
-            yield path
-        else:
-            raise UsageError(f"there is no file or folder {path}", code="no_such_file")
-
-
-def made_folder(path: Path) -> Path:
-    """Return the folder, made where it is missing. Raises: UsageError, where it cannot be."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(
-            f"the folder {path} cannot be made: {error.strerror}", code="folder_unusable"
-        ) from error
-    return path
+    for file in files:
+        delivery.put(file.path, priority)
+        typer.echo(f"submitted {file.path}")
 
 
 class Delivery:

@@ -10,11 +10,12 @@ import typer
 
 from pipeline.model.errors import UsageError
 from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.model.wording import counted
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import Smear, draw_smear, truth_document
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
-from worker.cli.submit import made_folder
+from worker.cli.output_files import made_folder
 
 JPEG_QUALITY = 92
 
@@ -38,7 +39,7 @@ def synth(
             write_field(path, smear)
         else:
             write_slide(path, smear)
-        typer.echo(f"{path}  {len(smear.truth)} leukocytes")
+        typer.echo(f"{path}  {counted(len(smear.truth), 'leukocyte')}")
 
 
 def _slides(count: int, size_px0: Size, mpp: float, leukocytes: int, seed: int) -> list[SmearSpec]:

@@ -73,14 +73,15 @@ def checked_id(text: str) -> str:
 
     Raises: UsageError, where the text cannot be an identifier.
     """
-    try:
-        return _checked(text, MAX_ID_CHARS)
-    except _Unreadable as error:
-        raise UsageError(f"the identifier {error}", code="identifier_invalid") from error
+    composed = unicodedata.normalize("NFC", text)
+    fault = _fault(composed, MAX_ID_CHARS)
+    if fault is not None:
+        raise UsageError(f"the identifier {fault}", code="identifier_invalid")
+    return composed
 
 
 class _Unreadable(Exception):
-    """What is wrong with a name, worded as the end of a sentence."""
+    """What is wrong with a key or with metadata, worded as the end of a sentence."""
 
 
 def _combined(
@@ -119,15 +120,25 @@ def _metadata_id(metadata: Mapping[str, str], name: str) -> str | None:
 
 def _checked(text: str, max_chars: int) -> str:
     composed = unicodedata.normalize("NFC", text)
-    if not composed or composed != composed.strip():
-        raise _Unreadable("has an identifier that is empty, or begins or ends with a space")
-    if len(composed) > max_chars:
-        raise _Unreadable(f"has an identifier of more than {max_chars} characters")
-    if any(unicodedata.category(char).startswith("C") for char in composed):
-        raise _Unreadable("has control or invisible characters in an identifier")
-    if composed in (".", "..") or "/" in composed:
-        raise _Unreadable("has an identifier that is a path")
+    fault = _fault(composed, max_chars)
+    if fault is not None:
+        raise _Unreadable(f"holds an identifier that {fault}")
     return composed
+
+
+def _fault(composed: str, max_chars: int) -> str | None:
+    """Return what is wrong with an identifier, as the end of a sentence about it."""
+    if not composed:
+        return "is empty"
+    if composed != composed.strip():
+        return "begins or ends with a space"
+    if len(composed) > max_chars:
+        return f"has more than {max_chars} characters"
+    if any(unicodedata.category(char).startswith("C") for char in composed):
+        return "has control or invisible characters"
+    if composed in (".", "..") or "/" in composed:
+        return "is a path"
+    return None
 
 
 def _decoded(value: str) -> str:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from made_results import arrival, cells, claimed, registered, result
 from sqlalchemy import text
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from db import ledger, reads, reanalysis, registration, results
 from db.reanalysis import ReanalysisFilter
 from db.states import Priority
+from pipeline.model.errors import UsageError
 from worker.cli.application import app
 
 pytestmark = pytest.mark.services
@@ -158,18 +159,18 @@ def test_a_persons_request_brings_a_scan_out_of_the_background(database):
     assert first != second
 
 
+def called(database_url, *arguments: str) -> Result:
+    environment = {"LEUKOFLOW_DATABASE_URL": database_url}
+    return CliRunner().invoke(app, ["reanalyse", *arguments], env=environment)
+
+
 def test_the_command_says_how_many_and_does_it_once(database, database_url, rows):
     completed(database, *(arrival() for _ in range(3)))
 
     def said(*arguments: str) -> str:
-        called = CliRunner().invoke(
-            app,
-            ["reanalyse", *arguments],
-            env={"LEUKOFLOW_DATABASE_URL": database_url},
-            catch_exceptions=False,
-        )
-        assert called.exit_code == 0, called.output
-        return called.stdout
+        result = called(database_url, *arguments)
+        assert result.exit_code == 0, result.output
+        return result.stdout
 
     assert said("--since", "2020-01-01", "--dry-run").startswith("3 scans would be")
     assert rows("SELECT count(*) FROM scan WHERE background") == [(0,)]
@@ -177,3 +178,25 @@ def test_the_command_says_how_many_and_does_it_once(database, database_url, rows
     assert rows("SELECT count(*) FROM scan WHERE background AND state = 'received'") == [(3,)]
     assert said("--since", "2020-01-01T00:00:00").startswith("0 scans")
     assert said("--since", "2999-01-01", "--dry-run").startswith("0 scans")
+
+
+def test_the_command_leaves_out_what_the_named_bundle_has_seen(database, database_url, rows):
+    completed(database, arrival(), bundle="old")
+    completed(database, arrival(), bundle="new")
+    digests = [digest for (digest,) in rows("SELECT digest FROM model_bundle ORDER BY digest")]
+    assert len(digests) == 2
+    result = called(database_url, "--since", "2020-01-01", "--except-bundle", digests[0][:12], "--dry-run")
+    assert (result.exit_code, result.stdout) == (0, "1 scan would be analysed again\n")
+
+
+@pytest.mark.parametrize("unknown", ["abcdef0123456789", "", "%"])
+def test_a_bundle_that_the_ledger_does_not_know_is_an_error_that_names_those_it_knows(
+    database, database_url, rows, unknown
+):
+    completed(database, arrival(), bundle="old")
+    completed(database, arrival(), bundle="new")
+    result = called(database_url, "--since", "2020-01-01", "--except-bundle", unknown)
+    assert isinstance(result.exception, UsageError)
+    for (digest,) in rows("SELECT digest FROM model_bundle"):
+        assert digest[:16] in result.exception.sentence
+    assert rows("SELECT count(*) FROM scan WHERE background") == [(0,)]

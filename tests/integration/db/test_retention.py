@@ -339,12 +339,12 @@ def test_the_commands_delete_nothing_unless_they_are_told_to(laboratory):
     laboratory.results.put_bytes("runs/gone/overlay.png", b"orphan", "image/png")
     before = laboratory.counts()
     said = command(laboratory, "retain", "--older-than", "30")
-    assert "completed: 1 scans, 0.0 GB of uploads, 1 results, 3 cells" in said
+    assert "completed: 1 scan, 0.0 GB of uploads, 1 result, 3 cells" in said
     assert "nothing was deleted" in said
     assert "0 of 2 objects belong to no result" in command(laboratory, "sweep", "--older-than", "1")
     assert (laboratory.counts(), laboratory.pictures()) == (before, 2)
     said += command(laboratory, "retain", "--older-than", "30", "--delete")
-    assert "deleted 1 scans with 2 objects, and 1 patients" in said
+    assert "deleted 1 scan with 2 objects, and 1 patient of whom" in said
     assert laboratory.counts() == NOTHING
     assert "there is nothing so old" in command(laboratory, "retain", "--older-than", "30", "--delete")
     assert "PATIENT" not in said

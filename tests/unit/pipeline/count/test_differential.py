@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.count.differential import differential_of, own_counts, pooled, wilson_interval
+from pipeline.count.differential import differential_of, not_told_apart, own_counts, pooled, wilson_interval
 from pipeline.model.domain import CallStatus, CellCall
 from pipeline.model.taxonomy import LEAVES, CellClass, Denominator, is_leukocyte
 
@@ -88,3 +88,11 @@ def test_every_call_is_in_one_count(found):
 @given(CALLS, CALLS)
 def test_pooling_is_counting_together(one, other):
     assert pooled([differential_of(one), differential_of(other)]) == differential_of(one + other)
+
+
+def test_cells_that_only_a_parent_names_have_a_line_of_their_own():
+    differential = differential_of(calls(neutrophil=2, neutrophil_segmented=5, neutrophil_band=3, blast=10))
+    (line,) = not_told_apart(differential)
+    assert (line.cell_class, line.count, line.percent) == (CellClass.NEUTROPHIL, 2, 10.0)
+    assert line.ci95_percent == pytest.approx(wilson_interval(2, 20))
+    assert not_told_apart(differential_of(calls(neutrophil_band=3))) == ()

@@ -176,10 +176,24 @@ def test_a_pattern_that_cannot_name_a_patient_is_a_usage_error(text: str) -> Non
         KeyPattern.parse(text)
 
 
-@pytest.mark.parametrize("text", ["", " P1", "a/b", "..", "P\x07", "x" * 65])
-def test_an_identifier_that_is_none_is_a_usage_error(text: str) -> None:
-    with pytest.raises(UsageError, match="the identifier"):
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is empty"),
+        (" P1", "begins or ends with a space"),
+        ("a/b", "is a path"),
+        ("..", "is a path"),
+        ("P\x07", "has control or invisible characters"),
+        ("x" * 65, "has more than 64 characters"),
+    ],
+)
+def test_an_identifier_that_is_none_is_a_usage_error_that_says_why(text: str, fault: str) -> None:
+    with pytest.raises(UsageError) as raised:
         checked_id(text)
+    assert raised.value.sentence == f"the identifier {fault}"
+    told = identify("1.png", {"patient-id": text}, PATTERN)
+    if text:
+        assert told == Unidentified(f"the object's metadata holds an identifier that {fault}")
 
 
 def test_an_identifier_is_composed() -> None:
