@@ -36,7 +36,7 @@ from pipeline.training.fit.run_folder import open_run, recipe_of, refuse_taken, 
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask
 from pipeline.training.fit.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
 from pipeline.training.fit.training_loop import Subject, Task, make_deterministic
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides, Teacher
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides, Teacher
 from pipeline.training.recipe.pretrained import imagenet_weights
 from pipeline.training.recipe.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
 
@@ -51,7 +51,7 @@ def train(
     data_root: Path,
     run_dir: Path,
     progress: TrainingProgress,
-    overrides: Overrides = AS_WRITTEN,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> tuple[TrainedNetwork, ...]:
     """Return the networks that the recipe makes; weights, history and curves are in `run_dir/<network>/`.
 

@@ -22,7 +22,7 @@ from pipeline.training.fit.picture_task import PictureTask  # noqa: E402
 from pipeline.training.fit.picture_training import picture_subjects, weighted_f1  # noqa: E402
 from pipeline.training.fit.run_course import TrainedNetwork  # noqa: E402
 from pipeline.training.fit.run_folder import recipe_of  # noqa: E402
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides  # noqa: E402
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides  # noqa: E402
 from pipeline.training.recipe.recipes import Kept, LearningRateSchedule, Optimizer, PictureRecipe, read_recipe  # noqa: E402
 from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
 from tests.unit.pipeline.training.data.datasets.trees import (  # noqa: E402
@@ -62,7 +62,7 @@ def _small(tmp: Path, name: str, **values: str) -> Path:
 
 
 def _train(
-    recipe: str | Path, root: Path, run: Path, overrides: Overrides = AS_WRITTEN
+    recipe: str | Path, root: Path, run: Path, overrides: Overrides = NO_OVERRIDES
 ) -> tuple[tuple[TrainedNetwork, ...], Heard]:
     heard = Heard()
     return train(recipe, root, run, heard, overrides), heard

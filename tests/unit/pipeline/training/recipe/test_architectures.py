@@ -19,7 +19,6 @@ from pipeline.training.recipe.architectures import (  # noqa: E402
     CENetPlan,
     LightUNetPlan,
     UNetPlan,
-    segmenter_plan,
 )
 from pipeline.training.recipe.recipes import SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
 
@@ -80,7 +79,7 @@ def test_cenet_begins_from_a_resnet34_of_the_users(file: str, tmp_path: Path) ->
         torch.save(weights, tmp_path / file)
     else:
         save_file(weights, tmp_path / file)
-    plan = segmenter_plan({"architecture": "cenet", "width": 64, "encoder_weights": file})
+    plan = CENetPlan(64, file)
     begun = plan.begin(tmp_path)
     assert begun.pretrained.state_dict().keys() == published.keys()
     assert all(torch.equal(tensor, published[name]) for name, tensor in begun.pretrained.state_dict().items())
