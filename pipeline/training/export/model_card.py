@@ -145,9 +145,9 @@ def _evaluation(source: CardSource, evaluation: Evaluation, folder: Path, number
         [
             f"## Evaluation {number}: {_what(evaluation, own)}\n",
             f"Through the whole pipeline, profile `{subject.profile}`: a cell that was not found counts as "
-            "wrong, and the scale is estimated unless the file states it. Below each figure its 95 % interval, by "
-            f"bootstrap over groups ({RESAMPLINGS} resamplings, seed {SEED}); with fewer than about "
-            f"ten groups it is too narrow. {len(evaluation.pictures)} pictures; "
+            "wrong, and the scale is estimated unless the file states it. Below each figure its 95 % "
+            f"interval, by bootstrap over groups ({RESAMPLINGS} resamplings, seed {SEED}); with fewer than "
+            f"about ten groups it is too narrow. {len(evaluation.pictures)} pictures; "
             f"{len(evaluation.skipped)} unreadable.\n",
             _figures(_MEASURES, reports),
             *_abstention(source.manifest, evaluation, reports),
@@ -260,7 +260,7 @@ def _training(manifest: BundleManifest) -> str:
         + _table(("recipe", "seed", "sha256 of its text"), recipes)
         + "\n"
         + _table(("network", "recipe", "weights"), weights)
-        + f"\nWith {software}. Repeat with `leukoflow train RECIPE --data …`, then `leukoflow models export`.\n"
+        + f"\nWith {software}. Repeat with `leukoflow train RECIPE --data …` and `leukoflow models export`.\n"
     )
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets.picture_rows import pictures_in, size_px
 from pipeline.training.data.datasets.splits import split_groups
-from pipeline.training.data.label_tables import LabelRow, Split, refuse_leaks
+from pipeline.training.data.label_tables import LabelRow, Split, require_no_leaks
 from pipeline.training.data.sources import C_NMC, known_source
 
 LABEL_OF_CLASS = {"all": "lymphoblast", "hem": "normal_lymphoid_precursor"}
@@ -76,7 +76,7 @@ def read_cnmc(root: Path, val: ByFold | BySubject) -> tuple[LabelRow, ...]:
     sides = _sides(folds, val)
     rows = [_row(cell, sides[cell.path]) for cells in folds.values() for cell in cells]
     rows += [_row(cell, Split.TEST) for cell in _preliminary(root)]
-    refuse_leaks(rows)
+    require_no_leaks(rows)
     return tuple(rows)
 
 

@@ -12,7 +12,7 @@ from pipeline.training.data.datasets.aml_lmu import LabelRule, read_aml_lmu
 from pipeline.training.data.datasets.class_folders import read_class_folders
 from pipeline.training.data.datasets.cnmc import ByFold, BySubject, read_cnmc
 from pipeline.training.data.datasets.layouts import Layout, find_data
-from pipeline.training.data.label_tables import LabelRow, read_table, refuse_leaks, settled
+from pipeline.training.data.label_tables import LabelRow, read_table, require_no_leaks, subjects_in_one_split
 from pipeline.training.data.sources import ALL_SOURCES, known_source
 
 
@@ -54,8 +54,8 @@ def joined(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
     Raises: UsageError, where the split leaks, or two sets show the same patients and do not name them.
     """
     _refuse_overlaps(rows)
-    together = settled(rows)
-    refuse_leaks(together)
+    together = subjects_in_one_split(rows)
+    require_no_leaks(together)
     return together
 
 

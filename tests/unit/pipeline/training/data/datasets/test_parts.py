@@ -18,7 +18,7 @@ from pipeline.training.data.datasets import (
     read_parts,
     readable,
 )
-from pipeline.training.data.label_tables import Split, refuse_leaks
+from pipeline.training.data.label_tables import Split, require_no_leaks
 from pipeline.training.data.picture_sets import PictureClass, class_index
 from pipeline.training.data.sources import ALL_SOURCES, SOURCES
 from tests.unit.pipeline.training.conftest import DrawnPack
@@ -155,7 +155,7 @@ def test_no_reader_makes_a_leak(tmp_path: Path, share: float) -> None:
     reading = Reading(val_share=share, cnmc_val=BySubject(share))
     parts = tuple(DataPart(name, reading=reading) for name in ("C-NMC", "AML-Cytomorphology_LMU", "own"))
     rows = read_parts(parts, tmp_path)
-    refuse_leaks(rows)
+    require_no_leaks(rows)
     assert readable(rows).rows == rows
     for folder in {row.source.folder for row in rows}:
         assert {row.split for row in rows if row.source.folder == folder} == {Split.TRAIN, Split.VAL}

@@ -10,7 +10,7 @@ import cv2
 from pipeline.training.data.datasets import BySubject, DataPart, read_cnmc, read_parts, readable
 from pipeline.training.data.datasets.aml_lmu import LABEL_OF_CODE
 from pipeline.training.data.images import read_rgb
-from pipeline.training.data.label_tables import Split, read_table, refuse_leaks
+from pipeline.training.data.label_tables import Split, read_table, require_no_leaks
 from pipeline.training.data.picture_sets import PictureClass, class_index
 from pipeline.training.data.sources import SOURCES
 
@@ -64,7 +64,7 @@ def test_real_tiffs_in_the_published_layout_are_read(shared_data: Path, tmp_path
 
 def test_the_sets_of_the_pack_hold_together_even_read_one_by_one(shared_data: Path) -> None:
     rows = [row for source in SOURCES.values() for row in read_table(shared_data, source)]
-    refuse_leaks(rows)
+    require_no_leaks(rows)
     assert tuple(rows) == read_parts([DataPart(folder) for folder in SOURCES], shared_data)
     assert {row.split for row in rows if row.subject == "slide-57"} == {Split.VAL}
     assert {row.split for row in rows if row.subject == "slide-8"} == {Split.TRAIN}
