@@ -127,7 +127,7 @@ def _trainable_networks(
 ) -> list[TrainableNetwork]:
     torch.manual_seed(recipe.seed)
     if isinstance(recipe, SegmenterRecipe):
-        initial = recipe.network.begin(data_root)
+        initial = recipe.network.initial_weights(data_root)
         return [
             TrainableNetwork(recipe.name, recipe.seed, _channels_last(initial.network), initial.pretrained)
         ]

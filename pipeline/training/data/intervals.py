@@ -45,6 +45,8 @@ class ImageGroup:
 
 
 NOTHING = Estimate(None)
+ALL_SETS = "all"
+"""names the figures over all data sets together"""
 
 
 def group_weights(groups: Sequence[ImageGroup], resamplings: int = RESAMPLINGS, seed: int = SEED) -> Weights:

@@ -40,7 +40,7 @@ class Palettes:
             by_folder.setdefault(folder, []).append(palette_of(centre_of(picture)))
         self._by_folder = tuple(tuple(palettes) for palettes in by_folder.values())
 
-    def lent(self, rng: np.random.Generator, picture: Rgb) -> Rgb:
+    def transferred(self, rng: np.random.Generator, picture: Rgb) -> Rgb:
         """Return the picture unchanged, or with a random share of another picture's palette.
 
         All data sets are equally likely.

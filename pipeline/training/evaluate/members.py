@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.intervals import (
+    ALL_SETS,
     SEED,
     Estimate,
     ImageGroup,
@@ -26,7 +27,6 @@ from pipeline.training.data.intervals import (
 ItemValues = NDArray[np.float64]
 """float64 (N,): each item's contribution to a mean: 1 if correct, a Dice, …; higher is better"""
 MEAN = "mean"
-ALL_SETS = "all"
 
 
 class Verdict(StrEnum):

@@ -13,6 +13,7 @@ from pipeline.model.domain import CallStatus
 from pipeline.model.taxonomy import GROUPS, CellClass
 from pipeline.training.data.cell_metrics import Confusion, Detection, Overlap, confusion
 from pipeline.training.data.intervals import (
+    ALL_SETS,
     NOTHING,
     Estimate,
     Weights,
@@ -34,7 +35,6 @@ from pipeline.training.evaluate.probability_calibration import (
 
 MISSED = "not_found"
 NAMES: tuple[str, ...] = (*(str(group) for group in GROUPS), MISSED)
-ALL_SETS = "all"
 _NOT_NUCLEATED = (CellClass.PLATELET, CellClass.ARTEFACT)
 _INDEX_OF = {name: index for index, name in enumerate(NAMES)}
 

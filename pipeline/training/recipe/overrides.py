@@ -21,7 +21,7 @@ class Teacher:
     name: str
     weights_sha256: str
     run_dir: Path
-    """where its training run lies now; no part of the recipe, for it changes nothing"""
+    """the folder of its training run; not part of the recipe, since it does not affect the result"""
 
     @property
     def identity(self) -> str:
@@ -31,18 +31,18 @@ class Teacher:
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Values that replace the recipe's; what is None or empty stays as the recipe has it."""
+    """Values that replace the recipe's; None or empty keeps the recipe's value."""
 
     seed: int | None = None
     epochs: int | None = None
     folders: tuple[str, ...] = ()
-    """learn from these data sets instead"""
+    """train on these data sets instead"""
     leave_out: tuple[str, ...] = ()
-    """learn without these data sets"""
+    """train without these data sets"""
     fold: str | None = None
     """'2/5': the second of five parts, in whole groups, is val"""
     teacher: Teacher | None = None
-    """learn also from what it segments"""
+    """train on its pseudo-labels as well"""
 
     def values(self) -> dict[str, int | str | list[str]]:
         """Return each value that is set, by its key in the recipe's table [overrides]."""
@@ -63,7 +63,7 @@ NO_OVERRIDES = Overrides()
 def overridden(text: str, overrides: Overrides) -> str:
     """Return the recipe's text with the overrides in its table [overrides]; without any, the text itself.
 
-    Overrides that the text already holds stay, where no new one replaces them.
+    Overrides already in the text are kept, unless a new one replaces them.
     Raises: UsageError, where the text is no TOML.
     """
     values = overrides.values()

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in one sentence."""
+"""Errors in a recipe, each as one sentence."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ _ONLY_OF_OTHERS = {
 
 
 def bad_recipe(sentence: str) -> UsageError:
-    """Return the error that tells what is wrong with a recipe."""
+    """Return the error with this sentence."""
     return UsageError(sentence, code="bad-recipe")
 
 
 def invalid_recipe(error: ValidationError) -> UsageError:
-    """Return the error that tells the first of pydantic's findings, by the recipe's own keys."""
+    """Return pydantic's first error as a sentence that names the recipe's own key."""
     fault = error.errors()[0]
     details = fault.get("ctx", {})
     keys = [str(part) for part in fault["loc"][1:]]  # the first part is the kind of recipe
-    if keys[:1] == ["network"]:  # its keys stand at the top of the recipe
+    if keys[:1] == ["network"]:  # `network_nested` made it of top-level keys
         keys = keys[2:]
     key = ".".join(keys)
     match fault["type"]:

@@ -1,4 +1,4 @@
-"""Recipes: TOML files that say all that a training depends on, parsed once into frozen records."""
+"""Recipes: TOML files with everything that a training run depends on, parsed once into frozen records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _FOLDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Optimizer(StrEnum):
-    """Who moves the weights."""
+    """The optimiser of the weights."""
 
     ADAMW = "adamw"
     ADAM = "adam"
@@ -40,22 +40,22 @@ class Optimizer(StrEnum):
 
 
 class LearningRateSchedule(StrEnum):
-    """How the learning rate goes over the steps."""
+    """The learning rate after the warm-up."""
 
     COSINE = "cosine"
     CONSTANT = "constant"
 
 
 class Arithmetic(StrEnum):
-    """What products are computed in while a network learns; weights, loss and validation stay in float32."""
+    """Precision of products in training; weights, loss and validation stay in float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-    """about twice as fast for wide convolutions where a processor has matrix units for it"""
+    """about twice as fast for wide convolutions, on processors with matrix units for it"""
 
 
 class Kept(StrEnum):
-    """The epoch whose weights stay."""
+    """The epoch whose weights are kept."""
 
     BEST = "best"
     LAST = "last"
@@ -63,21 +63,21 @@ class Kept(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to learn."""
+    """Length and optimisation of a training run."""
 
     epochs: int
     samples_per_epoch: int
-    """0 in recipes for pictures: every picture of the train split once"""
+    """0 in recipes for whole pictures: every picture of the train split once"""
     batch: int
     learning_rate: float
     """of the pretrained part"""
     head_learning_rate: float
-    """of what starts from nothing"""
+    """of the randomly initialised part"""
     weight_decay: float
     warmup: float
-    """part of all steps in which the rate rises; then it falls as a cosine"""
+    """share of all steps in which the learning rate rises"""
     ema_decay: float
-    """of the averaged weights, which are what is validated and shipped; 0: the weights themselves"""
+    """of the moving average of the weights, which is validated and shipped; 0: no averaging"""
     patience: int
     """epochs without a better score, after which training stops"""
     freeze_norm: bool
@@ -92,7 +92,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How often each kind of sample is drawn: n to these powers."""
+    """Sampling rates: those of classes, and of data sets in a class, are their sizes to these powers."""
 
     class_power: float
     folder_power: float
@@ -100,7 +100,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a network is shown: squares of `side_px` at `mpp_um`."""
+    """A network's input: squares of `side_px` at `mpp_um`."""
 
     side_px: int
     mpp_um: float
@@ -108,20 +108,20 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class PictureInput:
-    """What a network for whole pictures is shown: the picture, stretched to squares of `side_px`."""
+    """The input of a network for whole pictures: the picture, stretched to a square of `side_px`."""
 
     side_px: int
 
 
 class Recipe(BaseModel):
-    """What every kind of recipe holds, under the keys of its TOML."""
+    """What all kinds of recipes have in common; fields are named as in the TOML."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     name: str
     seed: int
     text: str
-    """of the file with its overrides: whoever trains from it gets the same again"""
+    """the TOML, with the overrides; training from it gives the same weights again"""
     schedule: Schedule
     listed_folders: Names = Field(alias="folders")
     leave_out: tuple[str, ...] = ()
@@ -156,7 +156,7 @@ class Recipe(BaseModel):
 
 
 class CellRecipe(Recipe):
-    """What recipes for networks that see cells at a known scale hold."""
+    """What recipes for networks on cells at a known scale have in common."""
 
     input: InputSpec
     balance: Balance
@@ -175,14 +175,14 @@ class CellRecipe(Recipe):
 
 
 class SegmenterRecipe(CellRecipe):
-    """Makes one segmenter."""
+    """A recipe for one segmenter."""
 
     kind: Literal["segmenter"]
     network: Annotated[SegmenterPlan, Field(discriminator="architecture")]
     student_epochs: int = 0
-    """0: no self-training; else the epochs of a student that learns what its teacher segmented"""
+    """0: no self-training; else the epochs of a student trained on its teacher's pseudo-labels"""
     teacher: str | None = None
-    """name and weights digest of another segmenter: cells without a mask are learnt as it segments them"""
+    """name and weights digest of another segmenter, which provides pseudo-labels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,22 +192,22 @@ class MemberPlan:
     name: str
     backbone: BackboneName
     colours: CropColours
-    """by what it balances its crops"""
+    """how it balances the colours of its crops"""
 
 
 class ClassifierRecipe(CellRecipe):
-    """Makes the members of an ensemble, one after the other."""
+    """A recipe for the members of an ensemble."""
 
     kind: Literal["classifier"]
     member_names: Names = Field(alias="members")
     backbones: dict[str, BackboneName] = {}
-    """of the members that are not named after theirs"""
+    """of the members that are not named after their backbone"""
     colours: dict[str, CropColours] = {}
-    """of the members that do not balance their crops by light"""
+    """of the members that do not balance colours by light"""
     dropout: float
     label_smoothing: float
     early_epochs: int = 0
-    """so many epochs are learnt from crops of `early_side_px`, at a coarser scale and so faster"""
+    """this many epochs use crops of `early_side_px`, at a coarser scale, which is faster"""
     early_side_px: int = 96
 
     @property
@@ -235,16 +235,16 @@ class ClassifierRecipe(CellRecipe):
                 "A recipe's members are named by small letters, digits and hyphens: they name folders."
             )
         for key, table in (("backbones", self.backbones), ("colours", self.colours)):
-            strange = [name for name in table if name not in self.member_names]
-            if strange:
-                raise bad_recipe(f"The recipe's [{key}] names '{strange[0]}', which is no member.")
+            unknown = [name for name in table if name not in self.member_names]
+            if unknown:
+                raise bad_recipe(f"The recipe's [{key}] names '{unknown[0]}', which is no member.")
         for name in self.member_names:
             self._backbone(name)
         return self
 
 
 class PictureRecipe(Recipe):
-    """Makes classifiers of whole pictures with classes of their own; they are never shipped in a bundle."""
+    """A recipe for classifiers of whole pictures with their own classes; no bundle contains them."""
 
     kind: Literal["picture-classifier"]
     class_labels: Annotated[dict[str, Names], Field(alias="classes", min_length=2)]
@@ -284,7 +284,7 @@ _RECIPE: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discrim
 
 
 def read_recipe(recipe: str | Path, overrides: Overrides = NO_OVERRIDES) -> AnyRecipe:
-    """Return the recipe in a file, or the shipped one of that name, with what is changed of it.
+    """Return the recipe in a file, or the shipped one of that name, with the overrides applied.
 
     Raises: UsageError, where there is none or a value is missing, unknown or of the wrong type.
     """

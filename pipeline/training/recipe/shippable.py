@@ -1,4 +1,4 @@
-"""What a bundle may hold: weights of openly licensed data only, and no more than a small worker can hold."""
+"""Limits of a bundle: weights trained on openly licensed data only, and a size for small workers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def require_shippable(recipe: str, sources: Sequence[Source]) -> None:
     for source in sources:
         if not source.shippable:
             raise UsageError(
-                f"'{recipe}' learned from '{source.folder}' ({source.licence}): no bundle may hold it.",
+                f"'{recipe}' was trained on '{source.folder}' ({source.licence}): no bundle may contain it.",
                 code="not-shippable",
             )
 

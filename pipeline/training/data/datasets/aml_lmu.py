@@ -1,10 +1,10 @@
 """AML-Cytomorphology_LMU as published: a folder for each code, and what every annotator said.
 
     AML-Cytomorphology_LMU/<CODE>/<CODE>_<nnnn>.tiff
-    annotations.dat: path, code, then re-annotations, parted by blanks or commas; nan or - for none
+    annotations.dat: path, code, then re-annotations, separated by blanks or commas; nan or - for none
 
-`annotations.dat` lies in the folder of the codes or beside it, and may be missing: then a picture's folder
-is its only annotation. Names of pictures hold no patient; ten numbers that follow each other are one group.
+`annotations.dat` is in the folder of the codes or next to it. It may be missing: then a picture's folder is
+its only annotation. File names do not identify patients; ten consecutive numbers are one group.
 
 Source: Matek et al., Nat Mach Intell 1:538 (2019); TCIA, doi 10.7937/tcia.2019.36f5o9ld.
 """
@@ -66,7 +66,7 @@ def aml_root(root: Path) -> Path | None:
 def read_aml_lmu(root: Path, rule: LabelRule, val_share: float) -> tuple[LabelRow, ...]:
     """Return a row for each picture, sorted by code and number; `label_raw` is the code that `rule` picks.
 
-    Pictures that only `annotations.dat` knows get their rows as well: `readable` tells that they are missing.
+    Pictures listed in `annotations.dat` only have rows, too: `readable` reports them as missing.
 
     Raises: UsageError, where the layout is another, a code has no pictures, or a line cannot be read.
     """

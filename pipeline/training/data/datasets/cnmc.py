@@ -67,7 +67,7 @@ def read_cnmc(root: Path, val: ByFold | BySubject) -> tuple[LabelRow, ...]:
     """Return a row for each cell: of the folds train and val, of the preliminary test set test.
 
     Raises: UsageError, where the layout is another, a fold lacks a class, a name or a line cannot be read,
-    or a subject stands on two sides.
+    or a subject is in two splits.
     """
     folder = fold_root(root)
     if folder is None:
@@ -128,7 +128,7 @@ def _preliminary(root: Path) -> list[_Cell]:
     if table is None:
         if _preliminary_folder(root) is not None:
             raise UsageError(
-                f"{PRELIMINARY} lies there without {PRELIMINARY_LABELS}: add it, or move the folder away.",
+                f"{PRELIMINARY} has no {PRELIMINARY_LABELS}: add it, or remove the folder.",
                 code="no-table",
             )
         return []

@@ -1,4 +1,4 @@
-"""Several data sets put together, each with its layout."""
+"""Reads one or several data sets, each in its own layout."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ..
 
 
 def joined(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
-    """Return the rows of several sets, in order; subjects that two share are settled on one side.
+    """Return the rows of several sets, in order; subjects that two share are put into one split.
 
     Raises: UsageError, where the split leaks, or two sets show the same patients and do not name them.
     """
@@ -80,22 +80,22 @@ def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
 
 
 def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
-    """The data folder is itself a set of the pack, called as there."""
-    whole = root.absolute()
+    """Return the rows of a data folder that is itself a set of the data pack, under its name there."""
+    path = root.absolute()
     folder = next(
-        (name for name in ALL_SOURCES if whole.parts[-len(Path(name).parts) :] == Path(name).parts), None
+        (name for name in ALL_SOURCES if path.parts[-len(Path(name).parts) :] == Path(name).parts), None
     )
     if folder is None:
         raise UsageError(
-            f"'{whole.name}' has a labels.csv, but is no set of the data pack; there are "
+            f"'{path.name}' has a labels.csv, but is no set of the data pack; there are "
             f"{', '.join(ALL_SOURCES)}.",
             code="unknown-data-set",
         )
-    return read_table(whole.parents[len(Path(folder).parts) - 1], known_source(folder))
+    return read_table(path.parents[len(Path(folder).parts) - 1], known_source(folder))
 
 
 def _refuse_overlaps(rows: Sequence[LabelRow]) -> None:
-    """Two sets of the same patients that name no subjects cannot be kept apart."""
+    """Raises: UsageError, for two sets of the same patients without subjects: their split could leak."""
     nameless = dict.fromkeys((row.source.scope, row.source.folder) for row in rows if not row.subject)
     for (scope, first), (other_scope, second) in combinations(nameless, 2):
         if scope == other_scope:

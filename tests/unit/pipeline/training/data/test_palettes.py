@@ -36,7 +36,7 @@ def test_brighter_pixels_stay_brighter() -> None:
     assert np.corrcoef(before, after)[0, 1] > 0.98
 
 
-def test_every_data_set_lends_as_often_however_large_it_is() -> None:
+def test_every_data_set_is_as_likely_however_large_it_is() -> None:
     large = [("large", _picture((150, 110, 170), seed)) for seed in range(30)]
     palettes = Palettes([*large, ("small", BROWN)], probability=1.0)
     rng = np.random.default_rng(5)
@@ -46,7 +46,7 @@ def test_every_data_set_lends_as_often_however_large_it_is() -> None:
     assert towards_brown == pytest.approx(0.5, abs=0.1)
 
 
-def test_so_many_pictures_borrow_and_the_same_ones_for_the_same_seed() -> None:
+def test_the_probability_of_a_transfer_holds_and_repeats_for_the_same_seed() -> None:
     palettes = Palettes([("other", BROWN)], probability=0.25)
     turns = [
         [palettes.transferred(rng, VIOLET) for _ in range(400)] for rng in map(np.random.default_rng, (7, 7))
@@ -56,7 +56,7 @@ def test_so_many_pictures_borrow_and_the_same_ones_for_the_same_seed() -> None:
     assert all((first == again).all() for first, again in zip(*turns, strict=True))
 
 
-def test_a_recipe_that_asks_for_none_draws_as_it_did_before_there_were_any() -> None:
+def test_no_random_number_is_drawn_at_probability_0() -> None:
     rng = np.random.default_rng(3)
     assert Palettes([("other", BROWN)], probability=0.0).transferred(rng, VIOLET) is VIOLET
     assert rng.random() == np.random.default_rng(3).random()

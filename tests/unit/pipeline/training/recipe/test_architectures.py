@@ -64,7 +64,7 @@ def test_what_is_not_pretrained_is_built_as_it_begins(plan: UNetPlan | CENetPlan
     torch.manual_seed(5)
     built = plan.build()
     torch.manual_seed(5)
-    begun = plan.begin(tmp_path)
+    begun = plan.initial_weights(tmp_path)
     assert isinstance(begun.network, UNet | CENet)
     assert list(begun.pretrained.parameters()) == []
     pairs = zip(built.state_dict().values(), begun.network.state_dict().values(), strict=True)
@@ -80,7 +80,7 @@ def test_cenet_begins_from_a_resnet34_of_the_users(file: str, tmp_path: Path) ->
     else:
         save_file(weights, tmp_path / file)
     plan = CENetPlan(64, file)
-    begun = plan.begin(tmp_path)
+    begun = plan.initial_weights(tmp_path)
     assert begun.pretrained.state_dict().keys() == published.keys()
     assert all(torch.equal(tensor, published[name]) for name, tensor in begun.pretrained.state_dict().items())
     owned = {id(parameter) for parameter in begun.network.parameters()}
@@ -90,10 +90,10 @@ def test_cenet_begins_from_a_resnet34_of_the_users(file: str, tmp_path: Path) ->
 def test_weights_that_are_missing_broken_or_of_another_network_are_a_sentence(tmp_path: Path) -> None:
     plan = CENetPlan(64, "resnet34.pth")
     with pytest.raises(UsageError, match="cannot be read"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)
     (tmp_path / "resnet34.pth").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="no file of weights"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "resnet34.pth")
     with pytest.raises(UsageError, match="resnet34"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)

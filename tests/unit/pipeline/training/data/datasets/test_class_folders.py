@@ -80,5 +80,5 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 def test_a_picture_outside_the_classes_is_named(tmp_path: Path) -> None:
     root = class_tree(tmp_path / "own", {"a": TEN})
     draw(root / "lost.png")
-    with pytest.raises(UsageError, match=r"lost\.png lies in none"):
+    with pytest.raises(UsageError, match=r"lost\.png is in none"):
         read_class_folders(root, 0.1, 0.2)
