@@ -7,9 +7,8 @@ from pathlib import Path
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import (
-    ByFold,
+    VAL_SHARE,
     DataPart,
-    LabelRule,
     read_aml_lmu,
     read_cnmc,
     read_part,
@@ -18,8 +17,6 @@ from pipeline.training.data.datasets.aml_lmu import aml_root
 from pipeline.training.data.datasets.cnmc import fold_root
 from pipeline.training.data.label_tables import LabelRow
 
-_VAL_SHARE = 0.2
-"""as TensorFlow's tutorial splits; the paper does not say"""
 _PACK_FOLDERS = {"cnmc": "cnmc_subset", "all_idb2": "research_only/all_idb2"}
 """where the name in recipes is not the folder's"""
 
@@ -41,9 +38,9 @@ def picture_rows(data_root: Path, name: str) -> tuple[LabelRow, ...]:
     if not data_root.is_dir():
         raise UsageError(f"The data folder '{data_root.name}' is missing.", code="no-data-folder")
     if name == "aml_lmu" and aml_root(data_root) is not None:
-        return read_aml_lmu(data_root, LabelRule.FIRST, _VAL_SHARE)
+        return read_aml_lmu(data_root, VAL_SHARE)
     if name == "cnmc" and fold_root(data_root) is not None:
-        return read_cnmc(data_root, ByFold())
+        return read_cnmc(data_root)
     one_set = (data_root / "labels.csv").is_file()
     folder = "." if one_set else _PACK_FOLDERS.get(name, name)
     return read_part(DataPart(folder), data_root)
