@@ -1,4 +1,4 @@
-"""What the command line calls: train, export a bundle, evaluate one."""
+"""Entry points of the command line: train a recipe, export a bundle, evaluate its networks."""
 
 from __future__ import annotations
 
@@ -31,18 +31,24 @@ from pipeline.training.export.bundle_export import (
 from pipeline.training.fit.classifying import ClassifierTask, plain_crop
 from pipeline.training.fit.picture_training import train_pictures
 from pipeline.training.fit.progress import TrainingProgress
-from pipeline.training.fit.run_course import TrainedNetwork, fit_all
-from pipeline.training.fit.run_folder import open_run, recipe_of, refuse_taken, trained_members, write_result
+from pipeline.training.fit.run_folder import (
+    open_run,
+    recipe_of,
+    require_free_or_same,
+    trained_members,
+    write_result,
+)
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask
-from pipeline.training.fit.self_training import fit_teacher_and_student, refuse_absent_teacher, taught
-from pipeline.training.fit.training_loop import Subject, Task, make_deterministic
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides, Teacher
+from pipeline.training.fit.self_training import fit_teacher_and_student, pseudo_labelled, require_teacher
+from pipeline.training.fit.trained_networks import TrainedNetwork, fit_all
+from pipeline.training.fit.training_loop import Task, TrainableNetwork, make_deterministic
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides, Teacher
 from pipeline.training.recipe.pretrained import imagenet_weights
 from pipeline.training.recipe.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
 
 THREADS = 2
-_SEEDS_APART = 1000
-"""more than a training has epochs: each epoch takes the next seed"""
+_SEED_STEP = 1000
+"""between members; larger than the number of epochs, each of which takes the next seed"""
 _BATCH = 64
 
 
@@ -51,33 +57,33 @@ def train(
     data_root: Path,
     run_dir: Path,
     progress: TrainingProgress,
-    overrides: Overrides = AS_WRITTEN,
+    overrides: Overrides = NO_OVERRIDES,
 ) -> tuple[TrainedNetwork, ...]:
-    """Return the networks that the recipe makes; weights, history and curves are in `run_dir/<network>/`.
+    """Return the trained networks; weights, history and curves are in `run_dir/<network>/`.
 
-    A run that was cut off goes on after its last whole epoch. Raises: UsageError, where the recipe, a data
+    An interrupted run is resumed after its last complete epoch. Raises: UsageError, where the recipe, a data
     set or a column is missing, or `run_dir` holds a run of another recipe or of other data.
     """
     chosen = read_recipe(recipe, overrides)
     make_deterministic(THREADS)
     if isinstance(chosen, PictureRecipe):
         return train_pictures(chosen, data_root, run_dir, progress)
-    refuse_taken(run_dir, chosen)
+    require_free_or_same(run_dir, chosen)
     if isinstance(chosen, SegmenterRecipe):
-        refuse_absent_teacher(chosen, overrides.teacher)
+        require_teacher(chosen, overrides.teacher)
     checked = readable(read_parts([DataPart(one.folder, Layout.TABLE) for one in chosen.sources], data_root))
-    remark = open_run(run_dir, chosen, checked.rows, data_root)
-    for sentence in (remark, checked.sentence):
+    warning = open_run(run_dir, chosen, checked.rows, data_root)
+    for sentence in (warning, checked.sentence):
         if sentence:
             progress.says(sentence)
-    trained = _trained(chosen, checked.rows, _Places(data_root, run_dir, overrides.teacher), progress)
+    trained = _trained(chosen, checked.rows, _Folders(data_root, run_dir, overrides.teacher), progress)
     unreadable = [row.image.name for row in checked.skipped]
     write_result(run_dir, {"networks": [one.facts() for one in trained], "unreadable": unreadable})
     return trained
 
 
 @dataclass(frozen=True, slots=True)
-class _Places:
+class _Folders:
     data_root: Path
     run_dir: Path
     teacher: Teacher | None
@@ -86,22 +92,22 @@ class _Places:
 def _trained(
     recipe: SegmenterRecipe | ClassifierRecipe,
     rows: tuple[LabelRow, ...],
-    places: _Places,
+    folders: _Folders,
     progress: TrainingProgress,
 ) -> tuple[TrainedNetwork, ...]:
     train_rows = [row for row in rows if row.split is Split.TRAIN]
     val_rows = [row for row in rows if row.split is Split.VAL]
-    subjects = _subjects(recipe, places.data_root)
+    networks = _trainable_networks(recipe, folders.data_root)
     if isinstance(recipe, ClassifierRecipe):
         task: Task = _classifier_task(recipe, train_rows, val_rows, progress)
-        return fit_all(subjects, task, recipe.schedule, places.run_dir, progress)
+        return fit_all(networks, task, recipe.schedule, folders.run_dir, progress)
     fields = tuple(field_samples(train_rows, STORE_MPP_UM)), tuple(field_samples(val_rows, STORE_MPP_UM))
     progress.says(f"{len(fields[0])} pictures to learn from, {len(fields[1])} to validate on")
-    if places.teacher is not None:
-        fields = tuple(taught(fields[0], recipe, places.teacher.run_dir, progress)), fields[1]
+    if folders.teacher is not None:
+        fields = tuple(pseudo_labelled(fields[0], recipe, folders.teacher.run_dir, progress)), fields[1]
     if recipe.student_epochs:
-        return fit_teacher_and_student(recipe, subjects[0], fields, places.run_dir, progress)
-    return fit_all(subjects, SegmenterTask(recipe, *fields), recipe.schedule, places.run_dir, progress)
+        return fit_teacher_and_student(recipe, networks[0], fields, folders.run_dir, progress)
+    return fit_all(networks, SegmenterTask(recipe, *fields), recipe.schedule, folders.run_dir, progress)
 
 
 def _classifier_task(
@@ -116,28 +122,32 @@ def _classifier_task(
     return ClassifierTask(recipe, *crops)
 
 
-def _subjects(recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path) -> list[Subject]:
+def _trainable_networks(
+    recipe: SegmenterRecipe | ClassifierRecipe, data_root: Path
+) -> list[TrainableNetwork]:
     torch.manual_seed(recipe.seed)
     if isinstance(recipe, SegmenterRecipe):
-        begun = recipe.network.begin(data_root)
-        return [Subject(recipe.name, recipe.seed, _channels_last(begun.network), begun.pretrained)]
-    subjects: list[Subject] = []
-    for place, member in enumerate(recipe.members):
+        initial = recipe.network.initial_weights(data_root)
+        return [
+            TrainableNetwork(recipe.name, recipe.seed, _channels_last(initial.network), initial.pretrained)
+        ]
+    networks: list[TrainableNetwork] = []
+    for index, member in enumerate(recipe.members):
         network = LeukocyteClassifier(member.backbone, recipe.dropout, member.colours)
         load_pretrained(network.features, imagenet_weights(member.backbone))
-        # Each learns from other draws: members that err alike are of no use to their mean.
-        seed = recipe.seed + place * _SEEDS_APART
-        subjects.append(Subject(member.name, seed, _channels_last(network), network.features))
-    return subjects
+        # Different samples and augmentations for each: averaging members with the same errors gains nothing.
+        seed = recipe.seed + index * _SEED_STEP
+        networks.append(TrainableNetwork(member.name, seed, _channels_last(network), network.features))
+    return networks
 
 
 def _channels_last(network: nn.Module) -> nn.Module:
-    moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    return moved
+    converted: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return converted
 
 
 def export_bundle(
-    runs: Runs, data_root: Path, target: Path, called: BundleName, making: ExportOptions = SHIPPED_OPTIONS
+    runs: Runs, data_root: Path, target: Path, name: BundleName, options: ExportOptions = SHIPPED_OPTIONS
 ) -> BundleManifest:
     """Return the manifest, with its figures on val, of the bundle that is now in `target`.
 
@@ -145,11 +155,11 @@ def export_bundle(
     large; DeploymentError, where an ONNX file is not equal to its network.
     """
     torch.set_num_threads(THREADS)
-    manifest = write_bundle(runs, target, called, _temperature(runs.classifier, data_root), making)
+    manifest = write_bundle(runs, target, name, _temperature(runs.classifier, data_root), options)
     report = evaluate(target, data_root)
-    told = replace(manifest, figures=figures_of(report.scores()))
-    write_manifest(target, told)
-    return told
+    evaluated = replace(manifest, figures=figures_of(report.scores()))
+    write_manifest(target, evaluated)
+    return evaluated
 
 
 def _temperature(run_dir: Path, data_root: Path) -> float:
@@ -168,7 +178,7 @@ def _temperature(run_dir: Path, data_root: Path) -> float:
 
 
 def evaluate(bundle_dir: Path, data_root: Path) -> BundleReport:
-    """Return a bundle's figures on the val splits; `to_json()` prints them.
+    """Return a bundle's figures on the val splits.
 
     Raises: UsageError, where the bundle or a data set is missing; DeploymentError, where it is broken.
     """

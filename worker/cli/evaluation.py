@@ -1,4 +1,4 @@
-"""evaluate: a bundle's figures on labelled pictures, through the whole pipeline."""
+"""evaluate: accuracy of a bundle on labelled pictures, through the whole pipeline."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rich.console import Console
 from pipeline.model.domain import SlideAnalysis
 from pipeline.model.errors import UsageError
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.sources import known_source, learnt_patients
+from pipeline.training.data.sources import known_source, trained_patients
 from pipeline.training.evaluate.end_to_end import PictureScore, Skipped, score_row
-from pipeline.training.evaluate.evaluation_file import Evaluation, Subject, render_evaluation
+from pipeline.training.evaluate.evaluation_file import Evaluation, EvaluationSubject, render_evaluation
 from worker.cli.analyse import in_order
 from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
 from worker.cli.evaluation_tables import print_evaluation
@@ -25,18 +25,18 @@ from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.processing.analyst import Analyst, digest_of
 
 JOBS = 2
-"""pictures in flight: one is read and outlined while the networks look at the other"""
+"""pictures analysed at once: one is read and outlined while the networks run on the other"""
 
 
-class Part(StrEnum):
+class EvaluatedSplit(StrEnum):
     """Which pictures of a data set are measured."""
 
     VAL = "val"
     ALL = "all"
-    """train and val: for a laboratory that the bundle has never seen"""
+    """train and val: for a laboratory that the bundle was not trained on"""
 
 
-_SPLITS = {Part.VAL: (Split.VAL,), Part.ALL: (Split.TRAIN, Split.VAL)}
+_SPLITS = {EvaluatedSplit.VAL: (Split.VAL,), EvaluatedSplit.ALL: (Split.TRAIN, Split.VAL)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class Choice:
     """Which pictures are measured."""
 
     data: Path
-    part: Part
+    split: EvaluatedSplit
     folders: tuple[str, ...]
     """empty: the data sets that the bundle names"""
     limit: int | None
@@ -53,28 +53,33 @@ class Choice:
 
 def evaluate(
     data: DataRoot,
-    bundle: Annotated[Path | None, typer.Option(help="Folder of the bundle; none: the shipped one.")] = None,
+    bundle: Annotated[
+        Path | None, typer.Option(help="Folder of the bundle; by default the shipped one.")
+    ] = None,
     profile: ProfileOption = None,
     engine: EngineOption = None,
     split: Annotated[
-        Part, typer.Option(help="`all`: every picture of sets that the bundle never saw.")
-    ] = Part.VAL,
+        EvaluatedSplit, typer.Option(help="`all`: every picture, of sets that the bundle was not trained on.")
+    ] = EvaluatedSplit.VAL,
     set_: Annotated[
-        list[str] | None, typer.Option("--set", metavar="FOLDER", help="A data set; may be given again.")
+        list[str] | None, typer.Option("--set", metavar="FOLDER", help="A data set; repeatable.")
     ] = None,
     members: Annotated[
         list[Path] | None,
-        typer.Option(metavar="FOLDER", help="Compare members with their mean instead: runs, or bundles."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Compare the members of training runs or bundles with their mean instead; repeatable.",
+        ),
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write the JSON document there as well.")
+        Path | None, typer.Option(metavar="FILE", help="Also write the JSON document to this file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many scans a set.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many pictures of each set.")] = None,
 ) -> None:
     """Measure a bundle: classes, outlines, detection, by data set, with 95 % intervals.
 
-    With --members: each member of an ensemble and their mean. Several folders are several seeds of
+    With --members: each member of an ensemble, and their mean. Several folders are seeds of the same
     classifiers, or the segmenters of one ensemble.
     """
     choice = Choice(data, split, tuple(set_ or ()), limit)
@@ -98,21 +103,21 @@ def evaluate(
 
 
 def _refuse_unused(**options: object) -> None:
-    """Raise UsageError where an option was given that --members would pass over."""
+    """Raises: UsageError, where an option was given that --members ignores."""
     unused = [f"--{name}" for name, value in options.items() if value is not None]
     if unused:
         raise UsageError(f"--members does not go with {', '.join(unused)}.", code="unused_option")
 
 
 def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
-    """Return what the bundle makes of the chosen pictures; the console hears what is under way.
+    """Return the scores of the chosen pictures; progress is printed on the console.
 
-    Raises: UsageError, where a data set is unknown or missing, the bundle has learnt from it, or no picture
+    Raises: UsageError, where a data set is unknown or missing, the bundle was trained on it, or no picture
     can be read.
     """
     manifest = analyst.bundle.manifest
-    learnt_from = tuple(entry.folder for entry in manifest.data_sets)
-    rows = _rows(choice, learnt_from)
+    trained_on = tuple(entry.folder for entry in manifest.data_sets)
+    rows = _rows(choice, trained_on)
     scores: list[PictureScore] = []
     skipped: list[Skipped] = []
     for score in _scores(analyst, choice.data, rows):
@@ -125,28 +130,28 @@ def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
             scores.append(score)
     if not scores:
         raise UsageError(f"None of the {len(rows)} pictures could be read.", code="unreadable_pictures")
-    subject = Subject(
+    subject = EvaluationSubject(
         bundle=f"{manifest.name} {manifest.version}",
         bundle_digest=analyst.bundle.digest,
         profile=analyst.bundle.profile,
-        split=choice.part.value,
-        learnt_from=learnt_from,
+        split=choice.split.value,
+        trained_on=trained_on,
     )
     return Evaluation(subject, tuple(scores), tuple(skipped))
 
 
-def _rows(choice: Choice, learnt_from: tuple[str, ...]) -> list[LabelRow]:
-    folders = tuple(dict.fromkeys(choice.folders or learnt_from))
-    known = learnt_patients(folders, learnt_from)
-    if choice.part is Part.ALL and known:
+def _rows(choice: Choice, trained_on: tuple[str, ...]) -> list[LabelRow]:
+    folders = tuple(dict.fromkeys(choice.folders or trained_on))
+    known = trained_patients(folders, trained_on)
+    if choice.split is EvaluatedSplit.ALL and known:
         raise UsageError(
-            f"The bundle has learnt from the patients of {', '.join(known)}: measure the val split only.",
+            f"The bundle was trained on the patients of {', '.join(known)}: measure the val split only.",
             code="leaking_evaluation",
         )
     rows: list[LabelRow] = []
     for folder in folders:
         table = read_table(choice.data, known_source(folder))
-        rows.extend([row for row in table if row.split in _SPLITS[choice.part]][: choice.limit])
+        rows.extend([row for row in table if row.split in _SPLITS[choice.split]][: choice.limit])
     if not rows:
         raise UsageError("There is no picture to measure.", code="no_pictures")
     return rows

@@ -20,11 +20,11 @@ TABLES: tuple[tuple[str, Columns], ...] = (
     ("classes", (
         ("accuracy", "accuracy"), ("without platelets", "nucleated_accuracy"), ("macro-F1", "macro_f1"),
     )),
-    ("calls", (
-        ("called", "coverage"), ("right of called", "accepted_accuracy"),
+    ("abstention and calibration", (
+        ("coverage", "coverage"), ("accuracy at that coverage", "accuracy_at_coverage"),
         ("coverage at 1 % risk", "coverage_at_1_percent_risk"), ("ECE", "calibration_error"),
     )),
-    ("cells found, and outlines", (
+    ("detection and outlines", (
         ("recall", "detection_recall"), ("precision", "detection_precision"), ("cell Dice", "cell_dice"),
         ("cell IoU", "cell_iou"), ("nucleus Dice", "nucleus_dice"), ("nucleus IoU", "nucleus_iou"),
     )),
@@ -32,10 +32,10 @@ TABLES: tuple[tuple[str, Columns], ...] = (
 
 
 def print_evaluation(console: Console, evaluation: Evaluation) -> None:
-    """Print the figures with their intervals, a row a set; then the confusions."""
+    """Print the figures with their intervals, one row for each set; then the confusion matrices."""
     reports, subject = evaluation.sets(), evaluation.subject
     console.print(f"{subject.bundle}, profile {subject.profile}, {subject.split}, through the whole pipeline")
-    console.print("below each figure its 95 % interval by bootstrap over groups")
+    console.print("below each figure its 95 % interval, by bootstrap over groups")
     for number, (title, columns) in enumerate(TABLES):
         console.print(_figures_table(title, COUNTS if number == 0 else (), columns, reports))
     if evaluation.skipped:
@@ -74,7 +74,9 @@ def _short(value: float) -> str:
 
 def _confusion_table(report: SetReport) -> Table:
     confusion = report.confusion
-    table = Table(title=f"{report.data_set}: truth down, answer across", title_justify="left")
+    table = Table(
+        title=f"{report.data_set}: rows are the truth, columns the prediction", title_justify="left"
+    )
     used = used_names(confusion)
     table.add_column("")
     for index in used:
@@ -87,6 +89,6 @@ def _confusion_table(report: SetReport) -> Table:
 
 
 def used_names(confusion: Confusion) -> Sequence[int]:
-    """Return the places of the names that occur, as truth or as answer."""
+    """Return the indices of the names that occur, as truth or as prediction."""
     across = [sum(column) for column in zip(*confusion.counts, strict=True)]
     return [index for index in range(len(confusion.names)) if across[index] or sum(confusion.counts[index])]

@@ -11,7 +11,7 @@ import typer
 from db.database import Database
 from db.reanalysis import KnownBundle, ReanalysisFilter, count_reanalysable, database_time, known_bundles
 from db.reanalysis import reanalyse as reanalyse_scans
-from db.retention import ENDED, RetentionLimit, expired_counts
+from db.retention import ENDED, ExpiredCounts, RetentionLimit, expired_counts
 from db.schema import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError

@@ -1,4 +1,4 @@
-"""evaluate --members: members of ensembles beside their mean, seed by seed and over all seeds."""
+"""evaluate --members: the members of ensembles and their mean, seed by seed and over all seeds."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ ALL_SEEDS = "all seeds"
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One comparison, and of which training."""
+class SeedComparison:
+    """A comparison, and the training run that it is of."""
 
     seed: str
     """`1`, `2`, … in the order of the folders, or `all seeds`"""
@@ -48,42 +48,42 @@ def compare_and_print(
     except DeploymentError as error:
         raise UsageError(error.sentence, code=error.code) from error
     rows = rows_of((*ensembles.classifiers, *ensembles.segmenters), data, folders)
-    told = [
-        *_told(ensembles.classifiers, rows, classifier_values),
-        *_told(ensembles.segmenters, rows, segmenter_values),
+    comparisons = [
+        *_compared(ensembles.classifiers, rows, classifier_values),
+        *_compared(ensembles.segmenters, rows, segmenter_values),
     ]
     if console is None:
-        typer.echo(json.dumps([asdict(part) for part in told], indent=1, allow_nan=False))
+        typer.echo(json.dumps([asdict(part) for part in comparisons], indent=1, allow_nan=False))
         return
-    for measure in dict.fromkeys(part.comparison.measure for part in told):
-        console.print(_table(measure, [part for part in told if part.comparison.measure == measure]))
+    for measure in dict.fromkeys(part.comparison.measure for part in comparisons):
+        console.print(_table(measure, [part for part in comparisons if part.comparison.measure == measure]))
 
 
-def _told(
+def _compared(
     ensembles: Sequence[Ensemble],
     rows: Sequence[LabelRow],
     values: Callable[[Ensemble, Iterable[LabelRow]], tuple[MemberValues, ...]],
-) -> list[Told]:
+) -> list[SeedComparison]:
     if not ensembles:
         return []
-    told: list[Told] = []
+    comparisons: list[SeedComparison] = []
     for seeds in by_measure([values(ensemble, rows) for ensemble in ensembles]):
         for number, seed in enumerate(seeds, start=1):
-            told += [Told(str(number), comparison) for comparison in compare((seed,))]
+            comparisons += [SeedComparison(str(number), comparison) for comparison in compare((seed,))]
         if len(seeds) > 1:
-            told += [Told(ALL_SEEDS, comparison) for comparison in compare(seeds)]
-    return told
+            comparisons += [SeedComparison(ALL_SEEDS, comparison) for comparison in compare(seeds)]
+    return comparisons
 
 
-def _table(measure: str, told: Sequence[Told]) -> Table:
-    names = list(dict.fromkeys(figure.name for part in told for figure in part.comparison.members))
+def _table(measure: str, comparisons: Sequence[SeedComparison]) -> Table:
+    names = list(dict.fromkeys(figure.name for part in comparisons for figure in part.comparison.members))
     table = Table(
         title=f"{measure.replace('_', ' ')}: members and their mean", title_justify="left",
         box=SIMPLE_HEAD, pad_edge=False,
     )  # fmt: skip
     for heading in ("set", "seed", "n", *names, "mean", "mean − best", "mean better?"):
         table.add_column(heading, justify="right" if heading != "set" else "left", overflow="fold")
-    for part in told:
+    for part in comparisons:
         figures = {figure.name: with_interval(figure.estimate) for figure in part.comparison.members}
         table.add_row(
             part.comparison.data_set,

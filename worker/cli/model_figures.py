@@ -1,4 +1,4 @@
-"""models card, models time, models threshold: what a bundle says of itself."""
+"""models card, models time, models threshold: the figures that a bundle's manifest and card hold."""
 
 from __future__ import annotations
 
@@ -33,53 +33,55 @@ from worker.cli.training import require_training_extra
 from worker.processing.analyst import Analyst
 
 TIMED = SmearSpec(Size(1536, 1536), seed=41, mpp=Mpp(0.25), leukocytes=40)
-"""the smear that is timed; its pixels are those of the working scale, so that none is saved by reduction"""
+"""the smear that is timed, at the working scale, so that no pixel is saved by downscaling"""
 REPEATS = 3
 CPU_S_PER_CELL = "cpu_s_per_cell"
-"""classification, all members and views"""
+"""outlining and classification, with all members and views"""
 CPU_S_PER_MPX = "cpu_s_per_mpx"
-"""all else, by 10⁶ pixels of 0.25 µm"""
+"""everything else, for 10⁶ pixels of 0.25 µm"""
 
 BundleFolder = Annotated[Path, typer.Argument(help="Folder of the bundle.")]
 Evaluations = Annotated[
     list[Path],
-    typer.Option("--evaluation", metavar="FILE", help="What `evaluate --save` wrote; again for more."),
+    typer.Option("--evaluation", metavar="FILE", help="A file written by `evaluate --save`; repeatable."),
 ]
 
 
 def card(
     bundle: BundleFolder,
     evaluation: Evaluations,
-    data: Annotated[Path, typer.Option(help="Folder of the data sets, for pictures of the mistakes.")],
+    data: Annotated[Path, typer.Option(help="Folder of the data sets, for crops of the mistakes.")],
     out: Annotated[Path, typer.Option(help="Folder of the card, such as docs/models/<name>.")],
 ) -> None:
-    """Write the model card of a bundle: Markdown with its figures, calibration, mistakes and origins."""
+    """Write the model card of a bundle: Markdown with its accuracy, calibration, mistakes and training."""
     require_training_extra()
     from pipeline.training.export.model_card import CardSource, write_card
 
     manifest = asked_bundle(bundle).manifest
     sizes_bytes = {file.name: file.stat().st_size for file in bundle.iterdir()}
-    measured = tuple(read_evaluation(file) for file in evaluation)
-    typer.echo(str(write_card(CardSource(manifest, sizes_bytes, measured, data), made_folder(out))))
+    evaluations = tuple(read_evaluation(file) for file in evaluation)
+    typer.echo(str(write_card(CardSource(manifest, sizes_bytes, evaluations, data), made_folder(out))))
 
 
 def threshold(
     bundle: BundleFolder,
     evaluation: Evaluations,
-    risk: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of wrong calls that is tolerated.")],
-    write: Annotated[bool, typer.Option("--write", help="Put the choice into the manifest.")] = False,
+    risk: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Largest share of wrong calls among those accepted.")
+    ],
+    write: Annotated[bool, typer.Option("--write", help="Write the thresholds into the manifest.")] = False,
 ) -> None:
-    """Choose from where on a call stands: the most calls whose error stays below the risk.
+    """Choose the thresholds with the largest coverage whose error stays below the risk.
 
     The upper 95 % bound of the error, by bootstrap over groups, has to stay below it.
     """
     manifest = asked_bundle(bundle).manifest
     choice = choose_with_disagreement(_cells(evaluation), risk)
     if choice is None:
-        raise UsageError(f"No threshold holds a risk of {risk} on these cells.", code="no_threshold")
+        raise UsageError(f"No threshold keeps a risk of {risk} on these cells.", code="no_threshold")
     typer.echo(
         f"probability ≥ {choice.threshold:.3f}, disagreement ≤ {choice.max_disagreement:.2f}: "
-        f"{choice.coverage:.3f} called, {choice.risk:.4f} of them wrong (95 % bound {choice.risk_upper:.4f})"
+        f"coverage {choice.coverage:.3f}, risk {choice.risk:.4f} (95 % upper bound {choice.risk_upper:.4f})"
     )
     if write:
         thresholds = Thresholds(
@@ -90,15 +92,15 @@ def threshold(
 
 def _cells(files: list[Path]) -> ScoredCells:
     scores = [score for file in files for score in read_evaluation(file).pictures]
-    times = Counter(score.picture for score in scores)
-    repeated = next((picture for picture, count in times.items() if count > 1), None)
-    if repeated is not None:  # each cell twice would make its errors look half as chancy
+    occurrences = Counter(score.picture for score in scores)
+    repeated = next((picture for picture, count in occurrences.items() if count > 1), None)
+    if repeated is not None:  # counting cells twice would make the interval too narrow
         raise UsageError(f"{repeated} is in more than one evaluation.", code="repeated_picture")
     return scored_cells(scores)
 
 
 def time(bundle: BundleFolder) -> None:
-    """Measure the CPU time of each profile on this machine, and put it into the manifest."""
+    """Measure the CPU time of each profile on this machine, and write it into the manifest."""
     manifest = asked_bundle(bundle).manifest
     timings: list[Timing] = []
     with TemporaryDirectory() as folder:
@@ -113,28 +115,28 @@ def time(bundle: BundleFolder) -> None:
 
 def _timed(bundle: Path, profile: Profile, slide: Path) -> list[Timing]:
     with asked_analyst(bundle, profile) as analyst:
-        _costs(analyst, slide)  # the first run pays for memory that later ones find
+        _costs(analyst, slide)  # a warm-up run, which allocates the memory
         costs = [_costs(analyst, slide) for _ in range(REPEATS)]
     per_cell, per_mpx = (round(median(part), 5) for part in zip(*costs, strict=True))
     return [Timing(profile, CPU_S_PER_CELL, per_cell), Timing(profile, CPU_S_PER_MPX, per_mpx)]
 
 
 def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
-    """CPU seconds a cell and a megapixel of one analysis."""
-    watch = CpuWatch()
+    """Return the CPU seconds for each cell and each megapixel of one analysis."""
+    observer = CpuTimes()
     with analyst.open(slide) as reader, OrderedThreadPool(analyst.read_ahead) as pool:
-        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(watch, pool))
+        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(observer, pool))
     if not analysis.cells:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no_cells"
         )
-    by_cell_s = sum(watch.cpu_s.get(stage, 0.0) for stage in (Stage.OUTLINE, Stage.CLASSIFY))
-    rest_s = sum(watch.cpu_s.values()) - by_cell_s
+    by_cell_s = sum(observer.cpu_s.get(stage, 0.0) for stage in (Stage.OUTLINE, Stage.CLASSIFY))
+    rest_s = sum(observer.cpu_s.values()) - by_cell_s
     return by_cell_s / len(analysis.cells), rest_s / (TIMED.size_px0.area / 1e6)
 
 
-class CpuWatch:
-    """An `Observer`: CPU seconds of this process by stage, all its threads together."""
+class CpuTimes:
+    """An `Observer` of the CPU seconds of this process by stage, all its threads together."""
 
     def __init__(self) -> None:
         self.cpu_s: dict[Stage, float] = {}
@@ -149,7 +151,7 @@ class CpuWatch:
             self.cpu_s[stage] = self.cpu_s.get(stage, 0.0) + process_time() - start_s
 
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None:
-        """Nothing to note."""
+        """Progress is not measured."""
 
 
 def _write(bundle: Path, manifest: BundleManifest) -> None:

@@ -1,4 +1,4 @@
-"""models quantise: networks that compute with bytes, where the accuracy gate lets them."""
+"""models quantise: int8 networks, where the accuracy gate admits them."""
 
 from __future__ import annotations
 
@@ -19,13 +19,15 @@ def quantise(
     data: DataRoot,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, help="A trial on at most so many val pictures a set; the bundle stays as it is."),
+        typer.Option(
+            min=1, help="Try on at most this many val pictures of each set; the bundle is not changed."
+        ),
     ] = None,
 ) -> None:
-    """Write int8 files beside the bundle's networks, those whose figures on val stay as good as they were.
+    """Write int8 files of the bundle's networks, where they are as accurate on val as FP32.
 
-    No Dice and no macro-F1 may fall by more than 0.005; the manifest says what was measured, and which
-    networks stay as they are.
+    No Dice and no macro-F1 may fall by more than 0.005. The manifest holds what was measured, and which
+    networks stay in FP32.
     """
     require_training_extra()
     manifest = asked_bundle(bundle).manifest
@@ -33,10 +35,10 @@ def quantise(
 
     pictures = read_pictures(manifest, data, limit)
     if limit is None:
-        told = quantise_bundle(bundle, pictures, typer.echo)
-        typer.echo(f"{told.name} {told.version}: {told.digest}")
+        quantised = quantise_bundle(bundle, pictures, typer.echo)
+        typer.echo(f"{quantised.name} {quantised.version}: {quantised.digest}")
         return
     with TemporaryDirectory() as folder:
         copy = shutil.copytree(bundle, Path(folder) / "trial")
         quantise_bundle(copy, pictures, typer.echo)
-    typer.echo("a trial: nothing was written")
+    typer.echo("trial run: nothing was written")

@@ -1,4 +1,4 @@
-"""train. It needs the `train` extra."""
+"""train: the networks of a recipe. It needs the extra `train`."""
 
 from __future__ import annotations
 
@@ -20,27 +20,29 @@ def train(
     seed: Annotated[int | None, typer.Option(min=0, help="Instead of the recipe's seed.")] = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's epochs.")] = None,
     folder: Annotated[
-        list[str] | None, typer.Option(help="Learn from this data set instead of the recipe's; repeatable.")
+        list[str] | None, typer.Option(help="Train on this data set instead of the recipe's; repeatable.")
     ] = None,
     leave_out: Annotated[
-        list[str] | None, typer.Option(help="Learn without this data set; repeatable.")
+        list[str] | None, typer.Option(help="Train without this data set; repeatable.")
     ] = None,
     fold: Annotated[
         str | None, typer.Option(help="2/5: validate on the second of five parts, in whole groups.")
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Run of a segmenter: a segmenter learns also what it draws.")
+        Path | None, typer.Option(help="Training run of a segmenter, which provides pseudo-labels.")
     ] = None,
-    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write event files as well.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Also write event files for TensorBoard.")
+    ] = False,
 ) -> None:
-    """Train the networks of a recipe; go on from the last whole epoch where the run was ended.
+    """Train the networks of a recipe; an interrupted run is resumed after its last complete epoch.
 
-    What is changed on the command line is written into the run folder's recipe.
+    Values given on the command line become part of the recipe in the run folder.
     """
     require_training_extra()
     from pipeline.training.fit.self_training import teacher_in
     from pipeline.training.recipe.overrides import Overrides
-    from worker.cli.training_progress import Watching, train_with_progress
+    from worker.cli.training_progress import ProgressOutput, train_with_progress
 
     overrides = Overrides(
         seed,
@@ -50,8 +52,8 @@ def train(
         fold,
         None if teacher is None else teacher_in(teacher),
     )
-    watching = Watching.TERMINAL_AND_TENSORBOARD if tensorboard else Watching.TERMINAL
-    train_with_progress(recipe, data, run, overrides, watching)
+    output = ProgressOutput.TERMINAL_AND_TENSORBOARD if tensorboard else ProgressOutput.TERMINAL
+    train_with_progress(recipe, data, run, overrides, output)
 
 
 def require_training_extra() -> None:

@@ -1,4 +1,4 @@
-"""train, with its progress where a person waits."""
+"""train, with its progress on the terminal."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ from pipeline.training.fit.progress import EpochRecord
 from pipeline.training.recipe.overrides import Overrides
 
 
-class Watching(Enum):
-    """Where a training's progress goes."""
+class ProgressOutput(Enum):
+    """Where the progress of a training run is shown."""
 
     TERMINAL = "terminal"
     TERMINAL_AND_TENSORBOARD = "terminal and tensorboard"
 
 
-def train_with_progress(recipe: str, data: Path, run: Path, overrides: Overrides, watching: Watching) -> None:
+def train_with_progress(
+    recipe: str, data: Path, run: Path, overrides: Overrides, output: ProgressOutput
+) -> None:
     """Train the networks of a recipe into the folder `run`. Raises: UsageError, as `command.train`."""
     console = Console(markup=False)
     with _Bars(console) as bars:
-        progress = EventFiles(run, bars) if watching is Watching.TERMINAL_AND_TENSORBOARD else bars
+        progress = EventFiles(run, bars) if output is ProgressOutput.TERMINAL_AND_TENSORBOARD else bars
         trained = train(recipe, data, run, progress, overrides)
     for network in trained:
         kept = network.kept
@@ -40,7 +42,7 @@ def train_with_progress(recipe: str, data: Path, run: Path, overrides: Overrides
 
 
 class _Bars:
-    """A `TrainingProgress` on the terminal: a bar an epoch, a line when it is done."""
+    """A `TrainingProgress` on the terminal: a bar for each epoch, and a line when it is complete."""
 
     def __init__(self, console: Console) -> None:
         self._progress = Progress(

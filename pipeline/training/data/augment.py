@@ -1,4 +1,4 @@
-"""Variation between laboratories, played on small pictures: place, scale, stain, light, focus, file."""
+"""Augmentation of small pictures by what varies between laboratories: scale, stain, light, focus, file."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _LUMA = np.array([0.299, 0.587, 0.114])
 
 @dataclass(frozen=True, slots=True)
 class AugmentSpec:
-    """Ranges; every draw is uniform, scales uniform in the logarithm."""
+    """Ranges of the augmentation; draws are uniform, those of the scale log-uniform."""
 
     scale_min: float
     scale_max: float
-    """a picture is enlarged by a factor between the two"""
+    """pictures are scaled by a factor between the two"""
     shift: float
-    """of the middle, as a part of the side"""
+    """of the centre, as a share of the side"""
     hue_rad: float
     saturation: float
     channel_mix: float
@@ -37,21 +37,21 @@ class AugmentSpec:
     vignette_probability: float
     grey_probability: float
     palette_probability: float = 0.0
-    """of a picture that borrows another's palette first: `palettes`"""
+    """of a colour transfer from another picture, before the other changes: `palettes`"""
 
 
 @dataclass(frozen=True, slots=True)
 class Warp:
-    """A turned, flipped, scaled view: `matrix` (2, 3) maps the picture to the view."""
+    """An affine view: `matrix` (2, 3) maps pixels of the picture to pixels of the view."""
 
     matrix: NDArray[np.float64]
     side: int
 
 
 def draw_warp(rng: np.random.Generator, spec: AugmentSpec, size: tuple[int, int], view: Warp) -> Warp:
-    """Return `view` (a plain scaling onto its side) with a random turn, flip, scale and shift.
+    """Return `view`, a plain scaling, with a random rotation by quarter turns, flip, scale and shift.
 
-    `size` is (height, width) of the picture; its middle goes near the middle of the view.
+    `size` is (height, width) of the picture; its centre is mapped near the centre of the view.
     """
     scale = float(np.exp(rng.uniform(np.log(spec.scale_min), np.log(spec.scale_max))))
     scale *= float(view.matrix[0, 0])
@@ -62,9 +62,9 @@ def draw_warp(rng: np.random.Generator, spec: AugmentSpec, size: tuple[int, int]
     if rng.random() < 0.5:
         turn = np.array([[-1.0, 0.0], [0.0, 1.0]]) @ turn
     linear = scale * turn
-    middle = np.array([size[1] / 2, size[0] / 2])
+    centre = np.array([size[1] / 2, size[0] / 2])
     target = view.side / 2 + view.side * rng.uniform(-spec.shift, spec.shift, size=2)
-    return Warp(np.column_stack((linear, target - linear @ middle)), view.side)
+    return Warp(np.column_stack((linear, target - linear @ centre)), view.side)
 
 
 def warped(picture: Rgb, warp: Warp, border: int) -> Rgb:
@@ -81,7 +81,7 @@ def warped(picture: Rgb, warp: Warp, border: int) -> Rgb:
 
 
 def warped_labels(tissue: LabelMap, warp: Warp, border: int) -> LabelMap:
-    """Return uint8 (side, side); beyond a constant border lies white glass: background."""
+    """Return uint8 (side, side); a constant border is background."""
     out = cv2.warpAffine(
         tissue,
         warp.matrix,
@@ -93,8 +93,8 @@ def warped_labels(tissue: LabelMap, warp: Warp, border: int) -> LabelMap:
     return np.asarray(out, np.uint8)
 
 
-def restained(rng: np.random.Generator, spec: AugmentSpec, picture: Rgb) -> Rgb:
-    """Return the picture in another stain, light, focus and file quality."""
+def colour_jittered(rng: np.random.Generator, spec: AugmentSpec, picture: Rgb) -> Rgb:
+    """Return the picture with another stain, illumination, focus, noise and JPEG quality."""
     out = _recoloured(rng, spec, picture)
     if rng.random() < spec.vignette_probability:
         out = _vignetted(rng, out)
@@ -110,7 +110,7 @@ def restained(rng: np.random.Generator, spec: AugmentSpec, picture: Rgb) -> Rgb:
 
 
 def _recoloured(rng: np.random.Generator, spec: AugmentSpec, picture: Rgb) -> Rgb:
-    """Hue turned about the grey axis, saturation, mixed channels, then gain, bias, gamma by channel."""
+    """Rotate the hue about the grey axis, change saturation, mix channels, then gain, bias and gamma."""
     angle = rng.uniform(-spec.hue_rad, spec.hue_rad)
     axis = np.full(3, 1.0 / np.sqrt(3.0))
     cross = np.array([[0.0, -axis[2], axis[1]], [axis[2], 0.0, -axis[0]], [-axis[1], axis[0], 0.0]])
@@ -132,11 +132,11 @@ def _recoloured(rng: np.random.Generator, spec: AugmentSpec, picture: Rgb) -> Rg
 
 
 def _vignetted(rng: np.random.Generator, picture: Rgb) -> Rgb:
-    """Light that falls off in one direction."""
+    """Add an illumination gradient in a random direction."""
     height, width = picture.shape[:2]
     angle = rng.uniform(0.0, 2 * np.pi)
     across = np.cos(angle) * np.linspace(-0.5, 0.5, width)[None, :]
     down = np.sin(angle) * np.linspace(-0.5, 0.5, height)[:, None]
-    light = 1.0 + rng.uniform(0.1, 0.5) * (across + down)
-    lit: Rgb = np.clip(picture * light[:, :, None], 0, 255).astype(np.uint8)
-    return lit
+    illumination = 1.0 + rng.uniform(0.1, 0.5) * (across + down)
+    shaded: Rgb = np.clip(picture * illumination[:, :, None], 0, 255).astype(np.uint8)
+    return shaded

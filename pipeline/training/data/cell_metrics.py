@@ -1,4 +1,4 @@
-"""Measures of quality, as pure functions of predictions and truth."""
+"""Metrics of classification, segmentation and detection."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Confusion:
 
     @property
     def accuracy(self) -> float:
-        """Part of the cases on the diagonal; 0 for no case."""
+        """Share of the cases on the diagonal; 0 for no case."""
         table = np.array(self.counts)
         return float(np.trace(table) / max(1, table.sum()))
 
@@ -31,22 +31,13 @@ class Confusion:
     def macro_f1(self) -> float:
         """Mean F1 over the names that occur in the truth; 0 for no case."""
         table = np.array(self.counts)
-        support, predicted, right = table.sum(axis=1), table.sum(axis=0), np.diag(table)
-        scores = 2 * right / np.maximum(1, support + predicted)
+        support, predicted, correct = table.sum(axis=1), table.sum(axis=0), np.diag(table)
+        scores = 2 * correct / np.maximum(1, support + predicted)
         return float(scores[support > 0].mean()) if (support > 0).any() else 0.0
-
-    @property
-    def recalls(self) -> dict[str, float]:
-        """Recall by name, of the names that occur in the truth."""
-        return {
-            name: row[index] / sum(row)
-            for index, (name, row) in enumerate(zip(self.names, self.counts, strict=True))
-            if sum(row)
-        }
 
 
 def confusion(truth: Sequence[Hashable], predicted: Sequence[Hashable], names: Sequence[str]) -> Confusion:
-    """Return the table of pairs. Raises: ValueError, for another number of predictions, or unknown names."""
+    """Return the confusion matrix. Raises: ValueError, for different lengths, or unknown names."""
     if len(truth) != len(predicted):
         raise ValueError(f"{len(truth)} cases, {len(predicted)} predictions")
     place = {name: index for index, name in enumerate(names)}
@@ -60,52 +51,39 @@ def confusion(truth: Sequence[Hashable], predicted: Sequence[Hashable], names: S
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """How two masks agree; both 1 where both are empty."""
+    """Overlap of two masks; both figures are 1 where both masks are empty."""
 
     dice: float
     iou: float
 
 
 def overlap(predicted: Mask, truth: Mask, known: Mask) -> Overlap:
-    """Return Dice and intersection over union of two masks (H, W), counted where `known`."""
-    common = int((predicted & truth & known).sum())
+    """Return Dice and intersection over union of two masks (H, W), over the pixels in `known`."""
+    intersection = int((predicted & truth & known).sum())
     total = int((predicted & known).sum()) + int((truth & known).sum())
     if total == 0:
         return Overlap(1.0, 1.0)
-    return Overlap(2 * common / total, common / (total - common))
+    return Overlap(2 * intersection / total, intersection / (total - intersection))
 
 
 def rect_iou(a: Rect, b: Rect) -> float:
     """Return the intersection over union of two rectangles of one frame; 0 where both are empty."""
-    common = a.intersection(b).area
-    union = a.area + b.area - common
-    return common / union if union else 0.0
+    intersection = a.intersection(b).area
+    union = a.area + b.area - intersection
+    return intersection / union if union else 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Detection:
-    """Counts of one or more pictures; add them up with `+`."""
+    """Counts of detected objects in one picture."""
 
     matched: int
     found: int
     present: int
 
-    def __add__(self, other: Detection) -> Detection:
-        return Detection(self.matched + other.matched, self.found + other.found, self.present + other.present)
-
-    @property
-    def recall(self) -> float:
-        """Of what is present, the part found; 1 where nothing is present."""
-        return self.matched / self.present if self.present else 1.0
-
-    @property
-    def precision(self) -> float:
-        """Of what was found, the part present; 1 where nothing was found."""
-        return self.matched / self.found if self.found else 1.0
-
 
 def match_rects(found: Sequence[Rect], present: Sequence[Rect]) -> tuple[tuple[int, int], ...]:
-    """Return pairs (index in found, index in present) at IoU ≥ 0.5, best first, each index once."""
+    """Return pairs (index in found, index in present) at IoU ≥ 0.5, best first, each index at most once."""
     pairs = sorted(
         ((rect_iou(a, b), i, j) for i, a in enumerate(found) for j, b in enumerate(present)),
         key=lambda pair: (-pair[0], pair[1], pair[2]),

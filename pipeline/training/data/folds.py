@@ -1,4 +1,4 @@
-"""Another split than the one the data came with: the n-th of several parts, in whole groups, is val."""
+"""Cross-validation splits: one of several folds, in whole groups, is val."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pipeline.model.errors import UsageError
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """Part `number` of `count`, counted from 1."""
+    """Fold `number` of `count`, counted from 1."""
 
     number: int
     count: int
@@ -30,8 +30,8 @@ def fold_of(text: str) -> Fold:
 def val_groups(groups: Sequence[Hashable], fold: Fold, seed: int) -> frozenset[Hashable]:
     """Return the groups whose pictures are val, each group in one fold only.
 
-    Groups are dealt out, the largest first, each to the part with the fewest pictures of its kind; a
-    group's kind is its first element where it is a tuple. Raises: UsageError, for fewer groups than folds.
+    Groups are assigned by falling size, each to the fold with the fewest pictures of its kind; a group's
+    kind is its first element where it is a tuple. Raises: UsageError, for fewer groups than folds.
     """
     sizes: dict[Hashable, int] = {}
     for group in groups:

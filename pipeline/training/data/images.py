@@ -1,4 +1,4 @@
-"""Pictures from disk, decoded once and reduced to the scale that training works at."""
+"""Decoding and resizing of pictures and masks."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Intervals by bootstrap over groups: pictures of one group are near-duplicates, and count as one opinion.
+"""Intervals by bootstrap over groups: the pictures of a group are near-duplicates and not independent.
 
 Every statistic is a function of weights, float64 (B, N): how often each of N items counts in each of B
-resamplings. Row 0 is the data as they are. Source: Efron and Tibshirani 1993, An Introduction to the
+resamplings. Row 0 is the original data. Source: Efron and Tibshirani 1993, An Introduction to the
 Bootstrap, ch. 13 (percentile interval); Field and Welsh 2007, JRSS B 69:369 (whole clusters are drawn).
 """
 
@@ -32,43 +32,47 @@ class Estimate:
     value: float | None
     """None where there is nothing to measure"""
     low: float | None = None
-    """None where a single group leaves nothing to draw from"""
+    """None where there is a single group, which cannot be resampled"""
     high: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Where an item comes from: groups are drawn within their stratum, such as a data set."""
+class ImageGroup:
+    """The images that an item is grouped with; groups are drawn within their stratum, such as a data set."""
 
     stratum: str
-    group: str
+    name: str
 
 
 NOTHING = Estimate(None)
+ALL_SETS = "all"
+"""names the figures over all data sets together"""
 
 
-def group_weights(places: Sequence[Place], resamplings: int = RESAMPLINGS, seed: int = SEED) -> Weights:
+def group_weights(groups: Sequence[ImageGroup], resamplings: int = RESAMPLINGS, seed: int = SEED) -> Weights:
     """Return float64 (1 + resamplings, N): ones, then how often each item's group was drawn.
 
-    As many groups are drawn from each stratum as it has, with replacement. Same arguments, same weights.
+    From each stratum as many groups are drawn as it has, with replacement. The same arguments give the same
+    weights.
     """
     rng = np.random.default_rng(seed)
-    weights = np.ones((1 + resamplings, len(places)))
-    strata = np.array([place.stratum for place in places])
-    groups = np.array([place.group for place in places])
+    weights = np.ones((1 + resamplings, len(groups)))
+    strata = np.array([group.stratum for group in groups])
+    names = np.array([group.name for group in groups])
     for stratum in dict.fromkeys(strata.tolist()):
         chosen = np.flatnonzero(strata == stratum)
-        names, owner = np.unique(groups[chosen], return_inverse=True)
-        drawn = rng.multinomial(names.size, np.full(names.size, 1 / names.size), size=resamplings)
+        distinct, owner = np.unique(names[chosen], return_inverse=True)
+        shares = np.full(distinct.size, 1 / distinct.size)
+        drawn = rng.multinomial(distinct.size, shares, size=resamplings)
         weights[1:, chosen] = drawn[:, owner]
     return weights
 
 
 def estimate(statistic: Statistic, weights: Weights) -> Estimate:
-    """Return the statistic of the data as they are, with the percentile interval of the resamplings.
+    """Return the statistic of the original data, with the percentile interval of the resamplings.
 
     Resamplings in which there is nothing to measure are left out. With few groups (fewer than about ten) the
-    interval is too narrow: the report says how many there are.
+    interval is too narrow.
     """
     if weights.shape[1] == 0:
         return NOTHING
@@ -76,7 +80,7 @@ def estimate(statistic: Statistic, weights: Weights) -> Estimate:
     value, drawn = float(values[0]), values[1:][np.isfinite(values[1:])]
     if not np.isfinite(value):
         return NOTHING
-    if drawn.size == 0 or (weights == weights[:, :1]).all():  # one group, however many were drawn from
+    if drawn.size == 0 or (weights == weights[:, :1]).all():  # a single group
         return Estimate(value)
     low, high = np.percentile(drawn, _TAILS)
     return Estimate(value, float(low), float(high))
@@ -89,9 +93,9 @@ def ratio(numerator: Values, denominator: Values) -> Values:
     return out
 
 
-def share_of(hits: NDArray[np.bool_]) -> Statistic:
-    """Return the statistic: the weighted share of items that hit."""
-    return mean_of(hits.astype(np.float64))
+def share_of(flags: NDArray[np.bool_]) -> Statistic:
+    """Return the statistic: the weighted share of items whose flag is set."""
+    return mean_of(flags.astype(np.float64))
 
 
 def mean_of(values: NDArray[np.float64]) -> Statistic:
@@ -104,15 +108,15 @@ def ratio_of(numerators: NDArray[np.float64], denominators: NDArray[np.float64])
     return lambda weights: ratio(weights @ numerators, weights @ denominators)
 
 
-def macro_f1_of(truth: NDArray[np.int64], said: NDArray[np.int64], classes: int) -> Statistic:
+def macro_f1_of(truth: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Statistic:
     """Return the statistic: the mean F1 over the classes that occur in the truth; class indices (N,)."""
     is_truth = np.eye(classes)[truth]
-    is_said = np.eye(classes)[said]
+    is_predicted = np.eye(classes)[predicted]
 
     def macro_f1(weights: Weights) -> Values:
-        support, predicted = weights @ is_truth, weights @ is_said
-        right = weights @ (is_truth * is_said)
-        scores = 2 * right / np.maximum(support + predicted, 1)
+        support, guesses = weights @ is_truth, weights @ is_predicted
+        correct = weights @ (is_truth * is_predicted)
+        scores = 2 * correct / np.maximum(support + guesses, 1)
         occurs = support > 0
         return ratio((scores * occurs).sum(axis=1), occurs.sum(axis=1).astype(np.float64))
 

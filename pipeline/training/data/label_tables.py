@@ -1,4 +1,4 @@
-"""Reads `labels.csv` into typed rows, once; holds that no group stands on two sides of the split."""
+"""Reads `labels.csv` into typed rows, and checks that no group is in two splits."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ COLUMNS = (
 
 
 class Split(StrEnum):
-    """The sides that the data came with; a labels.csv has two."""
+    """Train, val and test as published; a labels.csv has the first two."""
 
     TRAIN = "train"
     VAL = "val"
     TEST = "test"
-    """what a challenge published to be tested on: neither learned from nor validated on"""
+    """published as a test set: used neither for training nor for validation"""
 
 
-_SIDES = {"train": Split.TRAIN, "val": Split.VAL}
+_SPLITS = {"train": Split.TRAIN, "val": Split.VAL}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +75,12 @@ class LabelRow:
     height_px: int
     boxes: tuple[LabelledBox, ...]
     annotations: tuple[str, ...] = ()
-    """what each annotation said, in order and as published, where several were made; "" for none"""
+    """the labels of several annotations, in order and as published; "" for none"""
 
 
 def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
-    """Return the rows of `<data_root>/<folder>/labels.csv`, in the file's order, split as it says; where the
-    source names the subjects of val, by these.
+    """Return the rows of `<data_root>/<folder>/labels.csv`, in the file's order, split by the file, or by the
+    source's `val_subjects`.
 
     Raises: UsageError, where the folder, a column or a value is missing, or the split leaks.
     """
@@ -96,9 +96,9 @@ def read_table(data_root: Path, source: Source) -> tuple[LabelRow, ...]:
         raise UsageError(f"{source.folder}/labels.csv is no text in UTF-8.", code="bad_row") from error
     try:
         rows = _rows(source, folder, csv.DictReader(text.splitlines()))
-    except csv.Error as error:  # a field beyond the reader's limit, a quote that never ends
+    except csv.Error as error:  # a field beyond the reader's limit, an unclosed quote
         raise UsageError(f"{source.folder}/labels.csv is no table.", code="bad_row") from error
-    refuse_leaks(rows)
+    require_no_leaks(rows)
     return rows
 
 
@@ -109,10 +109,10 @@ def _rows(source: Source, folder: Path, reader: csv.DictReader[str]) -> tuple[La
     return tuple(_row(source, folder, line, values) for line, values in enumerate(reader, start=2))
 
 
-def refuse_leaks(rows: Iterable[LabelRow]) -> None:
-    """Return where every group and every subject stands on one side of the split; else raise UsageError.
+def require_no_leaks(rows: Iterable[LabelRow]) -> None:
+    """Return where no group and no subject is in two splits. Raises: UsageError, otherwise.
 
-    Sets that show the same patients share their names.
+    Data sets of the same patients share one namespace.
     """
     sides: dict[tuple[str, str, str], tuple[Split, str]] = {}
     for row in rows:
@@ -126,10 +126,10 @@ def refuse_leaks(rows: Iterable[LabelRow]) -> None:
                 )
 
 
-def settled(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
-    """Return the rows with every subject on one side: where it has most images; on a draw, train.
+def subjects_in_one_split(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
+    """Return the rows with every subject in one split: the one with most of its images; in a tie, train.
 
-    For sets that show the same subjects and were split apart from each other; each set by itself must hold.
+    For sets that show the same subjects and were split independently.
     """
     counts: dict[tuple[str, str], Counter[Split]] = {}
     for row in rows:
@@ -155,7 +155,7 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
             mask=folder / values["mask_path"] if values["mask_path"] else None,
             label=values["label"],
             label_raw=values["label_raw"],
-            split=_side(source, values),
+            split=_split(source, values),
             group=values["group"],
             subject=values["subject"],
             width_px=int(values["width"]),
@@ -168,10 +168,10 @@ def _row(source: Source, folder: Path, line: int, values: Mapping[str, str]) -> 
         ) from error
 
 
-def _side(source: Source, values: Mapping[str, str]) -> Split:
-    told = _SIDES[values["split"]]
+def _split(source: Source, values: Mapping[str, str]) -> Split:
+    listed = _SPLITS[values["split"]]
     if not source.val_subjects:
-        return told
+        return listed
     return Split.VAL if values["subject"] in source.val_subjects else Split.TRAIN
 
 

@@ -1,4 +1,4 @@
-"""Variation of whole pictures: turned, zoomed, flipped, in a mildly other colour."""
+"""Augmentation of whole pictures: rotation, zoom, flips and mild colour jitter."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pipeline.model.domain import Rgb
 
 @dataclass(frozen=True, slots=True)
 class PictureAugment:
-    """Ranges; every draw is uniform. All zero: pictures as they are.
+    """Ranges of the augmentation; draws are uniform. All zero: no augmentation.
 
-    Turning and zooming are those of Keras' RandomRotation and RandomZoom: bilinear, reflected at the border.
+    Rotation and zoom are those of Keras' RandomRotation and RandomZoom: bilinear, reflected at the border.
     """
 
     turn: float
-    """to either side, as a part of a full turn"""
+    """rotation to either side, as a share of a full turn"""
     zoom: float
-    """in and out, as a part of the side"""
+    """in and out, as a share of the side"""
     flip_probability: float
     """of each of the two axes"""
     gain: float
     """of all channels together"""
     channel_gain: float
-    """of each channel for itself"""
+    """of each channel separately"""
     saturation: float
 
 
-def varied(rng: np.random.Generator, spec: PictureAugment, picture: Rgb) -> Rgb:
-    """Return uint8 (H, W, 3), a variation of the picture."""
+def augmented(rng: np.random.Generator, spec: PictureAugment, picture: Rgb) -> Rgb:
+    """Return uint8 (H, W, 3), an augmented picture."""
     out = picture
     if spec.turn > 0.0 or spec.zoom > 0.0:
         out = _moved(rng, spec, out)
@@ -58,5 +58,5 @@ def _recoloured(rng: np.random.Generator, spec: PictureAugment, picture: Rgb) ->
     keep = 1.0 + rng.uniform(-spec.saturation, spec.saturation)
     gains = 1.0 + rng.uniform(-spec.gain, spec.gain) + rng.uniform(-spec.channel_gain, spec.channel_gain, 3)
     grey = picture.mean(axis=2, keepdims=True)
-    lit = (grey + keep * (picture - grey)) * gains
-    return np.asarray(np.clip(np.rint(lit), 0, 255), np.uint8)
+    changed = (grey + keep * (picture - grey)) * gains
+    return np.asarray(np.clip(np.rint(changed), 0, 255), np.uint8)

@@ -1,4 +1,4 @@
-"""Whole pictures of all recipes' data sets, decoded once, stretched to one size, with class and group."""
+"""Whole pictures with their classes: split, decoded once and stretched to one size."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from pipeline.training.data.picture_sets import PictureClass, class_index
 
 @dataclass(frozen=True, slots=True)
 class ClassedRow:
-    """A row on the side where it is used, and the place of its class in the recipe."""
+    """A row with the split where it is used, and the index of its class in the recipe."""
 
     row: LabelRow
-    place: int
+    class_index: int
 
 
 @dataclass(frozen=True, slots=True)
 class PictureSamples:
-    """Pictures of one side of the split."""
+    """The pictures of one split."""
 
     pixels: Rgb
     """uint8 (N, side, side, 3)"""
-    places: NDArray[np.int64]
-    """(N,), of the classes"""
+    class_indices: NDArray[np.int64]
+    """(N,)"""
 
 
 def classed_rows(
@@ -40,31 +40,31 @@ def classed_rows(
 ) -> tuple[ClassedRow, ...]:
     """Return the rows that have a class, split as their data set says or by the fold, in whole groups.
 
-    Raises: UsageError, where a class has no picture to learn from or nothing is left to validate on.
+    Raises: UsageError, where a class has no picture to train on, or no picture is left to validate on.
     """
-    places = [(row, class_index(row, classes)) for row in rows]
-    known = [(row, place) for row, place in places if place is not None]
+    found = [(row, class_index(row, classes)) for row in rows]
+    known = [(row, index) for row, index in found if index is not None]
     splits = [row.split for row, _ in known] if fold is None else _folded(known, fold, seed)
     classed = tuple(
-        ClassedRow(replace(row, split=split), place)
-        for (row, place), split in zip(known, splits, strict=True)
+        ClassedRow(replace(row, split=split), index)
+        for (row, index), split in zip(known, splits, strict=True)
     )
-    learnt = {one.place for one in classed if one.row.split is Split.TRAIN}
-    empty = [one.name for place, one in enumerate(classes) if place not in learnt]
+    trained = {one.class_index for one in classed if one.row.split is Split.TRAIN}
+    empty = [one.name for index, one in enumerate(classes) if index not in trained]
     if empty:
-        raise UsageError(f"The class {empty[0]} has no picture to learn from.", code="empty_class")
+        raise UsageError(f"The class {empty[0]} has no picture to train on.", code="empty_class")
     if all(one.row.split is not Split.VAL for one in classed):
         raise UsageError("There is no picture to validate on.", code="empty_split")
     return classed
 
 
 def _folded(known: Sequence[tuple[LabelRow, int]], fold: Fold, seed: int) -> list[Split]:
-    """What is published to be tested on stays there."""
+    """Return the splits by fold; published test pictures stay test."""
     kinds: dict[tuple[str, str], int] = {}
-    for row, place in known:
-        kinds.setdefault(_group(row), place)
-    dealt = [row for row, _ in known if row.split is not Split.TEST]
-    chosen = val_groups([(kinds[_group(row)], *_group(row)) for row in dealt], fold, seed)
+    for row, index in known:
+        kinds.setdefault(_group(row), index)
+    folded = [row for row, _ in known if row.split is not Split.TEST]
+    chosen = val_groups([(kinds[_group(row)], *_group(row)) for row in folded], fold, seed)
     side = {True: Split.VAL, False: Split.TRAIN}
     return [
         row.split if row.split is Split.TEST else side[(kinds[_group(row)], *_group(row)) in chosen]
@@ -81,7 +81,7 @@ def load_pictures(rows: Sequence[ClassedRow], side_px: int) -> PictureSamples:
     pixels = np.empty((len(rows), side_px, side_px, 3), np.uint8)
     for index, one in enumerate(rows):
         pixels[index] = stretched(read_rgb(one.row.image), side_px)
-    return PictureSamples(pixels, np.array([one.place for one in rows], np.int64))
+    return PictureSamples(pixels, np.array([one.class_index for one in rows], np.int64))
 
 
 def stretched(picture: Rgb, side_px: int) -> Rgb:

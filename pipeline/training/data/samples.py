@@ -1,4 +1,4 @@
-"""What the networks are shown: pictures decoded once, kept in memory at one scale, with their targets."""
+"""Training samples: crops and fields at one scale, decoded once, with their targets."""
 
 from __future__ import annotations
 
@@ -25,32 +25,32 @@ from pipeline.training.data.targets import (
     map_of_centre,
     map_of_mask,
     map_without_cells,
-    refuse_unmasked,
+    unmasked_boxes_ignored,
 )
 
 MARGIN = 1.6
-"""kept around a crop, as a part of its side, for turning, shrinking and shifting it"""
+"""side of the stored crop over that of the crop: room for scaling and shifting it"""
 RED_CELLS_PER_IMAGE = 2
-BARE_PLACES_PER_IMAGE = 1
-BARE_DISTANCE_UM = 9.0
-"""from the middle of any leukocyte's box, for a place called bare"""
+BACKGROUND_POINTS_PER_IMAGE = 1
+BACKGROUND_DISTANCE_UM = 9.0
+"""of a background point from the centre of any leukocyte's box"""
 OTHER_CELL_UM = 7.0
-"""a red cell this near to a leukocyte's middle is no artefact to learn from"""
+"""red cells nearer than this to a leukocyte's centre are not used as artefacts"""
 
 
 @dataclass(frozen=True, slots=True)
 class CropSample:
-    """One place in a picture, its edge repeated beyond it, at the crop's scale with a margin around."""
+    """A crop with a margin around it, at the crop's scale; the picture's edge is replicated."""
 
     folder: str
     cell_class: CellClass
     leaves: LeafSet
     pixels: Rgb
-    """square, `MARGIN` times the crop's side, the cell in the middle"""
+    """square, `MARGIN` times the crop's side, the cell in the centre"""
 
 
 class MapKind(StrEnum):
-    """How much a label map tells."""
+    """What a label map was made from."""
 
     EXACT = "exact"
     BOXES = "boxes"
@@ -59,7 +59,7 @@ class MapKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class FieldSample:
-    """One picture with its label map, at the store's scale."""
+    """One picture with its label map, at `segmenting.STORE_MPP_UM`."""
 
     folder: str
     kind: MapKind
@@ -70,8 +70,8 @@ class FieldSample:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """A point of an image, in its own pixels, and what is there."""
+class LabelledPoint:
+    """A point of an image, in its pixels, with the class of what is there."""
 
     x: float
     y: float
@@ -79,47 +79,49 @@ class Place:
 
 
 def crop_samples(rows: Iterable[LabelRow], crop_px: int, crop_mpp_um: float) -> Iterator[CropSample]:
-    """Yield the classified places of every row: labelled cells, and artefacts where boxes tell them."""
+    """Yield crops of every row: labelled cells, and artefacts where there are boxes of red cells."""
     for row in rows:
-        places = list(places_of(row))
-        if not places:
+        points = list(points_of(row))
+        if not points:
             continue
         factor = row.source.mpp_um / crop_mpp_um
         picture = resized(read_rgb(row.image), factor)
         side = round(crop_px * MARGIN)
-        for place in places:
-            pixels = cut_out(picture, (place.x * factor, place.y * factor), side)
-            yield CropSample(row.source.folder, place.cell_class, leaf_set(place.cell_class), pixels)
+        for point in points:
+            pixels = cut_out(picture, (point.x * factor, point.y * factor), side)
+            yield CropSample(row.source.folder, point.cell_class, leaf_set(point.cell_class), pixels)
 
 
-def places_of(row: LabelRow) -> Iterator[Place]:
-    """Yield what the row tells: its labelled cells, then platelets, red cells and bare ground by boxes."""
+def points_of(row: LabelRow) -> Iterator[LabelledPoint]:
+    """Yield the row's labelled cells, then platelets, red cells and background by its boxes."""
     yield from _labelled_cells(row)
     leukocytes = [box for box in row.boxes if box.is_leukocyte]
-    yield from (Place(*box.centre, CellClass.PLATELET) for box in row.boxes if box.label == "Platelets")
+    yield from (
+        LabelledPoint(*box.centre, CellClass.PLATELET) for box in row.boxes if box.label == "Platelets"
+    )
     if any(box.label == "RBC" for box in row.boxes):
         yield from _red_cells(row, leukocytes)
-        yield from _bare_places(row, leukocytes)
+        yield from _background_points(row, leukocytes)
 
 
-def _labelled_cells(row: LabelRow) -> Iterator[Place]:
+def _labelled_cells(row: LabelRow) -> Iterator[LabelledPoint]:
     match row.source.labelling:
         case Labelling.FIELD | Labelling.BOXES:
             leukocytes = (box for box in row.boxes if box.is_leukocyte)
             for box, box_class in zip(leukocytes, classes_of_boxes(row), strict=True):
                 if box_class is not None:
-                    yield Place(*box.centre, box_class)
+                    yield LabelledPoint(*box.centre, box_class)
         case Labelling.CENTRE | Labelling.MASK:
             cell_class = class_of(row.label)
             if cell_class is None:
                 return
             if row.source.labelling is Labelling.CENTRE:
-                yield Place(row.width_px / 2, row.height_px / 2, cell_class)
+                yield LabelledPoint(row.width_px / 2, row.height_px / 2, cell_class)
             elif row.mask is not None:
-                yield Place(*_middle_of_mask(row), cell_class)
+                yield LabelledPoint(*_centre_of_mask(row), cell_class)
 
 
-def _middle_of_mask(row: LabelRow) -> tuple[float, float]:
+def _centre_of_mask(row: LabelRow) -> tuple[float, float]:
     assert row.mask is not None
     rows, columns = np.nonzero(read_mask(row.mask))
     if rows.size == 0:
@@ -131,16 +133,16 @@ def _far(x: float, y: float, boxes: Sequence[LabelledBox], distance_px: float) -
     return all(np.hypot(box.centre[0] - x, box.centre[1] - y) >= distance_px for box in boxes)
 
 
-def _red_cells(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[Place]:
+def _red_cells(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[LabelledPoint]:
     distance_px = OTHER_CELL_UM / row.source.mpp_um
     free = [box for box in row.boxes if box.label == "RBC" and _far(*box.centre, leukocytes, distance_px)]
     step = max(1, len(free) // RED_CELLS_PER_IMAGE)
-    yield from (Place(*box.centre, CellClass.ARTEFACT) for box in free[::step][:RED_CELLS_PER_IMAGE])
+    yield from (LabelledPoint(*box.centre, CellClass.ARTEFACT) for box in free[::step][:RED_CELLS_PER_IMAGE])
 
 
-def _bare_places(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[Place]:
-    """The corners farthest from any leukocyte, whatever red cells lie there."""
-    distance_px = BARE_DISTANCE_UM / row.source.mpp_um
+def _background_points(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[LabelledPoint]:
+    """Yield corners of the image far from any leukocyte or platelet; red cells may lie there."""
+    distance_px = BACKGROUND_DISTANCE_UM / row.source.mpp_um
     corners = [(x * row.width_px, y * row.height_px) for x in (0.2, 0.8) for y in (0.2, 0.8)]
     platelets = [box for box in row.boxes if box.label == "Platelets"]
     free = [
@@ -148,11 +150,11 @@ def _bare_places(row: LabelRow, leukocytes: Sequence[LabelledBox]) -> Iterator[P
         for corner in corners
         if _far(*corner, leukocytes, distance_px) and _far(*corner, platelets, 2.0 / row.source.mpp_um)
     ]
-    yield from (Place(*corner, CellClass.ARTEFACT) for corner in free[:BARE_PLACES_PER_IMAGE])
+    yield from (LabelledPoint(*corner, CellClass.ARTEFACT) for corner in free[:BACKGROUND_POINTS_PER_IMAGE])
 
 
 def cut_out(picture: Rgb, centre: tuple[float, float], side: int) -> Rgb:
-    """Return uint8 (side, side, 3) around (x, y) in pixels of the picture; beyond its edge, its edge."""
+    """Return uint8 (side, side, 3) around (x, y) in pixels of the picture; its edge is replicated."""
     half = side / 2
     shift = np.array([[1.0, 0.0, half - centre[0]], [0.0, 1.0, half - centre[1]]])
     out = cv2.warpAffine(
@@ -166,7 +168,7 @@ def cut_out(picture: Rgb, centre: tuple[float, float], side: int) -> Rgb:
 
 
 def field_samples(rows: Iterable[LabelRow], store_mpp_um: float) -> Iterator[FieldSample]:
-    """Yield every row that says where cells are, as a picture of the store's scale with its label map."""
+    """Yield the picture and label map, at `store_mpp_um`, of every row that locates its cells."""
     for row in rows:
         kind = _map_kind(row)
         if kind is None:
@@ -199,7 +201,7 @@ def _map_kind(row: LabelRow) -> MapKind | None:
 
 def _native_map(row: LabelRow, kind: MapKind) -> LabelMap:
     if kind == MapKind.EXACT and row.mask is not None:
-        return refuse_unmasked(map_of_mask(read_mask(row.mask)), row.boxes)
+        return unmasked_boxes_ignored(map_of_mask(read_mask(row.mask)), row.boxes)
     if kind == MapKind.BOXES:
         return map_of_boxes(row.height_px, row.width_px, row.boxes)
     if class_of(row.label) is CellClass.PLATELET:

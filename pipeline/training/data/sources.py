@@ -1,4 +1,4 @@
-"""The data sets: where they lie, their licence, their scale, and whether weights from them may be shipped.
+"""The data sets: their folders, licences and scales, and whether weights trained on them may be shipped.
 
 Scales marked "red cells" take the median red-cell box as 7.5 µm (Source: Bain, Blood Cells, 6th ed.); the
 others are the makers' optics, or neutrophils taken as 13.5 µm, lymphoblasts as 12 µm. All are nominal:
@@ -15,7 +15,7 @@ from pipeline.model.errors import UsageError
 
 
 class Labelling(StrEnum):
-    """What a row's label speaks of."""
+    """What a row's label refers to."""
 
     CENTRE = "centre"
     """the cell in the middle of the image"""
@@ -24,7 +24,7 @@ class Labelling(StrEnum):
     FIELD = "field"
     """the leukocytes of the field, all of one type unless mixed"""
     BOXES = "boxes"
-    """nothing: each box has a label of its own"""
+    """each box has its own label; the row's is not used"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,16 +38,16 @@ class Source:
     boxes_complete: bool
     """whether what lies outside every box of an image that has boxes is background"""
     shippable: bool = True
-    """whether a bundle may hold weights that learned from it; never where it was given for research only"""
+    """whether a bundle may hold weights trained on it; never where it was given for research only"""
     patients: str = ""
-    """where sets show the same patients or slides: the name under which they share subjects and groups"""
+    """a name shared by the sets that show the same patients or slides"""
     val_subjects: frozenset[str] = frozenset()
-    """where such sets were split apart from each other: the subjects that are val in all of them, and no
-    others, whatever the tables say"""
+    """where such sets were split independently: the subjects that are val in all of them; the tables' own
+    split is not used"""
 
     @property
     def scope(self) -> str:
-        """Where names of subjects and groups mean the same."""
+        """The namespace of subjects and groups: equal names in it are the same subject or group."""
         return self.patients or self.folder
 
 
@@ -56,7 +56,7 @@ AML_LMU = "AML-Cytomorphology_LMU"
 C_NMC = "C-NMC_2019"
 
 _CHULA_VAL = frozenset({"slide-10", "slide-1B", "slide-57"})
-"""The crops' own side of each slide; chula_wbc has slides 8, 14, 53 in val, whose crops are in train."""
+"""The crops' own split by slide; chula_wbc has slides 8, 14, 53 in val, whose crops are in train."""
 
 _SOURCES = (
     Source("pbc_barcelona", 0.106, "CC BY 4.0", Labelling.CENTRE, boxes_complete=True),  # red cells 70.9 px
@@ -79,7 +79,7 @@ _SOURCES = (
     Source("bm_mll_munich", 0.086, "CC BY 4.0", Labelling.CENTRE, boxes_complete=False),  # 3.45 µm / 40
 )
 SOURCES: dict[str, Source] = {source.folder: source for source in _SOURCES}
-"""What the shipped networks may learn from."""
+"""The data sets that shipped networks may be trained on."""
 
 _NOT_SHIPPED = (
     Source(
@@ -105,13 +105,13 @@ _PUBLISHED = (
     Source(C_NMC, 0.058, "CC BY 3.0", Labelling.CENTRE, boxes_complete=False, patients=C_NMC),
 )
 ALL_SOURCES: dict[str, Source] = {source.folder: source for source in (*_SOURCES, *_NOT_SHIPPED, *_PUBLISHED)}
-"""Every data set that is known by name, those for research among them."""
+"""Every data set that is known by name, including those for research only."""
 
 
 def source_of(folder: str) -> Source:
-    """Return what is known of a folder.
+    """Return the shippable data set in a folder.
 
-    Raises: UsageError, for a folder whose weights may not be shipped or whose scale is unknown.
+    Raises: UsageError, for a set whose weights may not be shipped, or an unknown one.
     """
     if folder not in SOURCES:
         raise UsageError(
@@ -121,7 +121,7 @@ def source_of(folder: str) -> Source:
 
 
 def known_source(folder: str) -> Source:
-    """Return what is known of a data set, shippable or not. Raises: UsageError, for an unknown one."""
+    """Return the data set in a folder, shippable or not. Raises: UsageError, for an unknown one."""
     if folder not in ALL_SOURCES:
         raise UsageError(
             f"'{folder}' is no known data set; there are {', '.join(ALL_SOURCES)}.", code="unknown_data_set"
@@ -129,9 +129,9 @@ def known_source(folder: str) -> Source:
     return ALL_SOURCES[folder]
 
 
-def learnt_patients(folders: Iterable[str], learnt_from: Iterable[str]) -> list[str]:
-    """Return, sorted, those of `folders` whose patients the data sets of `learnt_from` show, too."""
-    scopes = {_scope(folder) for folder in learnt_from}
+def trained_patients(folders: Iterable[str], trained_on: Iterable[str]) -> list[str]:
+    """Return, sorted, those of `folders` that share patients with the data sets in `trained_on`."""
+    scopes = {_scope(folder) for folder in trained_on}
     return sorted(folder for folder in set(folders) if _scope(folder) in scopes)
 
 

@@ -1,4 +1,4 @@
-"""What a label says: a set of leaves for the classifier, a label map for the segmenter."""
+"""Targets from labels: a set of leaves for the classifier, a label map for the segmenter."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class Tissue(IntEnum):
 
 
 def class_of(label: str) -> CellClass | None:
-    """Return the class that a data set's label names; None where it names none.
+    """Return the class of a data set's label; None where it has none.
 
-    Raises: UsageError, for a label that nobody has thought about.
+    Raises: UsageError, for an unknown label.
     """
     if label in _UNUSED:
         return None
@@ -67,10 +67,10 @@ def class_of(label: str) -> CellClass | None:
 
 
 def classes_of_boxes(row: LabelRow) -> tuple[CellClass | None, ...]:
-    """Return the class of each leukocyte box of a row, in order; None where the row does not tell it.
+    """Return the class of each leukocyte box of a row, in order; None where it is unknown.
 
-    A field of one type tells it of all its boxes, unless it has more boxes than names: which of them are
-    without a name is not said.
+    The label of a field of one type holds for all its boxes, unless it has more boxes than names: it is
+    unknown which box has no name.
     """
     leukocytes = [box for box in row.boxes if box.is_leukocyte]
     match row.source.labelling:
@@ -97,7 +97,7 @@ _EDGE_PX = 3
 def map_of_mask(mask: NDArray[np.uint8]) -> LabelMap:
     """Return the label map of a grey mask: 255 nucleus, 128 cytoplasm, 0 background, or with soft edges.
 
-    A soft edge between nucleus and background passes through the greys of cytoplasm: a rim that opening
+    A soft edge between nucleus and background has the grey values of cytoplasm: a rim that opening
     with 3 × 3 pixels removes is ignored.
     """
     tissue = np.full(mask.shape, Tissue.BACKGROUND, np.uint8)
@@ -110,9 +110,9 @@ def map_of_mask(mask: NDArray[np.uint8]) -> LabelMap:
 
 
 CORE = 0.75
-"""the ellipse of this part of a leukocyte's box is surely cell"""
+"""the ellipse of this share of a leukocyte's box is labelled as cell"""
 RIM = 1.12
-"""outside this part of the box is surely none"""
+"""outside this multiple of the box is labelled as background"""
 
 
 def map_of_boxes(height_px: int, width_px: int, boxes: Sequence[LabelledBox]) -> LabelMap:
@@ -130,11 +130,11 @@ def map_of_boxes(height_px: int, width_px: int, boxes: Sequence[LabelledBox]) ->
 
 
 CENTRE_UM = 2.5
-"""within this of the middle of a single-cell image lies cell: a lymphocyte's radius is 4 µm"""
+"""a single-cell image shows cell within this of its centre: a lymphocyte's radius is 4 µm"""
 
 
 def map_of_centre(height_px: int, width_px: int, mpp_um: float) -> LabelMap:
-    """Return the label map of a single-cell image of which no more is known."""
+    """Return the label map of a single-cell image without mask or boxes."""
     tissue = np.full((height_px, width_px), Tissue.IGNORED, np.uint8)
     radius = CENTRE_UM / mpp_um
     _ellipse(tissue, (width_px / 2, height_px / 2), (radius, radius))
@@ -146,8 +146,8 @@ def map_without_cells(height_px: int, width_px: int) -> LabelMap:
     return np.full((height_px, width_px), Tissue.BACKGROUND, np.uint8)
 
 
-def refuse_unmasked(tissue: LabelMap, boxes: Sequence[LabelledBox]) -> LabelMap:
-    """Return the map with the background inside leukocyte boxes that hold no mask ignored."""
+def unmasked_boxes_ignored(tissue: LabelMap, boxes: Sequence[LabelledBox]) -> LabelMap:
+    """Return the map with leukocyte boxes ignored that contain no mask."""
     out = tissue.copy()
     for box in boxes:
         if not box.is_leukocyte:

@@ -1,7 +1,7 @@
-"""How good the whole way is: real pictures through `analyse_slide`, compared with what is known of them.
+"""Scores the whole pipeline: real pictures through `analyse_slide`, compared with their labels.
 
-Detection, outline, choice of the cell and class count together: a labelled cell that was not found is a wrong
-answer. The scale is the pipeline's own estimate, as it is for pictures that arrive without one.
+Detection, outline, matching of the cell and class count together: a labelled cell that was not found counts
+as wrong. The scale is the pipeline's own estimate, as it is for pictures that arrive without one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pipeline.model.geometry import Rect
 from pipeline.model.taxonomy import CellClass, group_of, is_leukocyte, leaves_of
 from pipeline.training.data.cell_metrics import Detection, Overlap, detection, match_rects, overlap
 from pipeline.training.data.images import read_mask
-from pipeline.training.data.intervals import Place
+from pipeline.training.data.intervals import ImageGroup
 from pipeline.training.data.label_tables import LabelledBox, LabelRow
 from pipeline.training.data.sources import Labelling
 from pipeline.training.data.targets import Tissue, class_of, classes_of_boxes, map_of_mask
@@ -29,11 +29,11 @@ Analyse = Callable[[Path], SlideAnalysis]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What was said of the cell that was found for a labelled one."""
+class Prediction:
+    """The pipeline's answer for a labelled cell."""
 
-    said: CellClass
-    """by group; the best guess where unidentified"""
+    cell_class: CellClass
+    """a group; the likeliest one where the call was withheld"""
     status: CallStatus
     probability: float
     """of that group, 0 to 1"""
@@ -42,22 +42,22 @@ class Found:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """One labelled cell, and what became of it."""
+class LabelledCell:
+    """One labelled cell and its prediction."""
 
     truth: CellClass
-    """by group"""
-    found: Found | None
+    """a group"""
+    prediction: Prediction | None
     """None where no cell was found there"""
 
     @property
-    def right(self) -> bool:
-        """Whether the best guess is right."""
-        return self.found is not None and self.found.said is self.truth
+    def correct(self) -> bool:
+        """Whether the likeliest group is the true one."""
+        return self.prediction is not None and self.prediction.cell_class is self.truth
 
     @property
     def accepted(self) -> bool:
-        return self.found is not None and self.found.status is CallStatus.ACCEPTED
+        return self.prediction is not None and self.prediction.status is CallStatus.ACCEPTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +67,13 @@ class PictureScore:
     data_set: str
     picture: str
     """its path below the data folder"""
-    place: Place
-    """the group that near-duplicates share"""
-    answers: tuple[Answer, ...]
+    group: ImageGroup
+    """near-duplicates share it"""
+    cells: tuple[LabelledCell, ...]
     detection: Detection | None
     """None where the picture's leukocytes are not all known"""
-    cell: Overlap | None
-    nucleus: Overlap | None
+    cell_overlap: Overlap | None
+    nucleus_overlap: Overlap | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Skipped:
 
 
 def score_row(row: LabelRow, data_root: Path, analyse: Analyse) -> PictureScore | Skipped:
-    """Return what the picture's analysis is worth, or why there is none."""
+    """Return the score of the picture's analysis, or why there is none."""
     try:
         return score_picture(row, data_root, analyse(row.image))
     except (InputError, UsageError) as error:  # the picture, or its mask
@@ -100,30 +100,30 @@ def _name(row: LabelRow, data_root: Path) -> str:
 
 
 def score_picture(row: LabelRow, data_root: Path, analysis: SlideAnalysis) -> PictureScore:
-    """Return what one picture's analysis is worth against its row.
+    """Return the score of one picture's analysis against its row.
 
     Raises: UsageError, where its mask cannot be read or is of another size.
     """
     boxes = [box for box in row.boxes if box.is_leukocyte]
-    known = bool(row.boxes) and row.source.boxes_complete and _is_leukocyte_picture(row)
-    found = [cell for cell in analysis.cells if _counts(cell)]
+    all_labelled = bool(row.boxes) and row.source.boxes_complete and _is_leukocyte_picture(row)
+    found = [cell for cell in analysis.cells if _is_called_leukocyte(cell)]
     masks = (None, None) if row.mask is None else _mask_overlaps(row, row.mask, analysis)
     name = _name(row, data_root)
     return PictureScore(
         data_set=row.source.folder,
         picture=name,
-        place=Place(row.source.scope, row.group or row.subject or name),
-        answers=tuple(_answers(row, boxes, analysis.cells)),
+        group=ImageGroup(row.source.scope, row.group or row.subject or name),
+        cells=tuple(_labelled_cells(row, boxes, analysis.cells)),
         detection=detection([c.instance.bbox_px0 for c in found], [_rect(b) for b in boxes])
-        if known
+        if all_labelled
         else None,
-        cell=masks[0],
-        nucleus=masks[1],
+        cell_overlap=masks[0],
+        nucleus_overlap=masks[1],
     )
 
 
-def _counts(cell: Cell) -> bool:
-    """Return whether a found cell claims to be a leukocyte: what detection is judged on."""
+def _is_called_leukocyte(cell: Cell) -> bool:
+    """Return whether the cell counts in detection."""
     return cell.call.status is not CallStatus.ARTEFACT and is_leukocyte(cell.call.cell_class)
 
 
@@ -132,29 +132,31 @@ def _is_leukocyte_picture(row: LabelRow) -> bool:
     return cell_class is None or is_leukocyte(cell_class)
 
 
-def _answers(row: LabelRow, boxes: Sequence[LabelledBox], cells: Sequence[Cell]) -> Iterator[Answer]:
+def _labelled_cells(
+    row: LabelRow, boxes: Sequence[LabelledBox], cells: Sequence[Cell]
+) -> Iterator[LabelledCell]:
     if row.source.labelling in (Labelling.CENTRE, Labelling.MASK):
         truth = class_of(row.label)
         if truth is not None:
-            yield _answer(truth, _nearest(cells, row.width_px / 2, row.height_px / 2))
+            yield _labelled_cell(truth, _nearest(cells, row.width_px / 2, row.height_px / 2))
         return
     pairs = {
         j: i for i, j in match_rects([c.instance.bbox_px0 for c in cells], [_rect(box) for box in boxes])
     }
     for index, truth in enumerate(classes_of_boxes(row)):
-        if truth is not None:  # else the cell has its part in detection only
-            yield _answer(truth, cells[pairs[index]] if index in pairs else None)
+        if truth is not None:  # else the cell counts in detection only
+            yield _labelled_cell(truth, cells[pairs[index]] if index in pairs else None)
 
 
-def _answer(truth: CellClass, cell: Cell | None) -> Answer:
+def _labelled_cell(truth: CellClass, cell: Cell | None) -> LabelledCell:
     if cell is None:
-        return Answer(group_of(truth), None)
-    said = group_of(cell.call.cell_class)
-    probability = sum(cell.call.probabilities[leaf] for leaf in leaves_of(said))
-    found = Found(
-        said, cell.call.status, min(1.0, probability), cell.call.disagreement, cell.instance.bbox_px0
+        return LabelledCell(group_of(truth), None)
+    cell_class = group_of(cell.call.cell_class)
+    probability = sum(cell.call.probabilities[leaf] for leaf in leaves_of(cell_class))
+    prediction = Prediction(
+        cell_class, cell.call.status, min(1.0, probability), cell.call.disagreement, cell.instance.bbox_px0
     )
-    return Answer(group_of(truth), found)
+    return LabelledCell(group_of(truth), prediction)
 
 
 def _nearest(cells: Sequence[Cell], x: float, y: float) -> Cell | None:

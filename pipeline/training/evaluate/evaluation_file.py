@@ -1,4 +1,4 @@
-"""An evaluation as a JSON file: every picture's score, from which every figure is computed again."""
+"""An evaluation as a JSON file. It holds every picture's score; the figures are computed from these."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from pipeline.training.data.intervals import RESAMPLINGS, SEED
 from pipeline.training.evaluate.end_to_end import PictureScore, Skipped
 from pipeline.training.evaluate.set_report import SetReport, set_reports
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """What was evaluated on what."""
+class EvaluationSubject:
+    """The bundle that was evaluated, and on what."""
 
     bundle: str
     """name and version"""
     bundle_digest: str
     profile: Profile
     split: str
-    """`val`; or `all`, for laboratories that were left out of the training"""
-    learnt_from: tuple[str, ...]
+    """`val`; or `all`, for laboratories that were not trained on"""
+    trained_on: tuple[str, ...]
     """folders of the data sets that the bundle names"""
 
 
@@ -35,12 +35,12 @@ class Subject:
 class Evaluation:
     """One run of `evaluate`."""
 
-    subject: Subject
+    subject: EvaluationSubject
     pictures: tuple[PictureScore, ...]
     skipped: tuple[Skipped, ...]
 
     def sets(self) -> tuple[SetReport, ...]:
-        """Return the figures by data set and over all; takes a second."""
+        """Return the figures by data set and over all; this takes about a second."""
         return set_reports(self.pictures)
 
 
@@ -59,7 +59,7 @@ def render_evaluation(evaluation: Evaluation) -> str:
     """Return one JSON object: `evaluation`, and `sets` with the figures and their intervals."""
     intervals = f"95 %, bootstrap over groups, {RESAMPLINGS} resamplings, seed {SEED}"
     document = _Document(FORMAT, intervals, evaluation, evaluation.sets())
-    # By way of `json`, which writes any float so that it is read again as the same one.
+    # `json`, not pydantic, writes the floats: each is read back as the same float.
     return json.dumps(_DOCUMENT.dump_python(document, mode="json"), allow_nan=False)
 
 

@@ -1,4 +1,4 @@
-"""Asks the members of ensembles, from run folders or bundles, about given crops and pictures."""
+"""Runs the members of ensembles, from run folders or bundles, on labelled crops and pictures."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from pipeline.model.taxonomy import GROUPS, LEAVES, group_of
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.concurrency.machine import available_cores
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from pipeline.training.data.intervals import Place
+from pipeline.training.data.intervals import ImageGroup
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
-from pipeline.training.data.sources import known_source, learnt_patients
+from pipeline.training.data.sources import known_source, trained_patients
 from pipeline.training.evaluate.members import MEAN, MemberValues
 from pipeline.training.fit.classifying import plain_crop
 from pipeline.training.fit.run_folder import recipe_of, trained_members, trained_segmenter
@@ -32,23 +32,23 @@ Network = Callable[[Rgb], Probabilities]
 PICTURE_STRIDE_PX = 32
 """a multiple of every segmenter's stride"""
 _BATCH = 32
-_LEAST = 1e-7
+_MIN_PROBABILITY = 1e-7
 _GROUP_OF_LEAF = np.eye(len(GROUPS))[[GROUPS.index(group_of(leaf)) for leaf in LEAVES]]
 
 
 @dataclass(frozen=True, slots=True)
 class Ensemble:
-    """Networks that see the same input."""
+    """Networks with the same input."""
 
     input: InputSpec
     members: Mapping[str, Network]
     folders: tuple[str, ...]
-    """the data sets that it learnt from"""
+    """the data sets that it was trained on"""
 
 
 @dataclass(frozen=True, slots=True)
 class Ensembles:
-    """What the folders held: seeds of classifiers, seeds of segmenters."""
+    """The ensembles in the given folders, one for each seed."""
 
     classifiers: tuple[Ensemble, ...]
     segmenters: tuple[Ensemble, ...]
@@ -57,8 +57,8 @@ class Ensembles:
 def load_ensembles(places: Sequence[Path]) -> Ensembles:
     """Return the ensembles in run folders and bundles.
 
-    Each run of classifiers, and each bundle, is an ensemble; runs of segmenters make one together, or
-    several where each recipe has run as many times, in the order in which they are given.
+    Each run of classifiers, and each bundle, is an ensemble. Runs of segmenters form one ensemble together,
+    or several where each recipe was run equally often; they are combined in the given order.
     Raises: UsageError, where a folder is neither; DeploymentError, where a bundle is broken.
     """
     bundles = [place for place in places if (place / FILE_NAME).is_file()]
@@ -70,19 +70,19 @@ def load_ensembles(places: Sequence[Path]) -> Ensembles:
         if isinstance(recipe, ClassifierRecipe)
     ]
     classifiers += [_bundle_classifiers(place) for place in bundles]
-    several = [_segmenter_runs(runs) for runs in _by_turn(segmenters)] + [
+    segmenter_ensembles = [_segmenter_runs(runs) for runs in _one_of_each_recipe(segmenters)] + [
         _bundle_segmenters(place) for place in bundles
     ]
-    return Ensembles(tuple(classifiers), tuple(several))
+    return Ensembles(tuple(classifiers), tuple(segmenter_ensembles))
 
 
-def _by_turn(runs: Mapping[Path, SegmenterRecipe]) -> list[dict[Path, SegmenterRecipe]]:
+def _one_of_each_recipe(runs: Mapping[Path, SegmenterRecipe]) -> list[dict[Path, SegmenterRecipe]]:
     by_name: dict[str, list[Path]] = {}
     for place, recipe in runs.items():
         by_name.setdefault(recipe.name, []).append(place)
     if len({len(same) for same in by_name.values()}) > 1:
-        raise UsageError("Each segmenter's recipe has to come as often as the others.", code="other_members")
-    return [{place: runs[place] for place in turn} for turn in zip(*by_name.values(), strict=True)]
+        raise UsageError("Each segmenter's recipe has to be given equally often.", code="other_members")
+    return [{place: runs[place] for place in chosen} for chosen in zip(*by_name.values(), strict=True)]
 
 
 def _classifier_run(place: Path, recipe: ClassifierRecipe) -> Ensemble:
@@ -119,12 +119,12 @@ def _folders(place: Path) -> tuple[str, ...]:
 
 
 def _torch(network: nn.Module) -> Network:
-    def ask(batch: Rgb) -> Probabilities:
+    def predict(batch: Rgb) -> Probabilities:
         with torch.inference_mode():
             logits = network(torch.from_numpy(batch))
         return np.asarray(logits.softmax(dim=1).numpy(), np.float32)
 
-    return ask
+    return predict
 
 
 def _onnx(file: Path) -> Network:
@@ -132,69 +132,71 @@ def _onnx(file: Path) -> Network:
 
 
 def rows_of(ensembles: Iterable[Ensemble], data_root: Path, folders: Sequence[str]) -> list[LabelRow]:
-    """Return the val rows of what the ensembles learnt from, or every row of the given sets.
+    """Return the val rows of the sets that the ensembles were trained on, or every row of the given sets.
 
-    Raises: UsageError, where a set is missing, or given though an ensemble has learnt from it.
+    Raises: UsageError, where a set is missing, or an ensemble was trained on the patients of a given one.
     """
-    learnt = list(dict.fromkeys(folder for ensemble in ensembles for folder in ensemble.folders))
-    seen = learnt_patients(folders, learnt)
+    trained_on = list(dict.fromkeys(folder for ensemble in ensembles for folder in ensemble.folders))
+    seen = trained_patients(folders, trained_on)
     if seen:
         raise UsageError(
-            f"The networks have learnt from the patients of {', '.join(seen)}.", code="leaking_evaluation"
+            f"The networks were trained on the patients of {', '.join(seen)}.", code="leaking_evaluation"
         )
     sides = (Split.TRAIN, Split.VAL) if folders else (Split.VAL,)
-    tables = (read_table(data_root, known_source(folder)) for folder in dict.fromkeys(folders or learnt))
+    tables = (read_table(data_root, known_source(folder)) for folder in dict.fromkeys(folders or trained_on))
     return [row for table in tables for row in table if row.split in sides]
 
 
 def classifier_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
-    """Return, crop by crop (nominal scale, centre as labelled), whether the group is right, and the log of
-    the probability of what the label allows."""
-    crops, places = _crops(ensemble.input, rows)
+    """Return, crop by crop (nominal scale, labelled centre), whether the group is correct, and the log of
+    the probability of the classes that the label allows."""
+    crops, groups = _crops(ensemble.input, rows)
     pixels = np.stack([plain_crop(crop, ensemble.input.side_px) for crop in crops])
-    answers = {
+    probabilities = {
         name: np.concatenate([network(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)])
         for name, network in ensemble.members.items()
     }
-    answers[MEAN] = np.mean(list(answers.values()), axis=0)
+    probabilities[MEAN] = np.mean(list(probabilities.values()), axis=0)
     truth = np.array([GROUPS.index(group_of(crop.cell_class)) for crop in crops])
     allowed = np.stack([crop.leaves for crop in crops])
-    right = {
+    correct = {
         name: ((part @ _GROUP_OF_LEAF).argmax(axis=1) == truth).astype(np.float64)
-        for name, part in answers.items()
+        for name, part in probabilities.items()
     }
-    likely = {
-        name: np.log(np.maximum((part * allowed).sum(axis=1, dtype=np.float64), _LEAST))
-        for name, part in answers.items()
+    log_probability = {
+        name: np.log(np.maximum((part * allowed).sum(axis=1, dtype=np.float64), _MIN_PROBABILITY))
+        for name, part in probabilities.items()
     }
     folders = tuple(crop.folder for crop in crops)
     return (
-        MemberValues("group_accuracy", folders, places, right),
-        MemberValues("log_probability", folders, places, likely),
+        MemberValues("group_accuracy", folders, groups, correct),
+        MemberValues("log_probability", folders, groups, log_probability),
     )
 
 
-def _crops(shape: InputSpec, rows: Iterable[LabelRow]) -> tuple[list[CropSample], tuple[Place, ...]]:
+def _crops(shape: InputSpec, rows: Iterable[LabelRow]) -> tuple[list[CropSample], tuple[ImageGroup, ...]]:
     pairs = [
-        (sample, _place(row)) for row in rows for sample in crop_samples([row], shape.side_px, shape.mpp_um)
+        (sample, _image_group(row))
+        for row in rows
+        for sample in crop_samples([row], shape.side_px, shape.mpp_um)
     ]
     if not pairs:
         raise UsageError("There is no labelled cell to compare on.", code="no_pictures")
-    return [sample for sample, _ in pairs], tuple(place for _, place in pairs)
+    return [sample for sample, _ in pairs], tuple(group for _, group in pairs)
 
 
-def _place(row: LabelRow) -> Place:
-    return Place(row.source.scope, row.group or row.subject or row.image.name)
+def _image_group(row: LabelRow) -> ImageGroup:
+    return ImageGroup(row.source.scope, row.group or row.subject or row.image.name)
 
 
 def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[MemberValues, ...]:
     """Return, picture by picture with a mask, the Dice of cells and of nuclei, at the working scale.
 
-    Pictures whose mask shows no nucleus have no part in the latter. Raises: UsageError, where no picture
+    Pictures whose mask shows no nucleus are left out of the latter. Raises: UsageError, where no picture
     has a mask.
     """
     samples = [
-        (at_scale(sample, ensemble.input.mpp_um), _place(row))
+        (at_scale(sample, ensemble.input.mpp_um), _image_group(row))
         for row in rows
         if row.mask is not None
         for sample in field_samples([row], STORE_MPP_UM)
@@ -203,26 +205,26 @@ def segmenter_values(ensemble: Ensemble, rows: Iterable[LabelRow]) -> tuple[Memb
     if not samples:
         raise UsageError("There is no masked picture to compare on.", code="no_pictures")
     cells, nuclei = zip(*(_dice(ensemble, sample) for sample, _ in samples), strict=True)
-    folders, places = [sample.folder for sample, _ in samples], [place for _, place in samples]
-    return _known("cell_dice", folders, places, cells), _known("nucleus_dice", folders, places, nuclei)
+    folders, groups = [sample.folder for sample, _ in samples], [group for _, group in samples]
+    return _defined("cell_dice", folders, groups, cells), _defined("nucleus_dice", folders, groups, nuclei)
 
 
-def _known(
-    measure: str, folders: Sequence[str], places: Sequence[Place], dice: Sequence[Mapping[str, float]]
+def _defined(
+    measure: str, folders: Sequence[str], groups: Sequence[ImageGroup], dice: Sequence[Mapping[str, float]]
 ) -> MemberValues:
-    """Leaves out pictures that tell nothing of the measure."""
+    """Return the values of the pictures for which the measure is defined."""
     chosen = [index for index, by_member in enumerate(dice) if by_member]
     names = dice[chosen[0]] if chosen else ()
     return MemberValues(
         measure,
         tuple(folders[index] for index in chosen),
-        tuple(places[index] for index in chosen),
+        tuple(groups[index] for index in chosen),
         {name: np.array([dice[index][name] for index in chosen]) for name in names},
     )
 
 
 def _dice(ensemble: Ensemble, sample: FieldSample) -> tuple[dict[str, float], dict[str, float]]:
-    """By member and for the mean: Dice of the cell, and of the nucleus where the mask shows one."""
+    """Return the Dice of cells and of nuclei by member and for the mean; none without a nucleus."""
     rgb, tissue = padded(sample.pixels, sample.tissue, PICTURE_STRIDE_PX)
     maps = {name: network(rgb[None])[0] for name, network in ensemble.members.items()}
     maps[MEAN] = np.mean(list(maps.values()), axis=0)

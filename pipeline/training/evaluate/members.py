@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.intervals import (
+    ALL_SETS,
     SEED,
     Estimate,
-    Place,
+    ImageGroup,
     Statistic,
     Values,
     Weights,
@@ -24,13 +25,12 @@ from pipeline.training.data.intervals import (
 )
 
 ItemValues = NDArray[np.float64]
-"""float64 (N,): what each item contributes to a mean: 1 for a right answer, a Dice, …; more is better"""
+"""float64 (N,): each item's contribution to a mean: 1 if correct, a Dice, …; higher is better"""
 MEAN = "mean"
-ALL_SETS = "all"
 
 
 class Verdict(StrEnum):
-    """Whether the mean is better than the best member: what the interval of the difference leaves open."""
+    """Whether the mean is better than the best member, by the interval of their difference."""
 
     YES = "yes"
     NO = "no"
@@ -44,7 +44,7 @@ class MemberValues:
     measure: str
     folders: tuple[str, ...]
     """each item's data set"""
-    places: tuple[Place, ...]
+    groups: tuple[ImageGroup, ...]
     values: Mapping[str, ItemValues]
     """by member, and under `MEAN`"""
 
@@ -59,34 +59,34 @@ class MemberFigure:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The members beside their mean; the intervals are paired: all are drawn on the same items."""
+    """The members and their mean; the intervals are paired: all use the same resampled items."""
 
     measure: str
     data_set: str
     seeds: int
-    """trainings that the figures are means over"""
+    """training runs that the figures are means over"""
     n: int
     groups: int
     members: tuple[MemberFigure, ...]
     mean: Estimate
     best: tuple[str, ...]
-    """of each seed, the member with the best figure on these very items, which flatters it"""
+    """of each seed, the member with the best figure on these same items: an optimistic choice"""
     difference: Estimate
-    """mean less best member, of the same seed"""
+    """mean minus best member, of the same seed"""
     better: Verdict
 
 
 def compare(seeds: Sequence[MemberValues]) -> tuple[Comparison, ...]:
     """Return the comparison by data set, and over all where there are several.
 
-    `seeds` are trainings that differ in their seed alone; figures are means over them. Several are drawn
-    with replacement as groups are, each independently of the other, so that the intervals tell what
-    another training on other groups might give; few seeds leave them too narrow.
+    `seeds` are training runs that differ in their seed alone; figures are means over them. Seeds and groups
+    are resampled independently, both with replacement, so that the intervals cover another training run on
+    other groups; with few seeds they are too narrow.
     Source: Owen 2007, Annals of Applied Statistics 1:386 (the pigeonhole bootstrap).
 
-    Raises: UsageError, where the seeds have other members, or were measured on other items.
+    Raises: UsageError, where the seeds differ in their members or were measured on different items.
     """
-    _refuse_others(seeds)
+    _require_same_members(seeds)
     folders = np.array(seeds[0].folders)
     names = tuple(dict.fromkeys(seeds[0].folders))
     parts = [(name, np.flatnonzero(folders == name)) for name in names]
@@ -95,31 +95,31 @@ def compare(seeds: Sequence[MemberValues]) -> tuple[Comparison, ...]:
     return tuple(_comparison(seeds, data_set, chosen) for data_set, chosen in parts)
 
 
-def _refuse_others(seeds: Sequence[MemberValues]) -> None:
+def _require_same_members(seeds: Sequence[MemberValues]) -> None:
     first = seeds[0]
     for other in seeds[1:]:
-        same_items = (other.places, other.folders) == (first.places, first.folders)
+        same_items = (other.groups, other.folders) == (first.groups, first.folders)
         if not same_items or set(other.values) != set(first.values):
             raise UsageError(
-                "The ensembles have other members, or saw other pictures; they are no seeds of one training.",
+                "The ensembles differ in their members or pictures; they are not seeds of one recipe.",
                 code="other_members",
             )
 
 
 def _comparison(seeds: Sequence[MemberValues], data_set: str, chosen: NDArray[np.int64]) -> Comparison:
-    places = [seeds[0].places[index] for index in chosen.tolist()]
-    weights = group_weights(places)
+    groups = [seeds[0].groups[index] for index in chosen.tolist()]
+    weights = group_weights(groups)
     members = [name for name in seeds[0].values if name != MEAN]
     by_name = {name: np.stack([seed.values[name][chosen] for seed in seeds]) for name in (*members, MEAN)}
-    best = [max(members, key=lambda name: float(by_name[name][turn].mean())) for turn in range(len(seeds))]
-    beaten = np.stack([by_name[name][turn] for turn, name in enumerate(best)])
-    difference = estimate(_mean_over_seeds(by_name[MEAN] - beaten), weights)
+    best = [max(members, key=lambda name: float(by_name[name][index].mean())) for index in range(len(seeds))]
+    best_values = np.stack([by_name[name][index] for index, name in enumerate(best)])
+    difference = estimate(_mean_over_seeds(by_name[MEAN] - best_values), weights)
     return Comparison(
         measure=seeds[0].measure,
         data_set=data_set,
         seeds=len(seeds),
-        n=len(places),
-        groups=len(set(places)),
+        n=len(groups),
+        groups=len(set(groups)),
         members=tuple(
             MemberFigure(name, estimate(_mean_over_seeds(by_name[name]), weights)) for name in members
         ),
@@ -131,11 +131,11 @@ def _comparison(seeds: Sequence[MemberValues], data_set: str, chosen: NDArray[np
 
 
 def _mean_over_seeds(values: NDArray[np.float64]) -> Statistic:
-    """Return the statistic of float64 (S, N), each seed's items: the mean over the items and drawn seeds."""
-    places = [Place("", str(seed)) for seed in range(len(values))]
+    """Return the statistic of float64 (S, N), items by seed: the mean over the resampled items and seeds."""
+    groups = [ImageGroup("", str(seed)) for seed in range(len(values))]
 
     def mean(weights: Weights) -> Values:
-        drawn = group_weights(places, len(weights) - 1, SEED + 1)
+        drawn = group_weights(groups, len(weights) - 1, SEED + 1)
         by_seed = np.stack([mean_of(one)(weights) for one in values], axis=1)
         return ratio((drawn * by_seed).sum(axis=1), drawn.sum(axis=1))
 
@@ -152,8 +152,8 @@ def verdict_of(difference: Estimate) -> Verdict:
 
 
 def by_measure(ensembles: Sequence[Sequence[MemberValues]]) -> Iterator[tuple[MemberValues, ...]]:
-    """Yield each measure's values by ensemble. Raises: UsageError, where one lacks a measure."""
+    """Yield all ensembles' values, measure by measure. Raises: UsageError, where one lacks a measure."""
     measures = [tuple(part.measure for part in ensemble) for ensemble in ensembles]
     if any(part != measures[0] for part in measures):
-        raise UsageError("The folders hold ensembles of other kinds.", code="other_members")
+        raise UsageError("The folders hold ensembles of different kinds.", code="other_members")
     yield from (tuple(parts) for parts in zip(*ensembles, strict=True))

@@ -1,4 +1,4 @@
-"""How good a bundle is on the val splits, set by set, run as it will be run: through ONNX Runtime."""
+"""Evaluates a bundle's networks on the val splits, set by set, through ONNX Runtime as in production."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from pipeline.runtime.concurrency.machine import available_cores
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.training.data.cell_metrics import Confusion, confusion
+from pipeline.training.data.intervals import ALL_SETS
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import source_of
@@ -25,19 +26,18 @@ from pipeline.training.fit.classifying import plain_crop
 from pipeline.training.fit.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
 
 _BATCH = 64
-ALL_SETS = "all"
 MEAN_MEMBER = "ensemble"
 NOT_A_CELL = ("platelet", "artefact")
 
 
 @dataclass(frozen=True, slots=True)
 class ClassificationReport:
-    """One member, or the mean of all, on one set's crops (val, nominal scale, centre as labelled)."""
+    """One member, or the mean of all, on one set's crops (val, nominal scale, labelled centre)."""
 
     data_set: str
     member: str
     n: int
-    """labelled crops of cells; artefacts and platelets apart"""
+    """labelled crops of cells, without artefacts and platelets"""
     group_accuracy: float | None
     """None where there is no such crop"""
     group_macro_f1: float | None
@@ -52,7 +52,7 @@ class ClassificationReport:
 
 @dataclass(frozen=True, slots=True)
 class SegmentationReport:
-    """EngineResources over one set's val pictures at the nominal scale."""
+    """Mean overlaps on one set's val pictures at the nominal scale."""
 
     data_set: str
     n: int
@@ -114,18 +114,18 @@ def evaluate_bundle(bundle_dir: Path, data_root: Path) -> BundleReport:
     opener = onnx_runtime(available_cores())
     with GraphSegmenter(bundle, opener) as segmenter, GraphClassifier(bundle, opener) as classifier:
         crops = tuple(crop_samples(rows, classifier.crop_px.width, classifier.crop_mpp_um))
-        opinions = _opinions(bundle.manifest, classifier, crops) if crops else {}
+        predictions = _predictions(bundle.manifest, classifier, crops) if crops else {}
         return BundleReport(
             bundle_digest=bundle.manifest.digest,
-            classification=tuple(_classification(crops, opinions)),
+            classification=tuple(_classification(crops, predictions)),
             segmentation=tuple(_segmentation(segmenter, bundle.manifest.segmenter.working_mpp_um, rows)),
         )
 
 
-def _opinions(
+def _predictions(
     manifest: BundleManifest, classifier: Classifier, crops: Sequence[CropSample]
 ) -> dict[str, Probabilities]:
-    """Each member's, by its name, and their mean."""
+    """Return float32 (N, leaves) by member, and their mean."""
     pixels = np.stack([plain_crop(sample, classifier.crop_px.width) for sample in crops])
     parts = [classifier.classify(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
     by_member = np.concatenate(parts, axis=1)
@@ -134,13 +134,13 @@ def _opinions(
 
 
 def _classification(
-    crops: Sequence[CropSample], opinions: dict[str, Probabilities]
+    crops: Sequence[CropSample], predictions: dict[str, Probabilities]
 ) -> Iterable[ClassificationReport]:
     folders = np.array([sample.folder for sample in crops])
     for data_set in (*dict.fromkeys(sample.folder for sample in crops), ALL_SETS):
         chosen = np.flatnonzero((folders == data_set) | (data_set == ALL_SETS))
         subset = [crops[int(index)] for index in chosen]
-        for member, probabilities in opinions.items():
+        for member, probabilities in predictions.items():
             yield classification_report(data_set, member, subset, probabilities[chosen])
 
 
@@ -157,13 +157,13 @@ def classification_report(
         ],
         axis=1,
     )
-    guesses = [str(GROUPS[index]) for index in grouped.argmax(axis=1)]
+    predicted = [str(GROUPS[index]) for index in grouped.argmax(axis=1)]
     leaves = [str(LEAVES[index]) for index in probabilities.argmax(axis=1)]
     truth = [str(group_of(sample.cell_class)) for sample in crops]
     cells = [index for index, name in enumerate(truth) if name not in NOT_A_CELL]
     others = [index for index, name in enumerate(truth) if name in NOT_A_CELL]
     fine = [index for index in cells if crops[index].cell_class in LEAVES]
-    groups = confusion([truth[i] for i in cells], [guesses[i] for i in cells], [str(g) for g in GROUPS])
+    groups = confusion([truth[i] for i in cells], [predicted[i] for i in cells], [str(g) for g in GROUPS])
     leaf_table = confusion(
         [str(crops[i].cell_class) for i in fine], [leaves[i] for i in fine], [str(leaf) for leaf in LEAVES]
     )
@@ -176,7 +176,7 @@ def classification_report(
         leaf_accuracy=leaf_table.accuracy if fine else None,
         leaf_macro_f1=leaf_table.macro_f1 if fine else None,
         not_cells=len(others),
-        not_cells_accuracy=sum(guesses[i] in NOT_A_CELL for i in others) / len(others) if others else None,
+        not_cells_accuracy=sum(predicted[i] in NOT_A_CELL for i in others) / len(others) if others else None,
         group_confusion=groups,
     )
 

@@ -13,6 +13,7 @@ from pipeline.model.domain import CallStatus
 from pipeline.model.taxonomy import GROUPS, CellClass
 from pipeline.training.data.cell_metrics import Confusion, Detection, Overlap, confusion
 from pipeline.training.data.intervals import (
+    ALL_SETS,
     NOTHING,
     Estimate,
     Weights,
@@ -23,9 +24,9 @@ from pipeline.training.data.intervals import (
     ratio_of,
     share_of,
 )
-from pipeline.training.evaluate.end_to_end import Answer, PictureScore
+from pipeline.training.evaluate.end_to_end import LabelledCell, PictureScore
 from pipeline.training.evaluate.probability_calibration import (
-    NOT_CALLED,
+    NO_CALL,
     TARGET_RISK,
     ScoredCells,
     calibration_error_of,
@@ -34,9 +35,8 @@ from pipeline.training.evaluate.probability_calibration import (
 
 MISSED = "not_found"
 NAMES: tuple[str, ...] = (*(str(group) for group in GROUPS), MISSED)
-ALL_SETS = "all"
 _NOT_NUCLEATED = (CellClass.PLATELET, CellClass.ARTEFACT)
-_PLACE_OF = {name: index for index, name in enumerate(NAMES)}
+_INDEX_OF = {name: index for index, name in enumerate(NAMES)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +49,20 @@ class SetReport:
     """fewer than about ten leave intervals too narrow"""
     labelled_cells: int
     accuracy: Estimate
-    """of the best guess, by group; not found is wrong"""
+    """of the likeliest group; a cell that was not found counts as wrong"""
     nucleated_accuracy: Estimate
-    """the same, platelets and artefacts apart"""
+    """the same, without platelets and artefacts"""
     macro_f1: Estimate
     coverage: Estimate
-    """share of the labelled cells whose call was accepted, at the bundle's thresholds"""
-    accepted_accuracy: Estimate
-    """among those"""
+    """share of the labelled cells whose call is accepted, at the bundle's thresholds"""
+    accuracy_at_coverage: Estimate
+    """accuracy among the accepted calls"""
     coverage_at_1_percent_risk: Estimate
-    """share of the labelled cells that could be called, surest first, with at most 1 % of them wrong"""
+    """largest coverage, by falling probability, at which at most 1 % of the accepted calls are wrong"""
     calibration_error: Estimate
-    """ECE of the found cells: 15 equal-width bins on the called group's probability"""
+    """ECE of the cells that were found: 15 equal-width bins of the predicted group's probability"""
     detection_recall: Estimate
-    """leukocyte boxes met at IoU ≥ 0.5"""
+    """leukocyte boxes matched at IoU ≥ 0.5"""
     detection_precision: Estimate
     cell_dice: Estimate
     cell_iou: Estimate
@@ -84,88 +84,90 @@ def set_reports(scores: Sequence[PictureScore]) -> tuple[SetReport, ...]:
 
 def set_report(data_set: str, scores: Sequence[PictureScore]) -> SetReport:
     """Return the figures of these pictures: cells and boxes are pooled, overlaps averaged over pictures."""
-    weights = group_weights([score.place for score in scores])
-    answers = [answer for score in scores for answer in score.answers]
-    owners = np.repeat(np.arange(len(scores)), np.array([len(score.answers) for score in scores], np.int64))
-    called = _Called(answers, weights[:, owners])
+    weights = group_weights([score.group for score in scores])
+    cells = [cell for score in scores for cell in score.cells]
+    owners = np.repeat(np.arange(len(scores)), np.array([len(score.cells) for score in scores], np.int64))
+    arrays = _CellArrays(cells, weights[:, owners])
     detections = [score.detection for score in scores]
     return SetReport(
         data_set=data_set,
         pictures=len(scores),
-        groups=len({score.place for score in scores}),
-        labelled_cells=len(answers),
-        accuracy=called.accuracy(called.every),
-        nucleated_accuracy=called.accuracy(called.nucleated),
-        macro_f1=called.macro_f1(),
-        coverage=estimate(share_of(called.accepted), called.weights),
-        accepted_accuracy=called.accuracy(called.accepted),
-        coverage_at_1_percent_risk=called.coverage_at_risk(),
-        calibration_error=called.calibration_error(),
+        groups=len({score.group for score in scores}),
+        labelled_cells=len(cells),
+        accuracy=arrays.accuracy(arrays.every),
+        nucleated_accuracy=arrays.accuracy(arrays.nucleated),
+        macro_f1=arrays.macro_f1(),
+        coverage=estimate(share_of(arrays.accepted), arrays.weights),
+        accuracy_at_coverage=arrays.accuracy(arrays.accepted),
+        coverage_at_1_percent_risk=arrays.coverage_at_risk(),
+        calibration_error=arrays.calibration_error(),
         detection_recall=_pooled(detections, "recall", weights),
         detection_precision=_pooled(detections, "precision", weights),
-        cell_dice=_averaged([score.cell for score in scores], "dice", weights),
-        cell_iou=_averaged([score.cell for score in scores], "iou", weights),
-        nucleus_dice=_averaged([score.nucleus for score in scores], "dice", weights),
-        nucleus_iou=_averaged([score.nucleus for score in scores], "iou", weights),
-        confusion=confusion_of(answers),
+        cell_dice=_averaged([score.cell_overlap for score in scores], "dice", weights),
+        cell_iou=_averaged([score.cell_overlap for score in scores], "iou", weights),
+        nucleus_dice=_averaged([score.nucleus_overlap for score in scores], "dice", weights),
+        nucleus_iou=_averaged([score.nucleus_overlap for score in scores], "iou", weights),
+        confusion=confusion_of(cells),
     )
 
 
-def confusion_of(answers: Sequence[Answer]) -> Confusion:
-    """Return the table of truth by best guess, over groups and `MISSED`."""
-    return confusion([str(answer.truth) for answer in answers], [_said(a) for a in answers], NAMES)
+def confusion_of(cells: Sequence[LabelledCell]) -> Confusion:
+    """Return the confusion matrix of truth by prediction, over groups and `MISSED`."""
+    return confusion([str(cell.truth) for cell in cells], [_predicted(cell) for cell in cells], NAMES)
 
 
 def scored_cells(scores: Sequence[PictureScore]) -> ScoredCells:
     """Return every labelled cell as the choice of a threshold sees it."""
-    answers = list(chain.from_iterable(score.answers for score in scores))
+    cells = list(chain.from_iterable(score.cells for score in scores))
     return ScoredCells(
-        scores=np.array([score_of(answer) for answer in answers], np.float64),
-        right=np.array([answer.right for answer in answers], np.bool_),
-        disagreements=np.array([a.found.disagreement if a.found else 1.0 for a in answers], np.float64),
-        places=tuple(score.place for score in scores for _ in score.answers),
+        scores=np.array([score_of(cell) for cell in cells], np.float64),
+        correct=np.array([cell.correct for cell in cells], np.bool_),
+        disagreements=np.array(
+            [c.prediction.disagreement if c.prediction else 1.0 for c in cells], np.float64
+        ),
+        groups=tuple(score.group for score in scores for _ in score.cells),
     )
 
 
-def score_of(answer: Answer) -> float:
-    """Return the called group's probability; `NOT_CALLED` for a cell not found, or called an artefact."""
-    if answer.found is None or answer.found.status is CallStatus.ARTEFACT:
-        return NOT_CALLED
-    return answer.found.probability
+def score_of(cell: LabelledCell) -> float:
+    """Return the predicted group's probability; `NO_CALL` for a cell not found, or taken for an artefact."""
+    if cell.prediction is None or cell.prediction.status is CallStatus.ARTEFACT:
+        return NO_CALL
+    return cell.prediction.probability
 
 
-def _said(answer: Answer) -> str:
-    return MISSED if answer.found is None else str(answer.found.said)
+def _predicted(cell: LabelledCell) -> str:
+    return MISSED if cell.prediction is None else str(cell.prediction.cell_class)
 
 
-class _Called:
-    """The answers as arrays, with their weights (B, N)."""
+class _CellArrays:
+    """The labelled cells as arrays, with their weights (B, N)."""
 
-    def __init__(self, answers: Sequence[Answer], weights: Weights) -> None:
+    def __init__(self, cells: Sequence[LabelledCell], weights: Weights) -> None:
         self.weights = weights
-        self.every = np.ones(len(answers), np.bool_)
-        self.nucleated = np.array([a.truth not in _NOT_NUCLEATED for a in answers], np.bool_)
-        self.accepted = np.array([answer.accepted for answer in answers], np.bool_)
-        self._right = np.array([answer.right for answer in answers], np.bool_)
-        self._answers = answers
+        self.every = np.ones(len(cells), np.bool_)
+        self.nucleated = np.array([cell.truth not in _NOT_NUCLEATED for cell in cells], np.bool_)
+        self.accepted = np.array([cell.accepted for cell in cells], np.bool_)
+        self._correct = np.array([cell.correct for cell in cells], np.bool_)
+        self._cells = cells
 
     def accuracy(self, among: NDArray[np.bool_]) -> Estimate:
-        hits = (self._right & among).astype(np.float64)
+        hits = (self._correct & among).astype(np.float64)
         return estimate(ratio_of(hits, among.astype(np.float64)), self.weights)
 
     def macro_f1(self) -> Estimate:
-        truth = np.array([_PLACE_OF[str(answer.truth)] for answer in self._answers], np.int64)
-        said = np.array([_PLACE_OF[_said(answer)] for answer in self._answers], np.int64)
-        return estimate(macro_f1_of(truth, said, len(NAMES)), self.weights)
+        truth = np.array([_INDEX_OF[str(cell.truth)] for cell in self._cells], np.int64)
+        predicted = np.array([_INDEX_OF[_predicted(cell)] for cell in self._cells], np.int64)
+        return estimate(macro_f1_of(truth, predicted, len(NAMES)), self.weights)
 
     def coverage_at_risk(self) -> Estimate:
-        scores = np.array([score_of(answer) for answer in self._answers], np.float64)
-        return estimate(coverage_at_risk_of(scores, self._right, TARGET_RISK), self.weights)
+        scores = np.array([score_of(cell) for cell in self._cells], np.float64)
+        return estimate(coverage_at_risk_of(scores, self._correct, TARGET_RISK), self.weights)
 
     def calibration_error(self) -> Estimate:
-        found = [index for index, answer in enumerate(self._answers) if answer.found is not None]
-        probabilities = np.array([a.found.probability for a in self._answers if a.found], np.float64)
-        statistic = calibration_error_of(probabilities, self._right[found])
+        found = [index for index, cell in enumerate(self._cells) if cell.prediction is not None]
+        probabilities = np.array([c.prediction.probability for c in self._cells if c.prediction], np.float64)
+        statistic = calibration_error_of(probabilities, self._correct[found])
         return estimate(statistic, self.weights[:, found])
 
 

@@ -117,7 +117,7 @@ def write_bundle(
         raise UsageError("A bundle needs segmenters' runs and a classifier's run.", code="wrong_run")
     recipes = (*(recipe for _, recipe in finders), ensemble)
     for recipe in recipes:
-        require_shippable(recipe)
+        require_shippable(recipe.name, recipe.sources)
     target.mkdir(parents=True, exist_ok=True)
     segmenter = _write_segmenters(finders, target, making)
     classifier = _write_classifiers(runs.classifier, ensemble, target, temperature, making)

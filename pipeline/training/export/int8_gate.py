@@ -27,10 +27,11 @@ from pipeline.runtime.engines.engine_port import Opener
 from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
+from pipeline.training.data.intervals import ALL_SETS
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import source_of
-from pipeline.training.evaluate.network_evaluation import ALL_SETS, classification_report, segmentation_report
+from pipeline.training.evaluate.network_evaluation import classification_report, segmentation_report
 from pipeline.training.export.bundle_export import write_manifest
 from pipeline.training.export.static_quantisation import Calibration, quantise
 from pipeline.training.fit.classifying import plain_crop

@@ -1,4 +1,4 @@
-"""Draws balanced, varied batches, and prepares the next ones while the network learns from this one."""
+"""Balanced sampling, and batches prepared in the background while the network trains."""
 
 from __future__ import annotations
 
@@ -15,20 +15,22 @@ from torch import Tensor
 from pipeline.training.recipe.recipes import Balance
 
 T = TypeVar("T")
-_AHEAD = 4
+_QUEUED_BATCHES = 4
 _POLL_S = 0.2
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """uint8 (N, H, W, 3) RGB with what the task knows about it."""
+    """Pictures with their targets."""
 
     rgb: Tensor
+    """uint8 (N, H, W, 3)"""
     target: Tensor
+    """as the task defines it"""
 
 
 class BalancedDraw:
-    """Draws indices: a class by its size to a power, a data set of it likewise, then any of those."""
+    """Draws indices: a class by its size to a power, then one of its data sets likewise, then a sample."""
 
     def __init__(self, keys: Sequence[tuple[Hashable, str]], balance: Balance) -> None:
         """`keys` are (class, folder) by sample."""
@@ -61,9 +63,9 @@ def stacked(pictures: Sequence[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]])
     return torch.from_numpy(np.stack(pictures))
 
 
-def ahead(items: Iterator[T]) -> Iterator[T]:
-    """Yield the items in order, made by a thread that runs a few ahead; its exception is raised here."""
-    queue: Queue[T | BaseException | None] = Queue(_AHEAD)
+def prefetched(items: Iterator[T]) -> Iterator[T]:
+    """Yield the items in order; a thread prepares a few in advance. Its exceptions are raised here."""
+    queue: Queue[T | BaseException | None] = Queue(_QUEUED_BATCHES)
     stop = threading.Event()
 
     def offer(item: T | BaseException | None) -> None:
@@ -81,7 +83,7 @@ def ahead(items: Iterator[T]) -> Iterator[T]:
                 if stop.is_set():
                     return
             offer(None)
-        except BaseException as error:  # noqa: BLE001 - handed over, raised by the reader
+        except BaseException as error:  # noqa: BLE001 - raised again by the reader
             offer(error)
 
     thread = threading.Thread(target=work, name="batches", daemon=True)

@@ -1,4 +1,4 @@
-"""Training curves as pictures: accuracy and loss, train and val, by epoch, as in the paper."""
+"""Training curves as PNG: accuracy and loss by epoch, train and val, as in the paper."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def draw_curves(title: str, history: Sequence[EpochRecord], target: Path) -> Non
     }
     for position, (name, (train, val)) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(1, 2, position)
-        axes.plot(epochs, train, marker="o", markersize=3, label="train (as varied)")
+        axes.plot(epochs, train, marker="o", markersize=3, label="train (augmented)")
         axes.plot(epochs, val, marker="o", markersize=3, label="val")
         axes.set_xlabel("epoch")
         axes.set_ylabel(name)

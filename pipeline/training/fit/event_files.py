@@ -1,4 +1,4 @@
-"""Curves for TensorBoard, beside whoever else hears how a training gets on."""
+"""Training curves for TensorBoard."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class _Writer(Protocol):
 
 
 class EventFiles:
-    """A `TrainingProgress` that passes all on, and writes each epoch's figures into event files."""
+    """A `TrainingProgress` that writes each epoch's figures into event files and forwards every call."""
 
     def __init__(self, run_dir: Path, listener: TrainingProgress) -> None:
         """Raises: UsageError, where TensorBoard is not installed."""
@@ -33,11 +33,11 @@ class EventFiles:
         self._writers: dict[str, _Writer] = {}
 
     def stepped(self, network: str, epoch: int, step: int, steps: int) -> None:
-        """Pass it on."""
+        """Forward it."""
         self._listener.stepped(network, epoch, step, steps)
 
     def finished_epoch(self, network: str, record: EpochRecord, epochs: int) -> None:
-        """Write the epoch's four figures; pass it on."""
+        """Write the epoch's four figures and forward it."""
         from torch.utils.tensorboard import SummaryWriter
 
         if network not in self._writers:
@@ -51,5 +51,5 @@ class EventFiles:
         self._listener.finished_epoch(network, record, epochs)
 
     def says(self, sentence: str) -> None:
-        """Pass it on."""
+        """Forward it."""
         self._listener.says(sentence)

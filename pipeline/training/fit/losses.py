@@ -1,4 +1,4 @@
-"""Losses for labels that say less than the networks do: the probability of what the label allows."""
+"""Losses for partial labels: −log of the total probability of the classes that a label allows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pipeline.training.data.targets import Tissue
 
 
 def leaf_set_loss(logits: Tensor, allowed: Tensor, smoothing: float) -> Tensor:
-    """Return the mean of −log Σ p(leaf allowed), with a part `smoothing` of cross-entropy to the uniform.
+    """Return the mean of −log Σ p(allowed leaves), with a share `smoothing` of cross-entropy to uniform.
 
     `logits` float32 (N, L); `allowed` bool (N, L), at least one true in a row.
     """
@@ -30,12 +30,12 @@ def tissue_cross_entropy(logits: Tensor, tissue: Tensor) -> Tensor:
     by_label = torch.stack((log_p[:, 0], log_p[:, 1], log_p[:, 2], cell), dim=1)
     known = tissue != Tissue.IGNORED
     index = torch.where(known, tissue, 0).long().unsqueeze(1)
-    picked = by_label.gather(1, index).squeeze(1)
-    return -(picked * known).sum() / known.sum().clamp(min=1)
+    labelled = by_label.gather(1, index).squeeze(1)
+    return -(labelled * known).sum() / known.sum().clamp(min=1)
 
 
 def tissue_dice(logits: Tensor, tissue: Tensor) -> Tensor:
-    """Return 1 − soft Dice, averaged over cell (all known pixels) and nucleus (pixels that tell it)."""
+    """Return 1 − soft Dice, averaged over cell (all known pixels) and nucleus (pixels of known part)."""
     p = logits.softmax(dim=1)
     known = tissue != Tissue.IGNORED
     exact = known & (tissue != Tissue.CELL)
@@ -45,5 +45,5 @@ def tissue_dice(logits: Tensor, tissue: Tensor) -> Tensor:
 
 
 def _soft_dice(predicted: Tensor, truth: Tensor) -> Tensor:
-    common = (predicted * truth).sum()
-    return (2 * common + 1.0) / (predicted.sum() + truth.sum() + 1.0)
+    intersection = (predicted * truth).sum()
+    return (2 * intersection + 1.0) / (predicted.sum() + truth.sum() + 1.0)

@@ -1,4 +1,4 @@
-"""Learning to tell whole pictures apart: cross-entropy from logits on class indices."""
+"""The training task of classifiers of whole pictures: cross-entropy on class indices."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipeline.training.data.picture_augment import varied
+from pipeline.training.data.picture_augment import augmented
 from pipeline.training.data.picture_samples import PictureSamples
 from pipeline.training.fit.batches import Batch, stacked
 from pipeline.training.fit.training_loop import StepOutcome, Validation
@@ -19,37 +19,37 @@ _VAL_BATCH = 32
 
 
 class PictureTask:
-    """Every picture once an epoch in a new order, varied; the loss is what Keras calls sparse categorical
+    """Every picture once an epoch, shuffled and augmented; the loss is Keras' sparse categorical
     cross-entropy from logits."""
 
     def __init__(self, recipe: PictureRecipe, train: PictureSamples, val: PictureSamples) -> None:
         self._recipe = recipe
         self._train = train
         self._val_pixels = torch.from_numpy(val.pixels)
-        self._val_places = torch.from_numpy(val.places)
+        self._val_classes = torch.from_numpy(val.class_indices)
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
         rng = np.random.default_rng([seed, epoch])
-        order = rng.permutation(len(self._train.places))
-        asked = self._recipe.schedule.samples_per_epoch or len(order)
-        order = np.resize(order, asked)
-        for start in range(0, asked, self._recipe.schedule.batch):
+        order = rng.permutation(len(self._train.class_indices))
+        count = self._recipe.schedule.samples_per_epoch or len(order)
+        order = np.resize(order, count)
+        for start in range(0, count, self._recipe.schedule.batch):
             chosen = order[start : start + self._recipe.schedule.batch]
-            pictures = [varied(rng, self._recipe.augment, self._train.pixels[index]) for index in chosen]
-            yield Batch(stacked(pictures), torch.from_numpy(self._train.places[chosen]))
+            pictures = [augmented(rng, self._recipe.augment, self._train.pixels[index]) for index in chosen]
+            yield Batch(stacked(pictures), torch.from_numpy(self._train.class_indices[chosen]))
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome:
-        """Return the loss, and the part of the pictures whose likeliest class is right."""
+        """Return the loss, and the share of pictures whose likeliest class is correct."""
         loss = functional.cross_entropy(logits, batch.target, label_smoothing=self._recipe.label_smoothing)
         return StepOutcome(loss, _accuracy(logits.detach(), batch.target))
 
     def validate(self, network: nn.Module) -> Validation:
-        """Return loss and accuracy on the val pictures as they are."""
+        """Return loss and accuracy on the val pictures, without augmentation."""
         logits = torch.cat([network(part) for part in torch.split(self._val_pixels, _VAL_BATCH)])
-        loss = float(functional.cross_entropy(logits, self._val_places))
-        return Validation(loss, _accuracy(logits, self._val_places))
+        loss = float(functional.cross_entropy(logits, self._val_classes))
+        return Validation(loss, _accuracy(logits, self._val_classes))
 
 
-def _accuracy(logits: Tensor, places: Tensor) -> float:
-    return float((logits.argmax(dim=1) == places).float().mean())
+def _accuracy(logits: Tensor, classes: Tensor) -> float:
+    return float((logits.argmax(dim=1) == classes).float().mean())

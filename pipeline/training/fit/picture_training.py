@@ -1,4 +1,4 @@
-"""Trains the classifiers of a recipe for whole pictures, and measures each and their mean."""
+"""Trains the classifiers of a recipe for whole pictures, and evaluates each and their mean."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from pipeline.networks.backbones import load_pretrained
 from pipeline.networks.picture_classifiers import TransferClassifier, picture_network
 from pipeline.training.data.cell_metrics import Confusion, confusion
 from pipeline.training.data.datasets import ReadableRows, joined, readable
-from pipeline.training.data.label_tables import LabelRow, Split, refuse_leaks
+from pipeline.training.data.label_tables import LabelRow, Split, require_no_leaks
 from pipeline.training.data.picture_samples import ClassedRow, PictureSamples, classed_rows, load_pictures
 from pipeline.training.data.picture_sets import picture_rows
 from pipeline.training.fit.picture_task import PictureTask
 from pipeline.training.fit.progress import TrainingProgress
-from pipeline.training.fit.run_course import TrainedNetwork, fit_all
-from pipeline.training.fit.run_folder import open_run, refuse_taken, write_result
-from pipeline.training.fit.training_loop import Subject
+from pipeline.training.fit.run_folder import open_run, require_free_or_same, write_result
+from pipeline.training.fit.trained_networks import TrainedNetwork, fit_all
+from pipeline.training.fit.training_loop import TrainableNetwork
 from pipeline.training.recipe.pretrained import imagenet_weights
 from pipeline.training.recipe.recipes import PictureRecipe
 
@@ -33,14 +33,14 @@ _BATCH = 32
 
 @dataclass(frozen=True, slots=True)
 class PictureScore:
-    """What a member, or the mean of all, makes of one side of the split."""
+    """The confusion matrix of a member, or of the mean of all, on one split."""
 
     member: str
     split: Split
     table: Confusion
 
     def facts(self) -> dict[str, object]:
-        """Return what a run folder says of it."""
+        """Return its entry in the run folder's results."""
         return {
             "member": self.member,
             "split": str(self.split),
@@ -53,7 +53,7 @@ class PictureScore:
         }
 
     def sentence(self) -> str:
-        """Return it for a person."""
+        """Return it as one line of text."""
         facts = self.facts()
         return (
             f"{self.member}: {self.split} accuracy {facts['accuracy']:.4f}, "
@@ -62,14 +62,14 @@ class PictureScore:
 
 
 def weighted_f1(table: Confusion) -> float:
-    """Return the mean F1 over the classes, each weighing as many as its cases; 0 for no case.
+    """Return the mean F1 over the classes, weighted by their support; 0 for no case.
 
     Source: the measure of the ISBI 2019 challenge on C-NMC (Gupta and Gupta 2019, doi
     10.7937/tcia.2019.dc64i46r).
     """
     counts = np.array(table.counts)
-    support, predicted, right = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
-    scores = 2 * right / np.maximum(1, support + predicted)
+    support, predicted, correct = counts.sum(axis=1), counts.sum(axis=0), np.diag(counts)
+    scores = 2 * correct / np.maximum(1, support + predicted)
     return float((scores * support).sum() / max(1, support.sum()))
 
 
@@ -80,21 +80,21 @@ def train_pictures(
 
     Raises: UsageError, as `command.train`, and where a class is empty.
     """
-    refuse_taken(run_dir, recipe)
+    require_free_or_same(run_dir, recipe)
     rows = joined([row for folder in recipe.folders for row in picture_rows(data_root, folder)])
     checked = readable([one.row for one in classed_rows(rows, recipe.classes, recipe.fold, recipe.seed)])
-    refuse_leaks(checked.rows)
+    require_no_leaks(checked.rows)
     classed = classed_rows(checked.rows, recipe.classes, None, recipe.seed)
-    remark = open_run(run_dir, recipe, checked.rows, data_root)
-    for sentence in (remark, checked.sentence, _counted(checked, rows)):
+    warning = open_run(run_dir, recipe, checked.rows, data_root)
+    for sentence in (warning, checked.sentence, _counted(checked, rows)):
         if sentence:
             progress.says(sentence)
     samples = _loaded(classed, recipe.input.side_px)
     task = PictureTask(recipe, samples[Split.TRAIN], samples[Split.VAL])
-    asked = recipe.schedule.samples_per_epoch or len(samples[Split.TRAIN].places)
-    subjects = picture_subjects(recipe)
-    trained = fit_all(subjects, task, replace(recipe.schedule, samples_per_epoch=asked), run_dir, progress)
-    scores = measured(subjects, samples, recipe)
+    count = recipe.schedule.samples_per_epoch or len(samples[Split.TRAIN].class_indices)
+    networks = trainable_networks(recipe)
+    trained = fit_all(networks, task, replace(recipe.schedule, samples_per_epoch=count), run_dir, progress)
+    scores = evaluated(networks, samples, recipe)
     for score in scores:
         progress.says(score.sentence())
     write_result(
@@ -108,10 +108,10 @@ def train_pictures(
     return trained
 
 
-def picture_subjects(recipe: PictureRecipe) -> list[Subject]:
-    """Return the members before training: paper networks with fresh weights, backbones from ImageNet."""
+def trainable_networks(recipe: PictureRecipe) -> list[TrainableNetwork]:
+    """Return the members before training: the paper's with random weights, backbones with ImageNet's."""
     torch.manual_seed(recipe.seed)
-    subjects: list[Subject] = []
+    networks: list[TrainableNetwork] = []
     for member in recipe.members:
         network = picture_network(member, len(recipe.classes), recipe.input.side_px, recipe.dropout)
         pretrained: nn.Module = nn.Identity()
@@ -119,12 +119,12 @@ def picture_subjects(recipe: PictureRecipe) -> list[Subject]:
             load_pretrained(network.features, imagenet_weights(member.backbone))
             pretrained = network.features
         moved: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        subjects.append(Subject(str(member), recipe.seed, moved, pretrained))
-    return subjects
+        networks.append(TrainableNetwork(str(member), recipe.seed, moved, pretrained))
+    return networks
 
 
-def measured(
-    subjects: Sequence[Subject], samples: Mapping[Split, PictureSamples], recipe: PictureRecipe
+def evaluated(
+    networks: Sequence[TrainableNetwork], samples: Mapping[Split, PictureSamples], recipe: PictureRecipe
 ) -> tuple[PictureScore, ...]:
     """Return the scores of each member and of the mean of their probabilities, on val and test."""
     names = tuple(one.name for one in recipe.classes)
@@ -132,13 +132,13 @@ def measured(
     for split, part in samples.items():
         if split is Split.TRAIN:
             continue
-        voices = {subject.name: probabilities(subject.network, part) for subject in subjects}
-        if len(voices) > 1:
-            voices[MEAN] = np.mean(list(voices.values()), axis=0)
-        truth = [names[place] for place in part.places]
-        for member, said in voices.items():
-            guessed = [names[place] for place in said.argmax(axis=1)]
-            scores.append(PictureScore(member, split, confusion(truth, guessed, names)))
+        by_member = {member.name: probabilities(member.network, part) for member in networks}
+        if len(by_member) > 1:
+            by_member[MEAN] = np.mean(list(by_member.values()), axis=0)
+        truth = [names[index] for index in part.class_indices]
+        for member, predicted in by_member.items():
+            classes = [names[index] for index in predicted.argmax(axis=1)]
+            scores.append(PictureScore(member, split, confusion(truth, classes, names)))
     return tuple(scores)
 
 
@@ -156,7 +156,7 @@ def _loaded(classed: Sequence[ClassedRow], side_px: int) -> dict[Split, PictureS
 
 
 def _counted(checked: ReadableRows, rows: Sequence[LabelRow]) -> str:
-    """Accounts for every row of the data sets."""
+    """Return a sentence that accounts for every row of the data sets."""
     count = Counter(row.split for row in checked.rows)
     other = len(rows) - len(checked.rows) - len(checked.skipped)
     return (

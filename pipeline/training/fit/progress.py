@@ -1,4 +1,4 @@
-"""Who hears how a training gets on."""
+"""Progress of a training run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Protocol
 
 @dataclass(frozen=True, slots=True)
 class EpochRecord:
-    """One line of a training's history. Accuracy is that of the task: of classes, or Dice of tissues."""
+    """One epoch of a network's history. Accuracy is that of the task: of classes, or Dice of tissues."""
 
     epoch: int
     train_loss: float
@@ -19,7 +19,7 @@ class EpochRecord:
 
 
 class TrainingProgress(Protocol):
-    """Hears steps and epochs."""
+    """Receives steps, completed epochs and messages."""
 
     def stepped(self, network: str, epoch: int, step: int, steps: int) -> None: ...
 

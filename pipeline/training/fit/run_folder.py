@@ -1,4 +1,4 @@
-"""The folder of a run: the recipe, what it was made from and with, and what came out."""
+"""The folder of a training run: its recipe, the data and software used, and the results."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ _SOFTWARE = ("leukoflow", "torch", "numpy", "opencv-python-headless", "safetenso
 
 
 def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
-    """Return the recipe that a run folder was made with.
+    """Return the recipe of a training run of segmenters or cell classifiers.
 
-    Raises: UsageError, where it is no run, or one of classifiers of whole pictures: those never ship.
+    Raises: UsageError, where the folder holds no training run, or one of classifiers of whole pictures.
     """
     try:
         recipe = parse_recipe((run_dir / RECIPE_FILE).read_text(encoding="utf-8"))
@@ -51,12 +51,12 @@ def recipe_of(run_dir: Path) -> SegmenterRecipe | ClassifierRecipe:
 
 
 def trained_segmenter(run_dir: Path, recipe: SegmenterRecipe) -> nn.Module:
-    """Return the run's best segmenter. Raises: UsageError, where it has not finished an epoch."""
+    """Return the run's best segmenter. Raises: UsageError, where no epoch was completed."""
     return _with_weights(recipe.network.build(), run_dir / recipe.name)
 
 
 def trained_members(run_dir: Path, recipe: ClassifierRecipe) -> dict[str, nn.Module]:
-    """Return the run's best classifiers by name. Raises: UsageError, where one has not finished an epoch."""
+    """Return the run's best classifiers by name. Raises: UsageError, where one has no completed epoch."""
     return {
         member.name: _with_weights(
             LeukocyteClassifier(member.backbone, recipe.dropout, member.colours), run_dir / member.name
@@ -74,27 +74,27 @@ def _with_weights(network: nn.Module, folder: Path) -> nn.Module:
 
 
 def open_run(run_dir: Path, recipe: Recipe, rows: Sequence[LabelRow], data_root: Path) -> str | None:
-    """Write down what the run is made from, once; return what differs harmlessly from when it was begun.
+    """Write recipe and provenance of a new run; return a warning where a resumed run has other software.
 
     Raises: UsageError, where the folder holds a run of another recipe or of other data.
     """
-    refuse_taken(run_dir, recipe)
+    require_free_or_same(run_dir, recipe)
     provenance = _provenance(recipe, rows, data_root)
-    note = run_dir / PROVENANCE_FILE
-    if note.exists():
-        return _compared(json.loads(note.read_text(encoding="utf-8")), provenance)
+    file = run_dir / PROVENANCE_FILE
+    if file.exists():
+        return _compared(json.loads(file.read_text(encoding="utf-8")), provenance)
     run_dir.mkdir(parents=True, exist_ok=True)
     (run_dir / RECIPE_FILE).write_text(recipe.text, encoding="utf-8")
     (run_dir / RUN_FILE).write_text(_json(_images(rows)), encoding="utf-8")
-    _note_research(run_dir, rows)
-    note.write_text(_json(provenance), encoding="utf-8")
+    _mark_research_only(run_dir, rows)
+    file.write_text(_json(provenance), encoding="utf-8")
     return None
 
 
-def refuse_taken(run_dir: Path, recipe: Recipe) -> None:
-    """Return where the folder is free or of the same recipe; else raise UsageError."""
-    note = run_dir / RECIPE_FILE
-    if note.exists() and note.read_text(encoding="utf-8") != recipe.text:
+def require_free_or_same(run_dir: Path, recipe: Recipe) -> None:
+    """Return where the folder is free or of the same recipe. Raises: UsageError, otherwise."""
+    file = run_dir / RECIPE_FILE
+    if file.exists() and file.read_text(encoding="utf-8") != recipe.text:
         raise UsageError(
             "The run folder holds a run of another recipe; name another folder.", code="run_taken"
         )
@@ -103,17 +103,17 @@ def refuse_taken(run_dir: Path, recipe: Recipe) -> None:
 
 
 def rows_digest(rows: Sequence[LabelRow], data_root: Path) -> str:
-    """Return the hex sha256 of the rows' pictures' places, labels, splits, groups and subjects, in order."""
+    """Return the hex sha256 of the rows' image paths, labels, splits, groups and subjects, in order."""
     digest = hashlib.sha256()
     for row in rows:
-        place = row.image.relative_to(data_root) if row.image.is_relative_to(data_root) else row.image.name
-        parts = (Path(place).as_posix(), row.label, row.label_raw, row.split, row.group, row.subject)
+        path = row.image.relative_to(data_root) if row.image.is_relative_to(data_root) else row.image.name
+        parts = (Path(path).as_posix(), row.label, row.label_raw, row.split, row.group, row.subject)
         digest.update(("\t".join(parts) + "\n").encode())
     return digest.hexdigest()
 
 
 def write_result(run_dir: Path, result: Mapping[str, object]) -> None:
-    """Write what came of the run."""
+    """Write the results of the run."""
     (run_dir / RESULT_FILE).write_text(_json(result), encoding="utf-8")
 
 
@@ -138,14 +138,14 @@ def _provenance(recipe: Recipe, rows: Sequence[LabelRow], data_root: Path) -> di
     }
 
 
-def _compared(begun: Mapping[str, object], now: Mapping[str, object]) -> str | None:
-    if begun.get("data") != now["data"]:
+def _compared(started: Mapping[str, object], now: Mapping[str, object]) -> str | None:
+    if started.get("data") != now["data"]:
         raise UsageError(
-            "The data are not those that the run was begun with; name another run folder.",
+            "The data have changed since the run was started; name another run folder.",
             code="data_changed",
         )
-    if any(begun.get(key) != now[key] for key in ("software", "machine", "threads")):
-        return "The run was begun with other software, or another number of threads: weights may not repeat."
+    if any(started.get(key) != now[key] for key in ("software", "machine", "threads")):
+        return "The run was started with other software or threads: its weights may not be reproducible."
     return None
 
 
@@ -157,14 +157,14 @@ def _images(rows: Sequence[LabelRow]) -> dict[str, dict[str, int]]:
     }
 
 
-def _note_research(run_dir: Path, rows: Sequence[LabelRow]) -> None:
-    kept_back = {row.source.folder: row.source.licence for row in rows if not row.source.shippable}
-    if not kept_back:
+def _mark_research_only(run_dir: Path, rows: Sequence[LabelRow]) -> None:
+    research_only = {row.source.folder: row.source.licence for row in rows if not row.source.shippable}
+    if not research_only:
         return
-    named = ", ".join(f"{folder} ({licence})" for folder, licence in kept_back.items())
+    named = ", ".join(f"{folder} ({licence})" for folder, licence in research_only.items())
     (run_dir / RESEARCH_FILE).write_text(
-        f"For research only. These weights learned from {named}: they are not to be shipped, "
-        "and no bundle can be made of this run.\n",
+        f"For research only. These weights were trained on {named}. They must not be shipped, "
+        "and no bundle can be made from this run.\n",
         encoding="utf-8",
     )
 

@@ -1,8 +1,9 @@
-"""Learning where cells and nuclei lie, from masks, boxes and the middles of single-cell images."""
+"""The training task of segmenters, on masks, boxes and the centres of single-cell images."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import UsageError
-from pipeline.training.data.augment import Warp, draw_warp, restained, warped, warped_labels
+from pipeline.training.data.augment import Warp, colour_jittered, draw_warp, warped, warped_labels
 from pipeline.training.data.cell_metrics import Overlap, overlap
 from pipeline.training.data.images import resized, resized_labels
 from pipeline.training.data.palettes import Palettes
@@ -24,25 +25,25 @@ from pipeline.training.fit.training_loop import StepOutcome, Validation
 from pipeline.training.recipe.recipes import SegmenterRecipe
 
 STORE_MPP_UM = 0.18
-"""pictures are kept finer than the working scale, so that enlarging them invents little"""
+"""scale at which pictures are kept: finer than the working scale, so that augmentation can enlarge them"""
 KIND_WEIGHTS = {MapKind.EXACT: 5, MapKind.BOXES: 5, MapKind.CENTRE: 2}
 _REFLECTED = 0.4
-"""part of the patches that go on as a mirror image beyond the picture, instead of as white glass"""
+"""share of the patches that are mirrored beyond the edge of the picture, instead of padded with white"""
 _CELL_THRESHOLD = 0.5
 
 
 class SegmenterTask:
-    """Balanced, varied patches; the loss is marginal cross-entropy and soft Dice."""
+    """Balanced, augmented patches; the loss is marginal cross-entropy plus soft Dice."""
 
     def __init__(
         self, recipe: SegmenterRecipe, train: Sequence[FieldSample], val: Sequence[FieldSample]
     ) -> None:
-        """Raises: UsageError, where a side of the split shows nothing."""
+        """Raises: UsageError, where a split has no picture with masks or boxes."""
         self._recipe = recipe
         self._train = train
         self._val = [at_scale(sample, recipe.input.mpp_um) for sample in val if sample.kind != MapKind.CENTRE]
         if not train or not self._val:
-            side = "validate on" if train else "learn from"
+            side = "validate on" if train else "train on"
             raise UsageError(f"There is no picture with masks or boxes to {side}.", code="empty_split")
         keys = [
             ((sample.kind, part), sample.folder)
@@ -64,23 +65,23 @@ class SegmenterTask:
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]:
         """Yield the epoch's batches, the same for the same seed."""
         rng = np.random.default_rng([seed, epoch])
-        left = self._recipe.schedule.samples_per_epoch
-        while left > 0:
-            count = min(left, self._recipe.schedule.batch)
+        remaining = self._recipe.schedule.samples_per_epoch
+        while remaining > 0:
+            count = min(remaining, self._recipe.schedule.batch)
             drawn = [self._train[self._owners[index]] for index in self._draw.draw(rng, count)]
-            patches = [self._varied(rng, sample) for sample in drawn]
+            patches = [self._augmented(rng, sample) for sample in drawn]
             yield Batch(stacked([rgb for rgb, _ in patches]), stacked([tissue for _, tissue in patches]))
-            left -= count
+            remaining -= count
 
-    def _varied(self, rng: np.random.Generator, sample: FieldSample) -> tuple[Rgb, LabelMap]:
+    def _augmented(self, rng: np.random.Generator, sample: FieldSample) -> tuple[Rgb, LabelMap]:
         view = Warp(np.eye(2, 3) * STORE_MPP_UM / self._recipe.input.mpp_um, self._recipe.input.side_px)
         height, width = sample.pixels.shape[:2]
         warp = draw_warp(rng, self._recipe.augment, (height, width), view)
         if sample.boxes_px and rng.random() < 0.8:
             warp = _onto_cell(rng, sample, warp)
         border = cv2.BORDER_REFLECT_101 if rng.random() < _REFLECTED else cv2.BORDER_CONSTANT
-        patch = self._palettes.lent(rng, warped(sample.pixels, warp, border))
-        rgb = restained(rng, self._recipe.augment, patch)
+        patch = self._palettes.transferred(rng, warped(sample.pixels, warp, border))
+        rgb = colour_jittered(rng, self._recipe.augment, patch)
         return rgb, warped_labels(sample.tissue, warp, border)
 
     def assess(self, logits: Tensor, batch: Batch) -> StepOutcome:
@@ -90,7 +91,7 @@ class SegmenterTask:
         return StepOutcome(loss, 1.0 - float(dice_loss.detach()))
 
     def validate(self, network: nn.Module) -> Validation:
-        """Return the mean loss of the val pictures, and the mean Dice, every data set weighing the same."""
+        """Return the mean loss of the val pictures, and the mean Dice with equal weight for each data set."""
         losses: list[float] = []
         scores: dict[str, list[float]] = {}
         for sample in self._val:
@@ -105,7 +106,7 @@ class SegmenterTask:
 
 
 def _onto_cell(rng: np.random.Generator, sample: FieldSample, warp: Warp) -> Warp:
-    """The same view, moved so that one of the leukocytes lies somewhere in it."""
+    """Return the same view, shifted so that one of the leukocytes lies in it."""
     box = sample.boxes_px[int(rng.integers(len(sample.boxes_px)))]
     middle = np.array([box.x + box.width / 2, box.y + box.height / 2])
     target = warp.side * rng.uniform(0.15, 0.85, size=2)
@@ -113,16 +114,17 @@ def _onto_cell(rng: np.random.Generator, sample: FieldSample, warp: Warp) -> War
     return Warp(np.column_stack((linear, target - linear @ middle)), warp.side)
 
 
+@dataclass(frozen=True, slots=True)
 class TissueAgreement:
-    """Overlaps of one picture; no nucleus where its label map tells none."""
+    """Overlaps of one picture with its label map."""
 
-    def __init__(self, cell: Overlap, nucleus: Overlap | None) -> None:
-        self.cell = cell
-        self.nucleus = nucleus
+    cell: Overlap
+    nucleus: Overlap | None
+    """None where the label map has no nucleus"""
 
 
 def tissue_overlaps(probabilities: Probabilities, tissue: LabelMap) -> TissueAgreement:
-    """Return the overlaps of float32 (3, H, W) with a label map, counted where the map tells."""
+    """Return the overlaps of float32 (3, H, W) with a label map, over its labelled pixels."""
     known = tissue != Tissue.IGNORED
     cell = overlap(1.0 - probabilities[0] >= _CELL_THRESHOLD, known & (tissue != Tissue.BACKGROUND), known)
     exact = known & (tissue != Tissue.CELL)
@@ -133,7 +135,7 @@ def tissue_overlaps(probabilities: Probabilities, tissue: LabelMap) -> TissueAgr
 
 
 def at_scale(sample: FieldSample, mpp_um: float) -> FieldSample:
-    """Return the sample reduced from the store's scale."""
+    """Return the sample, downscaled from `STORE_MPP_UM`."""
     factor = STORE_MPP_UM / mpp_um
     return FieldSample(
         sample.folder, sample.kind, resized(sample.pixels, factor), resized_labels(sample.tissue, factor)
@@ -141,7 +143,7 @@ def at_scale(sample: FieldSample, mpp_um: float) -> FieldSample:
 
 
 def padded(pixels: Rgb, tissue: LabelMap, multiple: int) -> tuple[Rgb, LabelMap]:
-    """Return both with white glass to the right and below, sides multiples of `multiple`; it is ignored."""
+    """Return both padded to the right and below to multiples of `multiple`: white, with label `IGNORED`."""
     below, right = -pixels.shape[0] % multiple, -pixels.shape[1] % multiple
     rgb = np.pad(pixels, ((0, below), (0, right), (0, 0)), constant_values=255)
     return rgb, np.pad(tissue, ((0, below), (0, right)), constant_values=int(Tissue.IGNORED))

@@ -1,7 +1,7 @@
-"""Self-training: a teacher learns from the masks there are and draws those missing; a student learns all.
+"""Self-training: a teacher adds pseudo-labels where masks are missing; a student is trained on all of them.
 
-What a person labelled stays as it is; the teacher is believed only where it is sure. Source: Xie et al. 2020
-(noisy student, arXiv 1911.04252).
+Manual labels are kept; a teacher's are used only where it is confident. Source: Xie et al. 2020 (noisy
+student, arXiv 1911.04252).
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ from pipeline.training.data.images import resized
 from pipeline.training.data.samples import FieldSample, MapKind
 from pipeline.training.data.targets import LabelMap, Tissue
 from pipeline.training.fit.progress import TrainingProgress
-from pipeline.training.fit.run_course import TrainedNetwork, fit_all
 from pipeline.training.fit.run_folder import recipe_of, trained_segmenter
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask, padded
-from pipeline.training.fit.training_loop import Subject, weights_digest
+from pipeline.training.fit.trained_networks import TrainedNetwork, fit_all
+from pipeline.training.fit.training_loop import TrainableNetwork, weights_digest
 from pipeline.training.recipe.overrides import Teacher
 from pipeline.training.recipe.recipes import SegmenterRecipe
 
-SURE = 0.9
-"""a teacher's probability from which on its word is taken"""
-SEEN_SHARE = 0.5
-"""the teacher must call this part of what is surely cell a cell, or its picture stays as it was"""
+CONFIDENT = 0.9
+"""pseudo-labels need this probability"""
+MIN_AGREEMENT = 0.5
+"""share of the pixels labelled as cell that the teacher must segment as cell, for a picture to be changed"""
 
 
 def fit_teacher_and_student(
     recipe: SegmenterRecipe,
-    subject: Subject,
+    trainable: TrainableNetwork,
     fields: tuple[Sequence[FieldSample], Sequence[FieldSample]],
     run_dir: Path,
     progress: TrainingProgress,
 ) -> tuple[TrainedNetwork, ...]:
-    """Return teacher and student; the student goes on from the teacher and has the recipe's name."""
+    """Return teacher and student; the student starts from the teacher's weights and has the recipe's name."""
     train, val = fields
-    teacher = replace(subject, name=f"{recipe.name}-teacher")
+    teacher = replace(trainable, name=f"{recipe.name}-teacher")
     first = fit_all([teacher], SegmenterTask(recipe, train, val), recipe.schedule, run_dir, progress)
-    drawn = _drawn(train, subject.network, recipe, progress)
+    labelled = _labelled_by(train, trainable.network, recipe, progress)
     schedule = replace(
         recipe.schedule,
         epochs=recipe.student_epochs,
         learning_rate=recipe.schedule.learning_rate / 2,
         head_learning_rate=recipe.schedule.head_learning_rate / 2,
     )
-    # Other pictures than the teacher saw: the seed decides how each is turned, scaled and stained.
-    student = replace(subject, seed=subject.seed + 1)
-    return first + fit_all([student], SegmenterTask(recipe, drawn, val), schedule, run_dir, progress)
+    # Another seed, so that the student sees other augmentations than the teacher.
+    student = replace(trainable, seed=trainable.seed + 1)
+    return first + fit_all([student], SegmenterTask(recipe, labelled, val), schedule, run_dir, progress)
 
 
 def teacher_in(run_dir: Path) -> Teacher:
@@ -74,9 +74,8 @@ def _segmenter_recipe(run_dir: Path) -> SegmenterRecipe:
     return recipe
 
 
-def refuse_absent_teacher(recipe: SegmenterRecipe, teacher: Teacher | None) -> None:
-    """Return where the teacher that the recipe's text tells is there, or it tells none; else raise
-    UsageError."""
+def require_teacher(recipe: SegmenterRecipe, teacher: Teacher | None) -> None:
+    """Return where the recipe names no teacher, or it is given. Raises: UsageError, otherwise."""
     if recipe.teacher is not None and teacher is None:
         name = recipe.teacher.split(" ")[0]
         raise UsageError(
@@ -85,37 +84,37 @@ def refuse_absent_teacher(recipe: SegmenterRecipe, teacher: Teacher | None) -> N
         )
 
 
-def taught(
+def pseudo_labelled(
     train: Sequence[FieldSample], recipe: SegmenterRecipe, teacher_run: Path, progress: TrainingProgress
 ) -> tuple[FieldSample, ...]:
-    """Return the samples of `recipe`, in order, completed by the segmenter of another run.
+    """Return the samples of `recipe`, in order, with pseudo-labels by the segmenter of another run.
 
-    Raises: UsageError, where the folder holds no finished run of a segmenter, or one that learnt from a data
-    set that the recipe does not: what is left out, or may not be shipped, must not come back by the teacher.
+    Raises: UsageError, where the folder holds no finished run of a segmenter, or one trained on a data set
+    that the recipe does not use: the student would learn from it through its teacher.
     """
     teacher = _segmenter_recipe(teacher_run)
-    strange = [source.folder for source in teacher.sources if source not in recipe.sources]
-    if strange:
+    unshared = [source.folder for source in teacher.sources if source not in recipe.sources]
+    if unshared:
         raise UsageError(
-            f"The teacher learnt from {', '.join(strange)}, which this training leaves out; name another.",
+            f"The teacher was trained on {', '.join(unshared)}, which the recipe does not use; name another.",
             code="teacher_data",
         )
-    return _drawn(train, trained_segmenter(teacher_run, teacher), teacher, progress)
+    return _labelled_by(train, trained_segmenter(teacher_run, teacher), teacher, progress)
 
 
-def _drawn(
+def _labelled_by(
     train: Sequence[FieldSample], teacher: nn.Module, recipe: SegmenterRecipe, progress: TrainingProgress
 ) -> tuple[FieldSample, ...]:
-    drawn = tuple(self_labelled(train, teacher, recipe))
-    changed = sum(after is not before for after, before in zip(drawn, train, strict=True))
-    progress.says(f"the teacher drew cells in {changed} of {len(drawn)} pictures")
-    return drawn
+    labelled = tuple(with_pseudo_labels(train, teacher, recipe))
+    changed = sum(after is not before for after, before in zip(labelled, train, strict=True))
+    progress.says(f"pseudo-labels added to {changed} of {len(labelled)} pictures")
+    return labelled
 
 
-def self_labelled(
+def with_pseudo_labels(
     samples: Sequence[FieldSample], network: nn.Module, recipe: SegmenterRecipe
 ) -> Iterator[FieldSample]:
-    """Yield every sample, in order; those without an exact mask with what the teacher is sure of."""
+    """Yield every sample, in order; those without an exact mask with the teacher's confident labels."""
     network.eval()
     for sample in samples:
         if sample.kind is MapKind.EXACT or not (sample.tissue == Tissue.CELL).any():
@@ -126,26 +125,25 @@ def self_labelled(
 
 
 def completed(tissue: LabelMap, probabilities: Probabilities) -> LabelMap | None:
-    """Return the map with unknown pixels, and cell of unknown part, as the teacher sees them if it is sure.
+    """Return the map with ignored pixels, and cell of unknown part, as the teacher labels them if confident.
 
-    `probabilities` float32 (3, H, W). Background that a person vouched for stays. None, where the teacher
-    does not see the cell.
+    `probabilities` float32 (3, H, W). Labelled background is kept. None, where the teacher misses the cell.
     """
     cell = tissue == Tissue.CELL
-    if (probabilities[0][cell] < 0.5).mean() < SEEN_SHARE:
+    if (probabilities[0][cell] < 0.5).mean() < MIN_AGREEMENT:
         return None
     guess = probabilities.argmax(axis=0).astype(np.uint8)
-    sure = probabilities.max(axis=0) >= SURE
+    confident = probabilities.max(axis=0) >= CONFIDENT
     out = tissue.copy()
-    unknown = (tissue == Tissue.IGNORED) & sure
+    unknown = (tissue == Tissue.IGNORED) & confident
     out[unknown] = guess[unknown]
-    parted = cell & sure & (guess != Tissue.BACKGROUND)
-    out[parted] = guess[parted]
+    resolved = cell & confident & (guess != Tissue.BACKGROUND)
+    out[resolved] = guess[resolved]
     return out
 
 
 def _probabilities(pixels: Rgb, network: nn.Module, recipe: SegmenterRecipe) -> Probabilities:
-    """Return float32 (3, H, W) at the store's scale: the mean over the picture and its mirror images."""
+    """Return float32 (3, H, W) at `STORE_MPP_UM`: the mean over the picture and its mirror images."""
     small = resized(pixels, STORE_MPP_UM / recipe.input.mpp_um)
     rgb, _ = padded(small, np.zeros(small.shape[:2], np.uint8), recipe.network.stride_px)
     mirrorings: tuple[tuple[int, ...], ...] = ((), (0,), (1,))
@@ -157,7 +155,7 @@ def _probabilities(pixels: Rgb, network: nn.Module, recipe: SegmenterRecipe) -> 
 
 
 def _mirrored_maps(network: nn.Module, rgb: Rgb, axes: tuple[int, ...]) -> Probabilities:
-    """Return float32 (3, H, W): what the network sees in the picture mirrored along `axes`, mirrored back."""
+    """Return float32 (3, H, W) of the picture mirrored along `axes`, mirrored back."""
     logits: torch.Tensor = network(torch.from_numpy(np.flip(rgb, axes).copy())[None])
     maps = np.asarray(logits.softmax(dim=1)[0].numpy(), np.float32)
     return np.flip(maps, tuple(axis + 1 for axis in axes))

@@ -1,4 +1,4 @@
-"""Learns: warm-up and cosine or a constant rate, averaged weights, one epoch kept; resumable after a kill."""
+"""The training loop: learning-rate schedule, averaged weights, the kept epoch, and resumable checkpoints."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.model.errors import UsageError
-from pipeline.training.fit.batches import Batch, ahead
+from pipeline.training.fit.batches import Batch, prefetched
 from pipeline.training.fit.progress import EpochRecord, TrainingProgress
 from pipeline.training.recipe.recipes import Arithmetic, Kept, LearningRateSchedule, Optimizer, Schedule
 
@@ -29,7 +29,7 @@ _KERAS_EPSILON = 1e-7
 
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
-    """A batch's loss, to be differentiated, and its accuracy."""
+    """A batch's loss, with its graph, and its accuracy."""
 
     loss: Tensor
     accuracy: float
@@ -37,14 +37,14 @@ class StepOutcome:
 
 @dataclass(frozen=True, slots=True)
 class Validation:
-    """What the val split says; the epoch with the highest accuracy is kept."""
+    """Loss and accuracy on the val split; the epoch with the highest accuracy is kept."""
 
     loss: float
     accuracy: float
 
 
 class Task(Protocol):
-    """What is learnt: batches, their loss, and how well the val split goes."""
+    """Batches, their loss, and validation."""
 
     def batches(self, seed: int, epoch: int) -> Iterator[Batch]: ...
 
@@ -54,8 +54,8 @@ class Task(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Subject:
-    """The network that learns, and which part of it was pretrained."""
+class TrainableNetwork:
+    """A network before training, and the part of it that is pretrained."""
 
     name: str
     seed: int
@@ -73,7 +73,7 @@ class AveragedWeights:
 
     @torch.no_grad()
     def update(self, network: nn.Module) -> None:
-        """Move towards the network; faster at first, when the average is only its start."""
+        """Move towards the network; faster at first, when the average is still the initial weights."""
         self._steps += 1
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         for name, tensor in network.state_dict().items():
@@ -83,35 +83,35 @@ class AveragedWeights:
                 self.state[name].copy_(tensor)
 
     def restore(self, state: dict[str, Tensor], steps: int) -> None:
-        """Take up an average where it was left."""
+        """Continue from a saved average."""
         self.state, self._steps = state, steps
 
 
 def fit(
-    subject: Subject, task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
+    trainable: TrainableNetwork, task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
 ) -> tuple[EpochRecord, ...]:
     """Return the history; the kept epoch's averaged weights are in `run_dir` and in the network.
 
-    What was killed goes on after its last whole epoch, and ends with the weights of a run that was not.
-    Raises: UsageError, where the loss is no number any more.
+    An interrupted run is resumed after its last complete epoch, and ends with the same weights as one that
+    was not interrupted. Raises: UsageError, where the loss is not finite.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    learner = _Trainer(subject, schedule)
-    history = learner.resume(run_dir)
-    while len(history) < schedule.epochs and not _exhausted(history, schedule.patience):
-        record = learner.epoch(task, len(history), progress)
+    trainer = _Trainer(trainable, schedule)
+    history = trainer.resume(run_dir)
+    while len(history) < schedule.epochs and not _out_of_patience(history, schedule.patience):
+        record = trainer.epoch(task, len(history), progress)
         history = (*history, record)
         if kept_epoch(history, schedule.keep) == record.epoch:
-            _write_weights(learner.average.state, run_dir / BEST_FILE)
-        learner.save(run_dir, history)
-        progress.finished_epoch(subject.name, record, schedule.epochs)
+            _write_weights(trainer.average.state, run_dir / BEST_FILE)
+        trainer.save(run_dir, history)
+        progress.finished_epoch(trainable.name, record, schedule.epochs)
     _write_history(history, run_dir / HISTORY_FILE)
-    subject.network.load_state_dict(load_file(run_dir / BEST_FILE))
+    trainable.network.load_state_dict(load_file(run_dir / BEST_FILE))
     return history
 
 
 def kept_epoch(history: tuple[EpochRecord, ...], keep: Kept) -> int:
-    """Return the number of the epoch whose weights stay: the last, or the first of the best ones."""
+    """Return the epoch whose weights are kept: the last, or the first of the best ones."""
     if keep is Kept.LAST:
         return history[-1].epoch
     return max(history, key=lambda record: (record.val_accuracy, -record.epoch)).epoch
@@ -128,32 +128,32 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
 
 
 def make_deterministic(threads: int) -> None:
-    """Have torch repeat itself to the bit on this machine, as long as the number of threads stays.
+    """Make torch bit-reproducible on this machine for the same number of threads.
 
-    There are fewer than `threads` where the process was started with fewer (OMP_NUM_THREADS).
+    It uses fewer than `threads` where the process was started with fewer (OMP_NUM_THREADS).
     """
     torch.set_num_threads(min(threads, torch.get_num_threads()))
     torch.use_deterministic_algorithms(True)
-    # What torch allocates and overwrites at once need not be filled first.
+    # Filling memory that is overwritten at once only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 
 
-def _exhausted(history: tuple[EpochRecord, ...], patience: int) -> bool:
+def _out_of_patience(history: tuple[EpochRecord, ...], patience: int) -> bool:
     scores = [record.val_accuracy for record in history]
     return bool(scores) and len(scores) - 1 - scores.index(max(scores)) >= patience
 
 
 class _Trainer:
-    def __init__(self, subject: Subject, schedule: Schedule) -> None:
-        self._subject = subject
+    def __init__(self, trainable: TrainableNetwork, schedule: Schedule) -> None:
+        self._trainable = trainable
         self._schedule = schedule
         self._steps_per_epoch = math.ceil(schedule.samples_per_epoch / schedule.batch)
-        self.average = AveragedWeights(subject.network, schedule.ema_decay)
-        pretrained = {id(parameter) for parameter in subject.pretrained.parameters()}
-        rest = [parameter for parameter in subject.network.parameters() if id(parameter) not in pretrained]
+        self.average = AveragedWeights(trainable.network, schedule.ema_decay)
+        pretrained = {id(parameter) for parameter in trainable.pretrained.parameters()}
+        rest = [parameter for parameter in trainable.network.parameters() if id(parameter) not in pretrained]
         self._optimizer = _optimizer(
             [
-                {"params": list(subject.pretrained.parameters()), "lr": schedule.learning_rate},
+                {"params": list(trainable.pretrained.parameters()), "lr": schedule.learning_rate},
                 {"params": rest, "lr": schedule.head_learning_rate},
             ],
             schedule,
@@ -171,24 +171,24 @@ class _Trainer:
         return 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(1.0, (step - warm) / max(1, total - warm))))
 
     def epoch(self, task: Task, epoch: int, progress: TrainingProgress) -> EpochRecord:
-        began_s = time.monotonic()
-        torch.manual_seed(self._subject.seed + epoch)
-        network = self._subject.network
+        started_s = time.monotonic()
+        torch.manual_seed(self._trainable.seed + epoch)
+        network = self._trainable.network
         network.train()
         if self._schedule.freeze_norm:
-            for module in self._subject.pretrained.modules():
+            for module in self._trainable.pretrained.modules():
                 if isinstance(module, nn.BatchNorm2d):
                     module.eval()
         losses: list[float] = []
         accuracies: list[float] = []
         sizes: list[int] = []
-        for batch in ahead(task.batches(self._subject.seed, epoch)):
+        for batch in prefetched(task.batches(self._trainable.seed, epoch)):
             outcome = task.assess(self._logits(batch), batch)
-            self._learn(outcome.loss)
+            self._update(outcome.loss)
             losses.append(float(outcome.loss.detach()))
             accuracies.append(outcome.accuracy)
             sizes.append(len(batch.rgb))
-            progress.stepped(self._subject.name, epoch, len(losses), self._steps_per_epoch)
+            progress.stepped(self._trainable.name, epoch, len(losses), self._steps_per_epoch)
         validation = self._validate(task)
         record = EpochRecord(
             epoch=epoch,
@@ -196,43 +196,43 @@ class _Trainer:
             train_accuracy=_weighted_mean(accuracies, sizes),
             val_loss=validation.loss,
             val_accuracy=validation.accuracy,
-            seconds_s=time.monotonic() - began_s,
+            seconds_s=time.monotonic() - started_s,
         )
-        _refuse_diverged(self._subject.name, record)
+        _refuse_diverged(self._trainable.name, record)
         return record
 
     def _logits(self, batch: Batch) -> Tensor:
         reduced = self._schedule.arithmetic is Arithmetic.BFLOAT16
         with torch.autocast("cpu", torch.bfloat16, enabled=reduced):
-            logits: Tensor = self._subject.network(batch.rgb)
+            logits: Tensor = self._trainable.network(batch.rgb)
         return logits.float()
 
-    def _learn(self, loss: Tensor) -> None:
+    def _update(self, loss: Tensor) -> None:
         self._optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         if self._schedule.clip_norm > 0.0:
-            nn.utils.clip_grad_norm_(self._subject.network.parameters(), self._schedule.clip_norm)
+            nn.utils.clip_grad_norm_(self._trainable.network.parameters(), self._schedule.clip_norm)
         self._optimizer.step()
         self._rate.step()
         self._step += 1
-        self.average.update(self._subject.network)
+        self.average.update(self._trainable.network)
 
     def _validate(self, task: Task) -> Validation:
-        network = self._subject.network
-        learning = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
+        network = self._trainable.network
+        current = {name: tensor.detach().clone() for name, tensor in network.state_dict().items()}
         network.load_state_dict(self.average.state)
         network.eval()
         with torch.inference_mode():
             validation = task.validate(network)
-        network.load_state_dict(learning)
+        network.load_state_dict(current)
         return validation
 
     def save(self, run_dir: Path, history: tuple[EpochRecord, ...]) -> None:
-        """Leave a checkpoint; it appears whole or not at all."""
+        """Write a checkpoint atomically."""
         partial = run_dir / (CHECKPOINT_FILE + ".part")
         torch.save(
             {
-                "network": self._subject.network.state_dict(),
+                "network": self._trainable.network.state_dict(),
                 "average": self.average.state,
                 "optimizer": self._optimizer.state_dict(),
                 "rate": self._rate.state_dict(),
@@ -245,21 +245,21 @@ class _Trainer:
         _write_history(history, run_dir / HISTORY_FILE)
 
     def resume(self, run_dir: Path) -> tuple[EpochRecord, ...]:
-        """Return the history of the checkpoint that was taken up; empty where there is none."""
+        """Load the checkpoint, if there is one; return its history, else an empty one."""
         path = run_dir / CHECKPOINT_FILE
         if not path.exists():
             return ()
-        left = torch.load(path, weights_only=True)
-        self._subject.network.load_state_dict(left["network"])
-        self._optimizer.load_state_dict(left["optimizer"])
-        self._rate.load_state_dict(left["rate"])
-        self._step = int(left["step"])
-        self.average.restore(left["average"], self._step)
-        return tuple(EpochRecord(**record) for record in left["history"])
+        checkpoint = torch.load(path, weights_only=True)
+        self._trainable.network.load_state_dict(checkpoint["network"])
+        self._optimizer.load_state_dict(checkpoint["optimizer"])
+        self._rate.load_state_dict(checkpoint["rate"])
+        self._step = int(checkpoint["step"])
+        self.average.restore(checkpoint["average"], self._step)
+        return tuple(EpochRecord(**record) for record in checkpoint["history"])
 
 
 def _refuse_diverged(name: str, record: EpochRecord) -> None:
-    """Raises: UsageError, where the loss is no number any more: what follows would be none either."""
+    """Raises: UsageError, where the loss is not finite: no later epoch would be."""
     if not math.isfinite(record.train_loss + record.val_loss):
         raise UsageError(
             f"{name} diverged in epoch {record.epoch + 1}; lower the recipe's learning rates.",
@@ -278,7 +278,7 @@ def _weighted_mean(values: list[float], sizes: list[int]) -> float:
 
 
 def _write_weights(state: dict[str, Tensor], target: Path) -> None:
-    """They appear whole or not at all."""
+    """Write the weights atomically."""
     partial = target.with_name(target.name + ".part")
     save_file({name: tensor.contiguous().clone() for name, tensor in state.items()}, partial)
     partial.replace(target)

@@ -1,17 +1,16 @@
-"""What a person changes of a recipe on the command line; it becomes part of the recipe's text."""
+"""What the command line changes of a recipe; it becomes part of the recipe's text."""
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.model.errors import UsageError
-from pipeline.training.recipe.recipe_fields import Table
+import tomlkit
+from tomlkit.exceptions import TOMLKitError
 
-_BLOCK = re.compile(r"^\[overrides\]\n(?:(?!\[).*\n?)*", re.MULTILINE)
+from pipeline.training.recipe.recipe_errors import bad_recipe
+
 _KEYS = ("seed", "epochs", "folders", "leave_out", "fold", "teacher")
 
 
@@ -22,83 +21,77 @@ class Teacher:
     name: str
     weights_sha256: str
     run_dir: Path
-    """where its run lies just now; not told, for it changes nothing"""
+    """the folder of its training run; not part of the recipe, since it does not affect the result"""
 
     @property
-    def told(self) -> str:
-        """Name and digest of the weights: what a recipe's text says of it."""
+    def identity(self) -> str:
+        """Name and digest of the weights, as the recipe's text holds them."""
         return f"{self.name} {self.weights_sha256}"
 
 
 @dataclass(frozen=True, slots=True)
 class Overrides:
-    """Values that replace the recipe's; what is None or empty stays as the recipe has it."""
+    """Values that replace the recipe's; None or empty keeps the recipe's value."""
 
     seed: int | None = None
     epochs: int | None = None
     folders: tuple[str, ...] = ()
-    """learn from these data sets instead"""
+    """train on these data sets instead"""
     leave_out: tuple[str, ...] = ()
-    """learn without these data sets"""
+    """train without these data sets"""
     fold: str | None = None
     """'2/5': the second of five parts, in whole groups, is val"""
     teacher: Teacher | None = None
-    """learn also from what it draws"""
+    """train on its pseudo-labels as well"""
 
-    def lines(self) -> dict[str, str]:
-        """Return the TOML of each value that is set, by key."""
+    def values(self) -> dict[str, int | str | list[str]]:
+        """Return each value that is set, by its key in the recipe's table [overrides]."""
         values: dict[str, int | str | list[str] | None] = {
             "seed": self.seed,
             "epochs": self.epochs,
             "folders": list(self.folders) or None,
             "leave_out": list(self.leave_out) or None,
             "fold": self.fold,
-            "teacher": None if self.teacher is None else self.teacher.told,
+            "teacher": None if self.teacher is None else self.teacher.identity,
         }
-        return {
-            key: f"{key} = {json.dumps(value, ensure_ascii=False)}"
-            for key, value in values.items()
-            if value is not None
-        }
+        return {key: value for key, value in values.items() if value is not None}
 
 
-AS_WRITTEN = Overrides()
+NO_OVERRIDES = Overrides()
 
 
 def overridden(text: str, overrides: Overrides) -> str:
-    """Return the recipe's text with the overrides in a table of their own at its end.
+    """Return the recipe's text with the overrides in its table [overrides]; without any, the text itself.
 
-    Overrides that the text already holds stay, where no new one replaces them.
+    Overrides already in the text are kept, unless a new one replaces them.
+    Raises: UsageError, where the text is no TOML.
     """
-    lines = overrides.lines()
-    if not lines:
+    values = overrides.values()
+    if not values:
         return text
-    held = _BLOCK.search(text)
-    if held is not None:
-        before = dict(_assigned(line) for line in held.group().splitlines()[1:] if "=" in line)
-        lines = before | lines
-        text = text[: held.start()] + text[held.end() :]
-    return text.rstrip("\n") + "\n\n[overrides]\n" + "\n".join(lines.values()) + "\n"
+    try:
+        document = tomlkit.parse(text)
+    except TOMLKitError as error:
+        raise bad_recipe(f"The recipe is no TOML: {error}.") from error
+    table = document.setdefault("overrides", tomlkit.table())
+    if not isinstance(table, dict):
+        raise bad_recipe("The recipe's [overrides] is no table.")
+    table.update(values)
+    return tomlkit.dumps(document)
 
 
-def applied(document: Table) -> Table:
+def applied(document: Mapping[str, object]) -> dict[str, object]:
     """Return the document with its table [overrides] laid over the rest.
 
-    Raises: UsageError, for an override that there is not.
+    Raises: UsageError, for an override that does not exist.
     """
-    table = document.get("overrides", {})
-    schedule = document.get("schedule", {})
-    if not isinstance(table, Mapping) or not isinstance(schedule, Mapping):
-        raise UsageError("The recipe's [overrides] or [schedule] is no table.", code="bad_recipe")
+    recipe = dict(document)
+    table, schedule = recipe.pop("overrides", {}), recipe.get("schedule", {})
+    if not isinstance(table, dict) or not isinstance(schedule, dict):
+        raise bad_recipe("The recipe's [overrides] or [schedule] is no table.")
     unknown = sorted(set(table) - set(_KEYS))
     if unknown:
-        raise UsageError(f"The recipe's [overrides] has no use for '{unknown[0]}'.", code="bad_recipe")
-    top = {key: value for key, value in table.items() if key != "epochs"}
-    out = {key: value for key, value in document.items() if key != "overrides"} | top
+        raise bad_recipe(f"The recipe's [overrides] has no use for '{unknown[0]}'.")
     if "epochs" in table:
-        out["schedule"] = {**schedule, "epochs": table["epochs"]}
-    return out
-
-
-def _assigned(line: str) -> tuple[str, str]:
-    return line.split("=", 1)[0].strip(), line
+        recipe["schedule"] = {**schedule, "epochs": table["epochs"]}
+    return recipe | {key: value for key, value in table.items() if key != "epochs"}

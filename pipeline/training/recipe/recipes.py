@@ -1,16 +1,18 @@
-"""Recipes: TOML files that say all that a training depends on, parsed once into frozen records."""
+"""Recipes: TOML files with everything that a training run depends on, parsed once into frozen records."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import tomllib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import to_json
 
 from pipeline.model.errors import UsageError
 from pipeline.networks.backbones import BackboneName
@@ -21,13 +23,16 @@ from pipeline.training.data.folds import Fold, fold_of
 from pipeline.training.data.picture_augment import PictureAugment
 from pipeline.training.data.picture_sets import PictureClass
 from pipeline.training.data.sources import Source, source_of
-from pipeline.training.recipe.architectures import SegmenterPlan, segmenter_plan
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides, applied, overridden
-from pipeline.training.recipe.recipe_fields import Table, names_of, optional_names, record_of, value_of
+from pipeline.training.recipe.architectures import SegmenterPlan, network_nested
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides, applied, overridden
+from pipeline.training.recipe.recipe_errors import bad_recipe, invalid_recipe
+
+Names = Annotated[tuple[str, ...], Field(min_length=1)]
+_FOLDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 
 
 class Optimizer(StrEnum):
-    """Who moves the weights."""
+    """The optimiser of the weights."""
 
     ADAMW = "adamw"
     ADAM = "adam"
@@ -35,22 +40,22 @@ class Optimizer(StrEnum):
 
 
 class LearningRateSchedule(StrEnum):
-    """How the learning rate goes over the steps."""
+    """The learning rate after the warm-up."""
 
     COSINE = "cosine"
     CONSTANT = "constant"
 
 
 class Arithmetic(StrEnum):
-    """What products are computed in while a network learns; weights, loss and validation stay in float32."""
+    """Precision of products in training; weights, loss and validation stay in float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
-    """about twice as fast for wide convolutions where a processor has matrix units for it"""
+    """about twice as fast for wide convolutions, on processors with matrix units for it"""
 
 
 class Kept(StrEnum):
-    """The epoch whose weights stay."""
+    """The epoch whose weights are kept."""
 
     BEST = "best"
     LAST = "last"
@@ -58,21 +63,21 @@ class Kept(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """How long and how fast to learn."""
+    """Length and optimisation of a training run."""
 
     epochs: int
     samples_per_epoch: int
-    """0 in recipes for pictures: every picture of the train split once"""
+    """0 in recipes for whole pictures: every picture of the train split once"""
     batch: int
     learning_rate: float
     """of the pretrained part"""
     head_learning_rate: float
-    """of what starts from nothing"""
+    """of the randomly initialised part"""
     weight_decay: float
     warmup: float
-    """part of all steps in which the rate rises; then it falls as a cosine"""
+    """share of all steps in which the learning rate rises"""
     ema_decay: float
-    """of the averaged weights, which are what is validated and shipped; 0: the weights themselves"""
+    """of the moving average of the weights, which is validated and shipped; 0: no averaging"""
     patience: int
     """epochs without a better score, after which training stops"""
     freeze_norm: bool
@@ -87,7 +92,7 @@ class Schedule:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """How often each kind of sample is drawn: n to these powers."""
+    """Sampling rates: those of classes, and of data sets in a class, are their sizes to these powers."""
 
     class_power: float
     folder_power: float
@@ -95,7 +100,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """What a network is shown: squares of `side_px` at `mpp_um`."""
+    """A network's input: squares of `side_px` at `mpp_um`."""
 
     side_px: int
     mpp_um: float
@@ -103,51 +108,81 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True)
 class PictureInput:
-    """What a network for whole pictures is shown: the picture, stretched to squares of `side_px`."""
+    """The input of a network for whole pictures: the picture, stretched to a square of `side_px`."""
 
     side_px: int
 
 
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """What every kind of recipe holds."""
+class Recipe(BaseModel):
+    """What all kinds of recipes have in common; fields are named as in the TOML."""
 
-    KIND: ClassVar[str]
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     name: str
     seed: int
     text: str
-    """of the file with its overrides: whoever trains from it gets the same again"""
+    """the TOML, with the overrides; training from it gives the same weights again"""
     schedule: Schedule
+    listed_folders: Names = Field(alias="folders")
+    leave_out: tuple[str, ...] = ()
 
     @property
     def digest(self) -> str:
         """Hex sha256 of the text."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """The data sets, without those left out."""
+        return tuple(folder for folder in self.listed_folders if folder not in self.leave_out)
 
-@dataclass(frozen=True, slots=True)
+    @model_validator(mode="after")
+    def _check_schedule(self) -> Self:
+        if self.schedule.epochs < 1 or self.schedule.batch < 1:
+            raise bad_recipe("A recipe needs one epoch or more, and one sample or more a batch.")
+        return self
+
+    @model_validator(mode="after")
+    def _check_folders(self) -> Self:
+        unlisted = [name for name in self.leave_out if name not in self.listed_folders]
+        if unlisted:
+            raise bad_recipe(
+                f"The recipe does not learn from '{unlisted[0]}', so it cannot be left out; "
+                f"it learns from {', '.join(self.listed_folders)}."
+            )
+        if not self.folders:
+            raise bad_recipe("Every data set of the recipe is left out.")
+        return self
+
+
 class CellRecipe(Recipe):
-    """What recipes for networks that see cells at a known scale hold."""
+    """What recipes for networks on cells at a known scale have in common."""
 
-    sources: tuple[Source, ...]
-    """those left out are not among them"""
     input: InputSpec
     balance: Balance
     augment: AugmentSpec
 
+    @property
+    def sources(self) -> tuple[Source, ...]:
+        """The data sets, without those left out."""
+        return tuple(source_of(folder) for folder in self.folders)
 
-@dataclass(frozen=True, slots=True)
+    @model_validator(mode="after")
+    def _check_sources(self) -> Self:
+        for folder in self.folders:
+            source_of(folder)
+        return self
+
+
 class SegmenterRecipe(CellRecipe):
-    """Makes one segmenter."""
+    """A recipe for one segmenter."""
 
-    KIND: ClassVar[str] = "segmenter"
-
-    network: SegmenterPlan
-    student_epochs: int
-    """0: no self-training; else the epochs of a student that learns what its teacher drew"""
-    teacher: str | None
-    """name and weights digest of another segmenter: cells without a mask are learnt as it draws them"""
+    kind: Literal["segmenter"]
+    network: Annotated[SegmenterPlan, Field(discriminator="architecture")]
+    student_epochs: int = 0
+    """0: no self-training; else the epochs of a student trained on its teacher's pseudo-labels"""
+    teacher: str | None = None
+    """name and weights digest of another segmenter, which provides pseudo-labels"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,49 +192,99 @@ class MemberPlan:
     name: str
     backbone: BackboneName
     colours: CropColours
-    """by what it balances its crops"""
+    """how it balances the colours of its crops"""
 
 
-@dataclass(frozen=True, slots=True)
 class ClassifierRecipe(CellRecipe):
-    """Makes the members of an ensemble, one after the other."""
+    """A recipe for the members of an ensemble."""
 
-    KIND: ClassVar[str] = "classifier"
-
-    members: tuple[MemberPlan, ...]
+    kind: Literal["classifier"]
+    member_names: Names = Field(alias="members")
+    backbones: dict[str, BackboneName] = {}
+    """of the members that are not named after their backbone"""
+    colours: dict[str, CropColours] = {}
+    """of the members that do not balance colours by light"""
     dropout: float
     label_smoothing: float
-    early_epochs: int
-    """so many epochs are learnt from crops of `early_side_px`, at a coarser scale and so faster"""
-    early_side_px: int
+    early_epochs: int = 0
+    """this many epochs use crops of `early_side_px`, at a coarser scale, which is faster"""
+    early_side_px: int = 96
+
+    @property
+    def members(self) -> tuple[MemberPlan, ...]:
+        """The networks, in the order in which they are trained."""
+        return tuple(
+            MemberPlan(name, self._backbone(name), self.colours.get(name, CropColours.LIGHT))
+            for name in self.member_names
+        )
+
+    def _backbone(self, name: str) -> BackboneName:
+        try:
+            return self.backbones.get(name) or BackboneName(name)
+        except ValueError as error:
+            raise bad_recipe(
+                f"'{name}' is not one of the backbones {', '.join(BackboneName)}; set it in [backbones]."
+            ) from error
+
+    @model_validator(mode="after")
+    def _check_members(self) -> Self:
+        if len(set(self.member_names)) < len(self.member_names):
+            raise bad_recipe("The recipe names a member twice.")
+        if not all(_FOLDER_NAME.fullmatch(name) for name in self.member_names):
+            raise bad_recipe(
+                "A recipe's members are named by small letters, digits and hyphens: they name folders."
+            )
+        for key, table in (("backbones", self.backbones), ("colours", self.colours)):
+            unknown = [name for name in table if name not in self.member_names]
+            if unknown:
+                raise bad_recipe(f"The recipe's [{key}] names '{unknown[0]}', which is no member.")
+        for name in self.member_names:
+            self._backbone(name)
+        return self
 
 
-@dataclass(frozen=True, slots=True)
 class PictureRecipe(Recipe):
-    """Makes classifiers of whole pictures with classes of their own; no bundle comes of them."""
+    """A recipe for classifiers of whole pictures with their own classes; no bundle contains them."""
 
-    KIND: ClassVar[str] = "picture-classifier"
-
-    folders: tuple[str, ...]
-    """those left out are not among them"""
-    classes: tuple[PictureClass, ...]
-    """in the order of the logits"""
-    members: tuple[PictureNetwork, ...]
+    kind: Literal["picture-classifier"]
+    class_labels: Annotated[dict[str, Names], Field(alias="classes", min_length=2)]
+    members: Annotated[tuple[PictureNetwork, ...], Field(min_length=1)]
     """their probabilities are averaged"""
     input: PictureInput
     augment: PictureAugment
-    dropout: float
+    dropout: float = 0.0
     """of transfer-learned members"""
-    label_smoothing: float
-    fold: Fold | None
-    """instead of the split that the data came with"""
+    label_smoothing: float = 0.0
+    fold_text: str | None = Field(alias="fold", default=None)
+
+    @property
+    def classes(self) -> tuple[PictureClass, ...]:
+        """In the order of the logits."""
+        return tuple(PictureClass(name, labels) for name, labels in self.class_labels.items())
+
+    @property
+    def fold(self) -> Fold | None:
+        """Replaces the split that the data came with."""
+        return None if self.fold_text is None else fold_of(self.fold_text)
+
+    @model_validator(mode="after")
+    def _check_classes(self) -> Self:
+        labels = [label for one in self.classes for label in one.labels]
+        if len(set(labels)) < len(labels):
+            raise bad_recipe("The recipe's [classes] gives one label to two classes.")
+        if len(set(self.members)) < len(self.members):
+            raise bad_recipe("The recipe names a member twice.")
+        if self.fold_text is not None:
+            fold_of(self.fold_text)
+        return self
 
 
 AnyRecipe = SegmenterRecipe | ClassifierRecipe | PictureRecipe
+_RECIPE: TypeAdapter[AnyRecipe] = TypeAdapter(Annotated[AnyRecipe, Field(discriminator="kind")])
 
 
-def read_recipe(recipe: str | Path, overrides: Overrides = AS_WRITTEN) -> AnyRecipe:
-    """Return the recipe in a file, or the shipped one of that name, with what is changed of it.
+def read_recipe(recipe: str | Path, overrides: Overrides = NO_OVERRIDES) -> AnyRecipe:
+    """Return the recipe in a file, or the shipped one of that name, with the overrides applied.
 
     Raises: UsageError, where there is none or a value is missing, unknown or of the wrong type.
     """
@@ -210,154 +295,12 @@ def parse_recipe(text: str) -> AnyRecipe:
     """Return the recipe that the TOML text holds. Raises: UsageError, as `read_recipe`."""
     try:
         document = applied(tomllib.loads(text))
+        # By way of JSON: strict validation of Python values would refuse lists as tuples, strings as enums.
+        return _RECIPE.validate_json(to_json({**network_nested(document), "text": text}))
     except tomllib.TOMLDecodeError as error:
-        raise UsageError(f"The recipe is no TOML: {error}.", code="bad_recipe") from error
-    kind = document.get("kind")
-    if kind == SegmenterRecipe.KIND:
-        return _segmenter(document, text)
-    if kind == ClassifierRecipe.KIND:
-        return _classifier(document, text)
-    if kind == PictureRecipe.KIND:
-        return _picture_classifier(document, text)
-    raise UsageError(
-        "A recipe's kind is 'segmenter', 'classifier' or 'picture-classifier'.", code="bad_recipe"
-    )
-
-
-def _segmenter(document: Table, text: str) -> SegmenterRecipe:
-    return SegmenterRecipe(
-        **_every(document, text),  # type: ignore[arg-type]
-        **_of_cells(document),  # type: ignore[arg-type]
-        network=segmenter_plan(document),
-        student_epochs=value_of({"student_epochs": 0, **document}, "student_epochs", int),
-        teacher=value_of(document, "teacher", str) if "teacher" in document else None,
-    )
-
-
-def _classifier(document: Table, text: str) -> ClassifierRecipe:
-    _refuse_teacher(document)
-    return ClassifierRecipe(
-        **_every(document, text),  # type: ignore[arg-type]
-        **_of_cells(document),  # type: ignore[arg-type]
-        members=_member_plans(document),
-        dropout=value_of(document, "dropout", float),
-        label_smoothing=value_of(document, "label_smoothing", float),
-        early_epochs=value_of({"early_epochs": 0, **document}, "early_epochs", int),
-        early_side_px=value_of({"early_side_px": 96, **document}, "early_side_px", int),
-    )
-
-
-def _picture_classifier(document: Table, text: str) -> PictureRecipe:
-    _refuse_teacher(document)
-    fold = value_of(document, "fold", str) if "fold" in document else None
-    return PictureRecipe(
-        **_every(document, text),  # type: ignore[arg-type]
-        folders=_folders(document),
-        classes=_classes(document),
-        members=tuple(value_of({"members": name}, "members", PictureNetwork) for name in _members(document)),
-        input=record_of(PictureInput, document, "input"),
-        augment=record_of(PictureAugment, document, "augment"),
-        dropout=value_of({"dropout": 0.0, **document}, "dropout", float),
-        label_smoothing=value_of({"label_smoothing": 0.0, **document}, "label_smoothing", float),
-        fold=fold_of(fold) if fold is not None else None,
-    )
-
-
-def _refuse_teacher(document: Table) -> None:
-    if "teacher" in document:
-        raise UsageError("Only a segmenter can learn from a teacher.", code="bad_recipe")
-
-
-def _every(document: Table, text: str) -> Mapping[str, object]:
-    schedule = record_of(Schedule, document, "schedule")
-    if schedule.epochs < 1 or schedule.batch < 1:
-        raise UsageError(
-            "A recipe needs one epoch or more, and one sample or more a batch.", code="bad_recipe"
-        )
-    return {
-        "name": value_of(document, "name", str),
-        "seed": value_of(document, "seed", int),
-        "text": text,
-        "schedule": schedule,
-    }
-
-
-def _of_cells(document: Table) -> Mapping[str, object]:
-    if "fold" in document:
-        raise UsageError("Only recipes for whole pictures can be split into folds.", code="bad_recipe")
-    return {
-        "sources": tuple(source_of(folder) for folder in _folders(document)),
-        "input": record_of(InputSpec, document, "input"),
-        "balance": record_of(Balance, document, "balance"),
-        "augment": record_of(AugmentSpec, document, "augment"),
-    }
-
-
-def _folders(document: Table) -> tuple[str, ...]:
-    folders, left_out = names_of(document, "folders"), optional_names(document, "leave_out")
-    strange = [name for name in left_out if name not in folders]
-    if strange:
-        raise UsageError(
-            f"The recipe does not learn from '{strange[0]}', so it cannot be left out; "
-            f"it learns from {', '.join(folders)}.",
-            code="bad_recipe",
-        )
-    remaining = tuple(folder for folder in folders if folder not in left_out)
-    if not remaining:
-        raise UsageError("Every data set of the recipe is left out.", code="bad_recipe")
-    return remaining
-
-
-def _members(document: Table) -> tuple[str, ...]:
-    members = names_of(document, "members")
-    if len(set(members)) < len(members):
-        raise UsageError("The recipe names a member twice.", code="bad_recipe")
-    if not all(_FOLDER_NAME.fullmatch(name) for name in members):
-        raise UsageError(
-            "A recipe's members are named by small letters, digits and hyphens: they name folders.",
-            code="bad_recipe",
-        )
-    return members
-
-
-_FOLDER_NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-
-
-def _member_plans(document: Table) -> tuple[MemberPlan, ...]:
-    """Return the members: the table [backbones] says what each is made of, where its name does not; the table
-    [colours] how its crops are balanced, where that is not by their light."""
-    names = _members(document)
-    backbones = {name: name for name in names} | _by_member(document, "backbones", names)
-    colours = dict.fromkeys(names, str(CropColours.LIGHT)) | _by_member(document, "colours", names)
-    return tuple(
-        MemberPlan(
-            name,
-            value_of({"members": backbones[name]}, "members", BackboneName),
-            value_of({"colours": colours[name]}, "colours", CropColours),
-        )
-        for name in names
-    )
-
-
-def _by_member(document: Table, key: str, members: tuple[str, ...]) -> dict[str, object]:
-    table = document.get(key, {})
-    if not isinstance(table, dict):
-        raise UsageError(f"The recipe's [{key}] is no table.", code="bad_recipe")
-    strange = [name for name in table if name not in members]
-    if strange:
-        raise UsageError(f"The recipe's [{key}] names '{strange[0]}', which is no member.", code="bad_recipe")
-    return dict(table)
-
-
-def _classes(document: Table) -> tuple[PictureClass, ...]:
-    table = document.get("classes")
-    if not isinstance(table, dict) or len(table) < 2:
-        raise UsageError("The recipe's [classes] names fewer than two classes.", code="bad_recipe")
-    classes = tuple(PictureClass(str(name), names_of(table, name)) for name in table)
-    labels = [label for one in classes for label in one.labels]
-    if len(set(labels)) < len(labels):
-        raise UsageError("The recipe's [classes] gives one label to two classes.", code="bad_recipe")
-    return classes
+        raise bad_recipe(f"The recipe is no TOML: {error}.") from error
+    except ValidationError as error:
+        raise invalid_recipe(error) from error
 
 
 def _text(recipe: str | Path) -> str:

@@ -1,4 +1,4 @@
-"""What a bundle may hold: weights of openly licensed data only, and no more than a light worker bears."""
+"""Limits of a bundle: weights trained on openly licensed data only, and a size for small workers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.bundle.manifest import MemberEntry
 from pipeline.model.errors import UsageError
-from pipeline.training.recipe.recipes import CellRecipe
+from pipeline.training.data.sources import Source
 
 FAST_SEGMENTER_PARAMETERS = 6_000_000
 CLASSIFIER_PARAMETERS = 12_000_000
@@ -16,12 +16,12 @@ BUNDLE_BYTES = 80_000_000
 """of all weights together"""
 
 
-def require_shippable(recipe: CellRecipe) -> None:
+def require_shippable(recipe: str, sources: Sequence[Source]) -> None:
     """Return where every data set of a recipe may be shipped. Raises: UsageError, naming one that may not."""
-    for source in recipe.sources:
+    for source in sources:
         if not source.shippable:
             raise UsageError(
-                f"'{recipe.name}' learned from '{source.folder}' ({source.licence}): no bundle may hold it.",
+                f"'{recipe}' was trained on '{source.folder}' ({source.licence}): no bundle may contain it.",
                 code="not_shippable",
             )
 

@@ -1,10 +1,10 @@
 """AML-Cytomorphology_LMU as published: a folder for each code, and what every annotator said.
 
     AML-Cytomorphology_LMU/<CODE>/<CODE>_<nnnn>.tiff
-    annotations.dat: path, code, then re-annotations, parted by blanks or commas; nan or - for none
+    annotations.dat: path, code, then re-annotations, separated by blanks or commas; nan or - for none
 
-`annotations.dat` lies in the folder of the codes or beside it, and may be missing: then a picture's folder
-is its only annotation. Names of pictures hold no patient; ten numbers that follow each other are one group.
+`annotations.dat` is in the folder of the codes or next to it. It may be missing: then a picture's folder is
+its only annotation. File names do not identify patients; ten consecutive numbers are one group.
 
 Source: Matek et al., Nat Mach Intell 1:538 (2019); TCIA, doi 10.7937/tcia.2019.36f5o9ld.
 """
@@ -12,9 +12,7 @@ Source: Matek et al., Nat Mach Intell 1:538 (2019); TCIA, doi 10.7937/tcia.2019.
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from enum import StrEnum
+from collections import defaultdict
 from pathlib import Path
 
 from pipeline.model.errors import UsageError
@@ -46,15 +44,6 @@ _NAME = re.compile(r"(?P<code>[A-Z]{3})_(?P<number>\d+)\.tiff?")
 _NONE = frozenset({"", "-", "nan", "NaN", "none", "None", "NA"})
 
 
-class LabelRule(StrEnum):
-    """Which annotation is the label."""
-
-    FIRST = "first"
-    """the first, that of the folder: what the publication trained on"""
-    MAJORITY = "majority"
-    """what more than half of the annotations say; the first where none has more than half"""
-
-
 def aml_root(root: Path) -> Path | None:
     """Return the folder that holds the folders of codes: `root` or the one published below it; else None."""
     for folder in (root, root / AML_LMU):
@@ -63,10 +52,11 @@ def aml_root(root: Path) -> Path | None:
     return None
 
 
-def read_aml_lmu(root: Path, rule: LabelRule, val_share: float) -> tuple[LabelRow, ...]:
-    """Return a row for each picture, sorted by code and number; `label_raw` is the code that `rule` picks.
+def read_aml_lmu(root: Path, val_share: float) -> tuple[LabelRow, ...]:
+    """Return a row for each picture, sorted by code and number; `label_raw` is the code of
+    the first annotation, that of the folder, as in the publication.
 
-    Pictures that only `annotations.dat` knows get their rows as well: `readable` tells that they are missing.
+    Pictures listed in `annotations.dat` only have rows, too: `readable` reports them as missing.
 
     Raises: UsageError, where the layout is another, a code has no pictures, or a line cannot be read.
     """
@@ -81,7 +71,7 @@ def read_aml_lmu(root: Path, rule: LabelRule, val_share: float) -> tuple[LabelRo
     ]
     if empty:
         raise UsageError(f"{AML_LMU} has no pictures of {', '.join(empty)}.", code="empty_class")
-    chosen = {name: _label(annotated.get(name) or (_code(path),), rule) for name, path in pictures.items()}
+    chosen = {name: (annotated.get(name) or (_code(path),))[0] for name, path in pictures.items()}
     labels: defaultdict[str, list[str]] = defaultdict(list)
     for name, path in pictures.items():
         labels[_group(path)].append(chosen[name])
@@ -126,12 +116,6 @@ def _matched(path: Path) -> re.Match[str]:
             code="wrong_layout",
         )
     return named
-
-
-def _label(annotations: Sequence[str], rule: LabelRule) -> str:
-    said = [code for code in annotations if code]
-    code, votes = Counter(said).most_common(1)[0]
-    return code if rule is LabelRule.MAJORITY and 2 * votes > len(said) else annotations[0]
 
 
 def _annotations(folder: Path) -> dict[str, tuple[str, ...]]:

@@ -1,8 +1,8 @@
 """Any set with a folder for each class: `<root>/<class>/<picture>`.
 
-What stands before `__` in a picture's name is its subject: `p07__0031.png` shows subject p07, in whatever
-folder it lies. A picture without `__` stands for itself: name subjects where you know them, or pictures of
-one patient come to lie on both sides.
+The part of a file name before `__` is the subject: `p07__0031.png` shows subject p07, in any folder. A
+picture without `__` is its own group: name subjects where they are known, or pictures of one patient may be
+in both splits.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ def read_class_folders(root: Path, mpp_um: float, val_share: float) -> tuple[Lab
     stray = pictures_in(root)
     if not folders or stray:
         raise UsageError(
-            f"'{root.name}' has not a folder for each class"
-            + (f": {stray[0].name} lies in none." if stray else "."),
+            f"'{root.name}' has no folder for each class"
+            + (f": {stray[0].name} is in none." if stray else "."),
             code="wrong_layout",
         )
     nested = [inner for folder in folders for inner in _folders(folder) if pictures_in(inner)]
     if nested:
         raise UsageError(
-            f"{root.name}/{nested[0].parent.name} holds the folder {nested[0].name}: pictures lie in the "
-            "folder of their class, and no deeper.",
+            f"{root.name}/{nested[0].parent.name} holds the folder {nested[0].name}: pictures have to be "
+            "directly in the folder of their class.",
             code="wrong_layout",
         )
     empty = [folder.name for folder in folders if not pictures_in(folder)]

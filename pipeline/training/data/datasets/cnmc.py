@@ -14,14 +14,12 @@ from __future__ import annotations
 
 import csv
 import re
-from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets.picture_rows import pictures_in, size_px
-from pipeline.training.data.datasets.splits import split_groups
-from pipeline.training.data.label_tables import LabelRow, Split, refuse_leaks
+from pipeline.training.data.label_tables import LabelRow, Split, require_no_leaks
 from pipeline.training.data.sources import C_NMC, known_source
 
 LABEL_OF_CLASS = {"all": "lymphoblast", "hem": "normal_lymphoid_precursor"}
@@ -31,20 +29,6 @@ PRELIMINARY = "C-NMC_test_prelim_phase_data"
 PRELIMINARY_LABELS = "C-NMC_test_prelim_phase_data_labels.csv"
 _CLASS_OF_DIGIT = {"1": "all", "0": "hem"}
 _NAME = re.compile(r"UID_(?P<subject>H?\d+)_(?P<image>\d+)_(?P<cell>\d+)_(?P<label>all|hem)\.bmp")
-
-
-@dataclass(frozen=True, slots=True)
-class ByFold:
-    """One of the published folds is val."""
-
-    fold: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class BySubject:
-    """About this share of the subjects of each class is val, whatever their folds."""
-
-    val_share: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,38 +47,27 @@ def fold_root(root: Path) -> Path | None:
     return None
 
 
-def read_cnmc(root: Path, val: ByFold | BySubject) -> tuple[LabelRow, ...]:
-    """Return a row for each cell: of the folds train and val, of the preliminary test set test.
+def read_cnmc(root: Path, val_fold: int = 0) -> tuple[LabelRow, ...]:
+    """Return a row for each cell: of the given fold val, of the others train, of the preliminary set test.
 
     Raises: UsageError, where the layout is another, a fold lacks a class, a name or a line cannot be read,
-    or a subject stands on two sides.
+    or a subject is in two splits.
     """
     folder = fold_root(root)
     if folder is None:
         raise UsageError(f"'{root.name}' has no folders fold_0, fold_1, fold_2.", code="wrong_layout")
     folds = {fold: _cells(path) for fold, path in _folds(folder).items()}
-    sides = _sides(folds, val)
-    rows = [_row(cell, sides[cell.path]) for cells in folds.values() for cell in cells]
-    rows += [_row(cell, Split.TEST) for cell in _preliminary(root)]
-    refuse_leaks(rows)
-    return tuple(rows)
-
-
-def _sides(folds: dict[int, list[_Cell]], val: ByFold | BySubject) -> dict[Path, Split]:
-    if isinstance(val, BySubject):
-        labels: defaultdict[str, list[str]] = defaultdict(list)
-        for cell in (cell for cells in folds.values() for cell in cells):
-            labels[cell.subject].append(cell.label)
-        by_subject = split_groups(labels, val.val_share)
-        return {cell.path: by_subject[cell.subject] for cells in folds.values() for cell in cells}
-    if val.fold not in folds or len(folds) == 1:
+    if val_fold not in folds or len(folds) == 1:
         names = ", ".join(f"fold_{fold}" for fold in folds)
-        raise UsageError(f"C-NMC cannot be validated on fold_{val.fold}: there is {names}.", code="no_fold")
-    return {
-        cell.path: Split.VAL if fold == val.fold else Split.TRAIN
+        raise UsageError(f"C-NMC cannot be validated on fold_{val_fold}: there is {names}.", code="no_fold")
+    rows = [
+        _row(cell, Split.VAL if fold == val_fold else Split.TRAIN)
         for fold, cells in folds.items()
         for cell in cells
-    }
+    ]
+    rows += [_row(cell, Split.TEST) for cell in _preliminary(root)]
+    require_no_leaks(rows)
+    return tuple(rows)
 
 
 def _folds(folder: Path) -> dict[int, Path]:
@@ -128,7 +101,7 @@ def _preliminary(root: Path) -> list[_Cell]:
     if table is None:
         if _preliminary_folder(root) is not None:
             raise UsageError(
-                f"{PRELIMINARY} lies there without {PRELIMINARY_LABELS}: add it, or move the folder away.",
+                f"{PRELIMINARY} was found without {PRELIMINARY_LABELS}: add it, or remove the folder.",
                 code="no_table",
             )
         return []

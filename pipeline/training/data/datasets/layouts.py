@@ -1,4 +1,4 @@
-"""Which of the published layouts a folder has."""
+"""Recognises the layout of a data set's folder."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pipeline.training.data.datasets.cnmc import fold_root
 
 
 class Layout(StrEnum):
-    """How a data set lies on disk."""
+    """The layout of a data set on disk."""
 
     TABLE = "table"
     """`images/` and `labels.csv`: a set of the data pack"""

@@ -1,31 +1,24 @@
-"""Several data sets put together, each with its layout."""
+"""Reads one or several data sets, each in its own layout."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
 
 from pipeline.model.errors import UsageError
-from pipeline.training.data.datasets.aml_lmu import LabelRule, read_aml_lmu
+from pipeline.training.data.datasets.aml_lmu import read_aml_lmu
 from pipeline.training.data.datasets.class_folders import read_class_folders
-from pipeline.training.data.datasets.cnmc import ByFold, BySubject, read_cnmc
+from pipeline.training.data.datasets.cnmc import read_cnmc
 from pipeline.training.data.datasets.layouts import Layout, find_data
-from pipeline.training.data.label_tables import LabelRow, read_table, refuse_leaks, settled
+from pipeline.training.data.label_tables import LabelRow, read_table, require_no_leaks, subjects_in_one_split
 from pipeline.training.data.sources import ALL_SOURCES, known_source
 
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """How a published layout is read; a labels.csv says all by itself."""
-
-    val_share: float = 0.2
-    """part of the groups that is val: AML-Cytomorphology_LMU, class folders"""
-    cnmc_val: ByFold | BySubject = field(default_factory=ByFold)
-    aml_label: LabelRule = LabelRule.FIRST
-    mpp_um: float = 0.1
-    """scale of class folders"""
+VAL_SHARE = 0.2
+"""of the groups, where a layout has no split; as in TensorFlow's tutorial, since the paper does not say"""
+CLASS_FOLDERS_MPP_UM = 0.1
+"""nominal; recipes for whole pictures do not use the scale"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +29,6 @@ class DataPart:
     """below the data folder; `.` is the data folder itself"""
     layout: Layout | None = None
     """None: as found; else the reader of this layout says what does not fit"""
-    reading: Reading = field(default_factory=Reading)
 
 
 def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ...]:
@@ -49,13 +41,13 @@ def read_parts(parts: Sequence[DataPart], data_root: Path) -> tuple[LabelRow, ..
 
 
 def joined(rows: Sequence[LabelRow]) -> tuple[LabelRow, ...]:
-    """Return the rows of several sets, in order; subjects that two share are settled on one side.
+    """Return the rows of several sets, in order; subjects that two share are put into one split.
 
     Raises: UsageError, where the split leaks, or two sets show the same patients and do not name them.
     """
     _refuse_overlaps(rows)
-    together = settled(rows)
-    refuse_leaks(together)
+    together = subjects_in_one_split(rows)
+    require_no_leaks(together)
     return together
 
 
@@ -68,11 +60,11 @@ def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
                 return read_table(data_root, known_source(part.folder))
             return _read_pack_folder(root)
         case Layout.CNMC:
-            return read_cnmc(root, part.reading.cnmc_val)
+            return read_cnmc(root)
         case Layout.AML_LMU:
-            return read_aml_lmu(root, part.reading.aml_label, part.reading.val_share)
+            return read_aml_lmu(root, VAL_SHARE)
         case Layout.CLASS_FOLDERS:
-            return read_class_folders(root, part.reading.mpp_um, part.reading.val_share)
+            return read_class_folders(root, CLASS_FOLDERS_MPP_UM, VAL_SHARE)
         case Layout.PACK:
             raise UsageError(
                 f"'{root.name}' holds several data sets; name those to be read.", code="several_data_sets"
@@ -80,22 +72,22 @@ def read_part(part: DataPart, data_root: Path) -> tuple[LabelRow, ...]:
 
 
 def _read_pack_folder(root: Path) -> tuple[LabelRow, ...]:
-    """The data folder is itself a set of the pack, called as there."""
-    whole = root.absolute()
+    """Return the rows of a data folder that is itself a set of the data pack, under its name there."""
+    path = root.absolute()
     folder = next(
-        (name for name in ALL_SOURCES if whole.parts[-len(Path(name).parts) :] == Path(name).parts), None
+        (name for name in ALL_SOURCES if path.parts[-len(Path(name).parts) :] == Path(name).parts), None
     )
     if folder is None:
         raise UsageError(
-            f"'{whole.name}' has a labels.csv, but is no set of the data pack; there are "
+            f"'{path.name}' has a labels.csv, but is no set of the data pack; there are "
             f"{', '.join(ALL_SOURCES)}.",
             code="unknown_data_set",
         )
-    return read_table(whole.parents[len(Path(folder).parts) - 1], known_source(folder))
+    return read_table(path.parents[len(Path(folder).parts) - 1], known_source(folder))
 
 
 def _refuse_overlaps(rows: Sequence[LabelRow]) -> None:
-    """Two sets of the same patients that name no subjects cannot be kept apart."""
+    """Raises: UsageError, for two sets of the same patients without subjects: their split could leak."""
     nameless = dict.fromkeys((row.source.scope, row.source.folder) for row in rows if not row.subject)
     for (scope, first), (other_scope, second) in combinations(nameless, 2):
         if scope == other_scope:

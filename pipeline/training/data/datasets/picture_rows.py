@@ -1,4 +1,4 @@
-"""What is asked of pictures before training: their size, whether they can be read, whether any is a copy."""
+"""Checks of pictures before training: size, readability and duplicates between splits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from pipeline.model.errors import UsageError
 from pipeline.training.data.images import read_mask, read_rgb
 from pipeline.training.data.label_tables import LabelRow
 
-ENDINGS = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
-NAMED = 10
-"""so many names are told; of more, how many"""
+SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff"})
+MAX_NAMES = 10
+"""largest number of file names in a message"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,22 +28,22 @@ class ReadableRows:
 
     @property
     def sentence(self) -> str:
-        """What to tell a person about the skipped pictures; empty where there are none."""
+        """A sentence about the skipped pictures; empty where there are none."""
         if not self.skipped:
             return ""
         one = len(self.skipped) == 1
-        names = ", ".join(row.image.name for row in self.skipped[:NAMED])
-        more = f" and {len(self.skipped) - NAMED} more" if len(self.skipped) > NAMED else ""
+        names = ", ".join(row.image.name for row in self.skipped[:MAX_NAMES])
+        more = f" and {len(self.skipped) - MAX_NAMES} more" if len(self.skipped) > MAX_NAMES else ""
         return f"{len(self.skipped)} picture{' was' if one else 's were'} skipped, unreadable: {names}{more}"
 
 
 def readable(rows: Iterable[LabelRow]) -> ReadableRows:
     """Return the rows whose picture and mask can be decoded, and those that are left out, in their order.
 
-    Raises: UsageError, where more than half cannot be read, or the same picture (pixel by pixel, whatever
-    its file) stands on two sides of the split.
+    Raises: UsageError, where more than half cannot be read, or two splits share a picture (equal pixels,
+    whatever the file).
     """
-    whole: list[LabelRow] = []
+    intact: list[LabelRow] = []
     skipped: list[LabelRow] = []
     sides: dict[bytes, LabelRow] = {}
     for row in rows:
@@ -51,21 +51,21 @@ def readable(rows: Iterable[LabelRow]) -> ReadableRows:
         if digest is None:
             skipped.append(row)
             continue
-        whole.append(row)
+        intact.append(row)
         first = sides.setdefault(digest, row)
         if first.split is not row.split:
             raise UsageError(_copied(first, row), code="leaking_split")
-    if len(skipped) > len(whole):
+    if len(skipped) > len(intact):
         raise UsageError(
-            f"{len(skipped)} of {len(skipped) + len(whole)} pictures cannot be read, {skipped[0].image.name} "
-            "among them; is the data folder whole?",
+            f"{len(skipped)} of {len(skipped) + len(intact)} pictures cannot be read, "
+            f"{skipped[0].image.name} among them; is the data folder complete?",
             code="unreadable_pictures",
         )
-    return ReadableRows(tuple(whole), tuple(skipped))
+    return ReadableRows(tuple(intact), tuple(skipped))
 
 
 def size_px(picture: Path) -> tuple[int, int]:
-    """Return (width, height) by the file's header; (0, 0) where it has none: `readable` tells."""
+    """Return (width, height) by the file's header; (0, 0) where it has none."""
     try:
         with catch_warnings(action="ignore"), Image.open(picture) as opened:
             return opened.size
@@ -74,10 +74,10 @@ def size_px(picture: Path) -> tuple[int, int]:
 
 
 def pictures_in(folder: Path) -> tuple[Path, ...]:
-    """Return the files of a folder that are pictures by their endings, hidden ones apart, sorted by name."""
+    """Return the files of a folder that are pictures by their suffix, without hidden ones, sorted by name."""
     if not folder.is_dir():
         return ()
-    files = (path for path in folder.iterdir() if path.suffix.lower() in ENDINGS and path.name[0] != ".")
+    files = (path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
     return tuple(sorted(path for path in files if path.is_file()))
 
 

@@ -13,9 +13,9 @@ from pipeline.bundle.manifest import DataEntry, Profile
 from pipeline.model.domain import CallStatus
 from pipeline.model.geometry import Rect
 from pipeline.model.taxonomy import CellClass
-from pipeline.training.data.intervals import Place
-from pipeline.training.evaluate.end_to_end import Answer, Found, PictureScore
-from pipeline.training.evaluate.evaluation_file import Evaluation, Subject, render_evaluation
+from pipeline.training.data.intervals import ImageGroup
+from pipeline.training.evaluate.end_to_end import LabelledCell, PictureScore, Prediction
+from pipeline.training.evaluate.evaluation_file import Evaluation, EvaluationSubject, render_evaluation
 from tests.support import tiny_bundle
 from tests.unit.pipeline.training.conftest import DrawnPack
 from worker.cli import main
@@ -42,7 +42,7 @@ def refused(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """Return a bundle that has learnt from the fields of chula."""
+    """Return a bundle that was trained on the fields of chula."""
     folder = tmp_path / "bundle"
     folder.mkdir()
     manifest = tiny_bundle.write_bundle(folder)
@@ -52,13 +52,13 @@ def bundle(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("folder", ["chula_wbc", "chula_wbc_crops"])
-def test_no_set_of_patients_that_were_learnt_from_is_measured_in_full(
+def test_no_set_of_patients_that_were_trained_on_is_measured_in_full(
     refused: Refused, bundle: Path, tmp_path: Path, folder: str
 ) -> None:
     said = refused(
         "evaluate", "--data", str(tmp_path), "--bundle", str(bundle), "--split", "all", "--set", folder
     )
-    assert f"learnt from the patients of {folder}" in said
+    assert f"trained on the patients of {folder}" in said
 
 
 def test_a_set_of_which_no_picture_can_be_read(refused: Refused, bundle: Path, tmp_path: Path) -> None:
@@ -93,15 +93,15 @@ def test_a_broken_bundle_among_the_members(refused: Refused, bundle: Path, tmp_p
 
 
 def _evaluation(file: Path, profile: Profile) -> Path:
-    answer = Answer(
+    answer = LabelledCell(
         CellClass.LYMPHOCYTE,
-        Found(CellClass.LYMPHOCYTE, CallStatus.ACCEPTED, 0.9, 0.1, Rect(0, 0, 9, 9)),
+        Prediction(CellClass.LYMPHOCYTE, CallStatus.ACCEPTED, 0.9, 0.1, Rect(0, 0, 9, 9)),
     )
     scores = tuple(
-        PictureScore("bccd", f"bccd/images/{n}.png", Place("bccd", f"g{n}"), (answer,), None, None, None)
+        PictureScore("bccd", f"bccd/images/{n}.png", ImageGroup("bccd", f"g{n}"), (answer,), None, None, None)
         for n in range(40)
     )
-    evaluation = Evaluation(Subject("drawn 1", "0" * 64, profile, "val", ("bccd",)), scores, ())
+    evaluation = Evaluation(EvaluationSubject("drawn 1", "0" * 64, profile, "val", ("bccd",)), scores, ())
     file.write_text(render_evaluation(evaluation), encoding="utf-8")
     return file
 

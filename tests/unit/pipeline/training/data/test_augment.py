@@ -8,9 +8,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from pipeline.training.data.augment import Warp, draw_warp, restained, warped, warped_labels
+from pipeline.training.data.augment import Warp, colour_jittered, draw_warp, warped, warped_labels
 from pipeline.training.data.targets import Tissue
-from pipeline.training.fit.batches import BalancedDraw, ahead
+from pipeline.training.fit.batches import BalancedDraw, prefetched
 from pipeline.training.recipe.recipes import Balance, read_recipe
 
 SPEC = read_recipe("light-unet").augment
@@ -30,7 +30,7 @@ def test_label_map_moves_with_its_picture() -> None:
 
 def test_restaining_varies_by_seed_and_repeats_for_the_same_seed() -> None:
     picture = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    first, again, other = (restained(np.random.default_rng(seed), SPEC, picture) for seed in (1, 1, 2))
+    first, again, other = (colour_jittered(np.random.default_rng(seed), SPEC, picture) for seed in (1, 1, 2))
     assert (first == again).all()
     assert (first != other).any()
     assert first.shape == picture.shape
@@ -49,13 +49,13 @@ def test_balanced_draw_lifts_what_is_rare() -> None:
 
 
 def test_batches_made_ahead_keep_their_order_and_their_error() -> None:
-    assert list(ahead(iter(range(50)))) == list(range(50))
+    assert list(prefetched(iter(range(50)))) == list(range(50))
 
     def breaks() -> object:
         yield 1
         raise ValueError("torn")
 
-    reader = ahead(breaks())
+    reader = prefetched(breaks())
     assert next(reader) == 1
     with pytest.raises(ValueError, match="torn"):
         next(reader)
@@ -65,7 +65,7 @@ def test_a_reader_that_leaves_early_ends_the_thread() -> None:
     import threading
 
     before = threading.active_count()
-    reader = ahead(iter(range(10_000)))
+    reader = prefetched(iter(range(10_000)))
     next(reader)
     reader.close()
     assert threading.active_count() == before

@@ -8,7 +8,7 @@ import pytest
 from pipeline.training.data.intervals import (
     NOTHING,
     Estimate,
-    Place,
+    ImageGroup,
     estimate,
     group_weights,
     macro_f1_of,
@@ -18,13 +18,13 @@ from pipeline.training.data.intervals import (
 )
 
 
-def _singles(count: int) -> list[Place]:
-    return [Place("set", f"g{index}") for index in range(count)]
+def _singles(count: int) -> list[ImageGroup]:
+    return [ImageGroup("set", f"g{index}") for index in range(count)]
 
 
 def test_items_of_a_group_are_drawn_together_and_as_many_groups_as_there_are() -> None:
-    places = [Place("set", name) for name in ("a", "a", "b", "c")]
-    weights = group_weights(places, resamplings=50)
+    groups = [ImageGroup("set", name) for name in ("a", "a", "b", "c")]
+    weights = group_weights(groups, resamplings=50)
     assert weights.shape == (51, 4)
     assert (weights[0] == 1).all()
     assert (weights[:, 0] == weights[:, 1]).all()
@@ -32,17 +32,17 @@ def test_items_of_a_group_are_drawn_together_and_as_many_groups_as_there_are() -
 
 
 def test_groups_are_drawn_within_their_stratum() -> None:
-    places = [Place("one", "a"), Place("one", "b"), Place("two", "a"), Place("two", "b")]
-    weights = group_weights(places, resamplings=50)
+    groups = [ImageGroup("one", "a"), ImageGroup("one", "b"), ImageGroup("two", "a"), ImageGroup("two", "b")]
+    weights = group_weights(groups, resamplings=50)
     assert (weights[:, :2].sum(axis=1) == 2).all()
     assert (weights[:, 2:].sum(axis=1) == 2).all()
     assert not (weights[:, 0] == weights[:, 2]).all()
 
 
 def test_same_seed_same_weights_other_seed_others() -> None:
-    places = _singles(20)
-    assert (group_weights(places, seed=1) == group_weights(places, seed=1)).all()
-    assert not (group_weights(places, seed=1) == group_weights(places, seed=2)).all()
+    groups = _singles(20)
+    assert (group_weights(groups, seed=1) == group_weights(groups, seed=1)).all()
+    assert not (group_weights(groups, seed=1) == group_weights(groups, seed=2)).all()
 
 
 def test_the_interval_of_a_share_is_that_of_the_binomial() -> None:
@@ -59,7 +59,7 @@ def test_the_interval_of_a_share_is_that_of_the_binomial() -> None:
 def test_near_duplicates_widen_the_interval() -> None:
     hits = np.repeat(np.arange(20) < 16, 5)
     alone = estimate(share_of(hits), group_weights(_singles(100)))
-    grouped = estimate(share_of(hits), group_weights([Place("s", f"g{i // 5}") for i in range(100)]))
+    grouped = estimate(share_of(hits), group_weights([ImageGroup("s", f"g{i // 5}") for i in range(100)]))
     assert grouped.value == alone.value
     assert _width(grouped) > 1.8 * _width(alone)
 
@@ -71,7 +71,7 @@ def _width(answer: Estimate) -> float:
 
 
 def test_a_single_group_has_no_interval_and_no_item_no_figure() -> None:
-    single = group_weights([Place("set", "a")] * 5)
+    single = group_weights([ImageGroup("set", "a")] * 5)
     assert estimate(mean_of(np.arange(5.0)), single) == Estimate(2.0, None, None)
     assert estimate(mean_of(np.zeros(0)), group_weights([])) == NOTHING
     never = ratio_of(np.zeros(5), np.zeros(5))
@@ -79,8 +79,8 @@ def test_a_single_group_has_no_interval_and_no_item_no_figure() -> None:
 
 
 def test_what_one_of_several_groups_tells_has_no_interval() -> None:
-    places = [Place("set", name) for name in ("a", "a", "b", "c")]
-    of_a = group_weights(places)[:, :2]
+    groups = [ImageGroup("set", name) for name in ("a", "a", "b", "c")]
+    of_a = group_weights(groups)[:, :2]
     assert estimate(mean_of(np.array([0.0, 1.0])), of_a) == Estimate(0.5, None, None)
 
 

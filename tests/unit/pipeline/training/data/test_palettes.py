@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("torch")
 
 from pipeline.model.domain import Rgb
-from pipeline.training.data.palettes import Palettes, palette_of, repainted
+from pipeline.training.data.palettes import Palettes, colour_transferred, palette_of
 
 
 def _picture(colour: tuple[int, int, int], seed: int = 0) -> Rgb:
@@ -20,41 +20,43 @@ VIOLET, BROWN = _picture((150, 110, 170)), _picture((160, 130, 100), seed=1)
 
 
 def test_the_whole_way_ends_at_the_other_palette() -> None:
-    painted = palette_of(repainted(VIOLET, palette_of(VIOLET), palette_of(BROWN), 1.0))
+    painted = palette_of(colour_transferred(VIOLET, palette_of(VIOLET), palette_of(BROWN), 1.0))
     assert painted.mean == pytest.approx(palette_of(BROWN).mean, abs=1.5)
     assert painted.deviation[0] == pytest.approx(palette_of(BROWN).deviation[0], rel=0.1)
 
 
 def test_no_part_of_the_way_leaves_the_picture_as_it_was() -> None:
-    painted = repainted(VIOLET, palette_of(VIOLET), palette_of(BROWN), 0.0)
+    painted = colour_transferred(VIOLET, palette_of(VIOLET), palette_of(BROWN), 0.0)
     assert np.abs(painted.astype(int) - VIOLET).max() <= 4  # 8-bit CIELAB and back
 
 
 def test_brighter_pixels_stay_brighter() -> None:
-    painted = repainted(VIOLET, palette_of(VIOLET), palette_of(BROWN), 1.0)
+    painted = colour_transferred(VIOLET, palette_of(VIOLET), palette_of(BROWN), 1.0)
     before, after = VIOLET.mean(axis=2).ravel(), painted.mean(axis=2).ravel()
     assert np.corrcoef(before, after)[0, 1] > 0.98
 
 
-def test_every_data_set_lends_as_often_however_large_it_is() -> None:
+def test_every_data_set_is_as_likely_however_large_it_is() -> None:
     large = [("large", _picture((150, 110, 170), seed)) for seed in range(30)]
     palettes = Palettes([*large, ("small", BROWN)], probability=1.0)
     rng = np.random.default_rng(5)
     grey = _picture((140, 140, 140), seed=2)
-    lent = [palette_of(palettes.lent(rng, grey)).mean[2] for _ in range(300)]
+    lent = [palette_of(palettes.transferred(rng, grey)).mean[2] for _ in range(300)]
     towards_brown = sum(value > palette_of(grey).mean[2] for value in lent) / 300
     assert towards_brown == pytest.approx(0.5, abs=0.1)
 
 
-def test_so_many_pictures_borrow_and_the_same_ones_for_the_same_seed() -> None:
+def test_the_probability_of_a_transfer_holds_and_repeats_for_the_same_seed() -> None:
     palettes = Palettes([("other", BROWN)], probability=0.25)
-    turns = [[palettes.lent(rng, VIOLET) for _ in range(400)] for rng in map(np.random.default_rng, (7, 7))]
+    turns = [
+        [palettes.transferred(rng, VIOLET) for _ in range(400)] for rng in map(np.random.default_rng, (7, 7))
+    ]
     changed = sum(picture is not VIOLET for picture in turns[0]) / 400
     assert changed == pytest.approx(0.25, abs=0.07)
     assert all((first == again).all() for first, again in zip(*turns, strict=True))
 
 
-def test_a_recipe_that_asks_for_none_draws_as_it_did_before_there_were_any() -> None:
+def test_no_random_number_is_drawn_at_probability_0() -> None:
     rng = np.random.default_rng(3)
-    assert Palettes([("other", BROWN)], probability=0.0).lent(rng, VIOLET) is VIOLET
+    assert Palettes([("other", BROWN)], probability=0.0).transferred(rng, VIOLET) is VIOLET
     assert rng.random() == np.random.default_rng(3).random()

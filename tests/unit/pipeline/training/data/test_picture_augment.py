@@ -1,4 +1,4 @@
-"""Whole pictures varied: what each range does, and that none does nothing."""
+"""Whole pictures augmented: what each range does, and that none does nothing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipeline.training.data.picture_augment import PictureAugment, varied
+from pipeline.training.data.picture_augment import PictureAugment, augmented
 
 PLAIN = PictureAugment(turn=0.0, zoom=0.0, flip_probability=0.0, gain=0.0, channel_gain=0.0, saturation=0.0)
 
@@ -21,7 +21,7 @@ def picture() -> np.ndarray:
 
 def _many(spec: PictureAugment, picture: np.ndarray, count: int = 30) -> list[np.ndarray]:
     rng = np.random.default_rng(1)
-    return [varied(rng, spec, picture) for _ in range(count)]
+    return [augmented(rng, spec, picture) for _ in range(count)]
 
 
 def test_no_range_no_change(picture: np.ndarray) -> None:

@@ -10,7 +10,7 @@ import pytest
 from pipeline.model.errors import UsageError
 from pipeline.model.taxonomy import CellClass
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import MapKind, crop_samples, field_samples, places_of
+from pipeline.training.data.samples import MapKind, crop_samples, field_samples, points_of
 from pipeline.training.data.sources import SOURCES, source_of
 from pipeline.training.data.targets import Tissue
 from tests.unit.pipeline.training.conftest import DrawnPack, boxes
@@ -90,7 +90,7 @@ def test_places_are_the_labelled_cell_platelets_and_red_cells_far_from_it(pack: 
     found = boxes(("WBC", 60, 60, 60, 60), far, near, ("Platelets", 100, 0, 10, 10))
     pack.add("pbc_barcelona", "basophil", "train", boxes_json=found)
     (row,) = _rows(pack, "pbc_barcelona")
-    places = [(place.cell_class, place.x, place.y) for place in places_of(row)]
+    places = [(place.cell_class, place.x, place.y) for place in points_of(row)]
     assert (CellClass.BASOPHIL, 60.0, 60.0) in places
     assert (CellClass.PLATELET, 105.0, 5.0) in places
     assert (CellClass.ARTEFACT, 10.0, 10.0) in places
@@ -102,7 +102,7 @@ def test_a_field_with_more_boxes_than_names_gives_no_cells(pack: DrawnPack) -> N
     pack.add("bccd", "neutrophil", "train", boxes_json=two, label_raw="NEUTROPHIL")
     for names in ("NEUTROPHIL, NEUTROPHIL", "NEUTROPHIL, NEUTROPHIL, NEUTROPHIL"):
         pack.add("bccd", "neutrophil", "train", boxes_json=two, label_raw=names)
-    counts = [len(list(places_of(row))) for row in _rows(pack, "bccd")]
+    counts = [len(list(points_of(row))) for row in _rows(pack, "bccd")]
     assert counts == [0, 2, 2]
 
 
@@ -110,7 +110,7 @@ def test_boxes_with_their_own_names_are_cells_even_where_the_image_is_mixed(pack
     found = boxes(("basophil", 0, 0, 20, 20), ("lymphocyte", 60, 60, 20, 20))
     pack.add("chula_wbc_crops", "mixed", "train", boxes_json=found)
     (row,) = _rows(pack, "chula_wbc_crops")
-    assert [place.cell_class for place in places_of(row)] == [CellClass.BASOPHIL, CellClass.LYMPHOCYTE]
+    assert [place.cell_class for place in points_of(row)] == [CellClass.BASOPHIL, CellClass.LYMPHOCYTE]
 
 
 def test_a_crop_shows_its_place_in_the_middle_at_its_scale(small_pack: Path) -> None:

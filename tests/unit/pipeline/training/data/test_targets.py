@@ -15,7 +15,7 @@ from pipeline.training.data.targets import (
     map_of_boxes,
     map_of_centre,
     map_of_mask,
-    refuse_unmasked,
+    unmasked_boxes_ignored,
 )
 
 
@@ -77,7 +77,7 @@ def test_boxes_are_cell_inside_unknown_at_the_rim_and_ground_outside() -> None:
     assert tissue[55, 55] == tissue[5, 5] == Tissue.BACKGROUND
 
 
-def test_the_middle_of_a_single_cell_image_is_cell_and_the_rest_unknown() -> None:
+def test_the_centre_of_a_single_cell_image_is_cell_and_the_rest_unknown() -> None:
     tissue = map_of_centre(40, 60, mpp_um=0.5)
     assert tissue[20, 30] == Tissue.CELL
     assert tissue[20, 36] == Tissue.IGNORED
@@ -86,6 +86,8 @@ def test_the_middle_of_a_single_cell_image_is_cell_and_the_rest_unknown() -> Non
 
 def test_a_boxed_leukocyte_without_a_mask_is_not_called_ground() -> None:
     tissue = map_of_mask(np.zeros((30, 30), np.uint8))
-    told = refuse_unmasked(tissue, [LabelledBox("WBC", 5, 5, 10, 10), LabelledBox("RBC", 20, 20, 5, 5)])
+    told = unmasked_boxes_ignored(
+        tissue, [LabelledBox("WBC", 5, 5, 10, 10), LabelledBox("RBC", 20, 20, 5, 5)]
+    )
     assert (told[5:15, 5:15] == Tissue.IGNORED).all()
     assert told[22, 22] == Tissue.BACKGROUND

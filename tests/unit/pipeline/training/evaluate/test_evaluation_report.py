@@ -34,12 +34,17 @@ from pipeline.model.taxonomy import LEAVES, CellClass
 from pipeline.run import analyse_slide
 from pipeline.training.data.cell_metrics import Detection, Overlap
 from pipeline.training.data.images import read_rgb
-from pipeline.training.data.intervals import Estimate, Place
+from pipeline.training.data.intervals import Estimate, ImageGroup
 from pipeline.training.data.label_tables import Split, read_table
 from pipeline.training.data.sources import SOURCES
-from pipeline.training.evaluate.end_to_end import Answer, Found, PictureScore, Skipped, score_row
-from pipeline.training.evaluate.evaluation_file import Evaluation, Subject, read_evaluation, render_evaluation
-from pipeline.training.evaluate.probability_calibration import NOT_CALLED
+from pipeline.training.evaluate.end_to_end import LabelledCell, PictureScore, Prediction, Skipped, score_row
+from pipeline.training.evaluate.evaluation_file import (
+    Evaluation,
+    EvaluationSubject,
+    read_evaluation,
+    render_evaluation,
+)
+from pipeline.training.evaluate.probability_calibration import NO_CALL
 from pipeline.training.evaluate.set_report import scored_cells, set_report, set_reports
 from tests.support.drawn import DrawnSlide, drawn_cells, execution, models
 from tests.unit.pipeline.training.conftest import DrawnPack, boxes
@@ -48,24 +53,24 @@ from worker.cli.evaluation_tables import NONE, print_evaluation, with_interval
 BOX = Rect(20, 20, 60, 60)
 
 
-def _answer(truth: CellClass, said: CellClass | None, probability: float = 0.9) -> Answer:
+def _answer(truth: CellClass, said: CellClass | None, probability: float = 0.9) -> LabelledCell:
     if said is None:
-        return Answer(truth, None)
+        return LabelledCell(truth, None)
     status = CallStatus.ACCEPTED if probability >= 0.6 else CallStatus.UNIDENTIFIED
     if said is CellClass.ARTEFACT:
         status = CallStatus.ARTEFACT
-    return Answer(truth, Found(said, status, probability, 0.1, BOX))
+    return LabelledCell(truth, Prediction(said, status, probability, 0.1, BOX))
 
 
-def _score(number: int, *answers: Answer, data_set: str = "bccd") -> PictureScore:
+def _score(number: int, *answers: LabelledCell, data_set: str = "bccd") -> PictureScore:
     return PictureScore(
         data_set=data_set,
         picture=f"{data_set}/images/{number}.png",
-        place=Place(data_set, f"g{number}"),
-        answers=answers,
+        group=ImageGroup(data_set, f"g{number}"),
+        cells=answers,
         detection=Detection(1, 2, 1),
-        cell=Overlap(0.9, 0.8),
-        nucleus=None,
+        cell_overlap=Overlap(0.9, 0.8),
+        nucleus_overlap=None,
     )
 
 
@@ -87,7 +92,7 @@ def test_figures_of_a_set_by_hand() -> None:
     assert report.accuracy.value == pytest.approx(3 / 7)
     assert report.nucleated_accuracy.value == pytest.approx(3 / 6)
     assert report.coverage.value == pytest.approx(3 / 7)
-    assert report.accepted_accuracy.value == pytest.approx(2 / 3)
+    assert report.accuracy_at_coverage.value == pytest.approx(2 / 3)
     # Surest first 0.95 right, 0.8 right, 0.7 wrong: two of seven before the first error.
     assert report.coverage_at_1_percent_risk.value == pytest.approx(2 / 7)
     assert (report.detection_recall.value, report.detection_precision.value) == (1.0, 0.5)
@@ -103,11 +108,11 @@ def test_figures_of_a_set_by_hand() -> None:
     [
         [],
         [_score(1)],
-        [replace(_score(1), detection=None, cell=None)],
+        [replace(_score(1), detection=None, cell_overlap=None)],
         [replace(_score(1), detection=Detection(0, 0, 0))],
         [_score(1, _answer(N, None)), _score(2, _answer(L, None))],
         [_score(1, _answer(N, N, 0.5)), _score(2, _answer(L, N, 0.4))],
-        [_score(1, _answer(N, N)), replace(_score(2, _answer(L, L)), place=Place("bccd", "g1"))],
+        [_score(1, _answer(N, N)), replace(_score(2, _answer(L, L)), group=ImageGroup("bccd", "g1"))],
         [_score(1, _answer(P, P)), _score(2, _answer(P, P))],
     ],
     ids=[
@@ -116,7 +121,7 @@ def test_figures_of_a_set_by_hand() -> None:
         "no truth",
         "no box",
         "none found",
-        "none called",
+        "none accepted",
         "one group",
         "platelets",
     ],
@@ -136,29 +141,29 @@ def test_what_cannot_be_measured_is_a_dash_and_null(scores: list[PictureScore]) 
 
 def test_without_an_accepted_call_none_of_them_is_right_or_wrong() -> None:
     report = set_report("bccd", [_score(1, _answer(N, N, 0.5)), _score(2, _answer(L, N, 0.4))])
-    assert (report.coverage.value, report.accepted_accuracy.value) == (0.0, None)
+    assert (report.coverage.value, report.accuracy_at_coverage.value) == (0.0, None)
 
 
 def test_one_group_has_figures_without_intervals() -> None:
-    alike = replace(_score(2, _answer(L, L)), place=Place("bccd", "g1"))
+    alike = replace(_score(2, _answer(L, L)), group=ImageGroup("bccd", "g1"))
     report = set_report("bccd", [_score(1, _answer(N, L)), alike])
     assert (report.groups, report.accuracy) == (1, Estimate(0.5))
 
 
-def test_what_cannot_be_called_has_no_score() -> None:
+def test_a_cell_without_a_call_has_no_score() -> None:
     scores = scored_cells(_scores()).scores.tolist()
-    assert scores == [0.95, 0.8, 0.7, 0.5, NOT_CALLED, NOT_CALLED, NOT_CALLED]
+    assert scores == [0.95, 0.8, 0.7, 0.5, NO_CALL, NO_CALL, NO_CALL]
 
 
 @pytest.mark.parametrize(("names", "told"), [("NEUTROPHIL", 0), ("NEUTROPHIL, NEUTROPHIL", 2)])
 def test_a_cell_without_a_name_counts_in_detection_only(tmp_path: Path, names: str, told: int) -> None:
-    places = [(70.0, 70.0), (190.0, 120.0)]
-    wbc = boxes(*(("WBC", x - 24, y - 24, 48, 48) for x, y in places))
+    groups = [(70.0, 70.0), (190.0, 120.0)]
+    wbc = boxes(*(("WBC", x - 24, y - 24, 48, 48) for x, y in groups))
     pack = DrawnPack(tmp_path)
     pack.add("bccd", "neutrophil", "val", boxes_json=wbc, label_raw=names, width="256", height="192")
     pack.write()
     (row,) = read_table(tmp_path, SOURCES["bccd"])
-    picture = drawn_cells(Size(256, 192), places)
+    picture = drawn_cells(Size(256, 192), groups)
 
     def analysed(_: Path) -> SlideAnalysis:
         return analyse_slide(DrawnSlide(picture, 0.25), models(), PipelineSpec(), execution())
@@ -166,19 +171,19 @@ def test_a_cell_without_a_name_counts_in_detection_only(tmp_path: Path, names: s
     score = score_row(row, tmp_path, analysed)
     assert isinstance(score, PictureScore)
     assert score.detection == Detection(2, 2, 2)
-    assert len(score.answers) == told
-    assert all(answer.found is not None for answer in score.answers)
+    assert len(score.cells) == told
+    assert all(answer.prediction is not None for answer in score.cells)
 
 
 def test_several_sets_have_one_report_together() -> None:
-    other = [replace(score, data_set="draaslan", place=Place("draaslan", "x")) for score in _scores()]
+    other = [replace(score, data_set="draaslan", group=ImageGroup("draaslan", "x")) for score in _scores()]
     reports = set_reports([*_scores(), *other])
     assert [report.data_set for report in reports] == ["bccd", "draaslan", "all"]
     assert reports[2].labelled_cells == 14
 
 
 def _evaluation(digest: str = "d" * 64) -> Evaluation:
-    subject = Subject("drawn 1", digest, Profile.FAST, "val", ("bccd",))
+    subject = EvaluationSubject("drawn 1", digest, Profile.FAST, "val", ("bccd",))
     return Evaluation(subject, tuple(_scores()), (Skipped("bccd", "bccd/images/9.png", "It is empty."),))
 
 
@@ -290,27 +295,27 @@ def test_the_card_tells_the_manifest_and_the_measured(tmp_path: Path) -> None:
     assert hashlib.sha256(file.read_bytes()).hexdigest() == before
 
 
-def test_the_card_of_a_bundle_that_computes_with_bytes(tmp_path: Path) -> None:
+def test_the_card_of_an_int8_bundle(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from pipeline.training.export.model_card import CardSource, write_card
 
-    floats = _manifest()
-    (light,), (lite,) = floats.segmenter.members, floats.classifier.members
+    fp32 = _manifest()
+    (light,), (lite,) = fp32.segmenter.members, fp32.classifier.members
     kept = Int8Entry("light.int8.onnx", "8" * 64, "minmax", (GateFigure("cell_dice", 0.9631, 0.9630),))
     refused = Int8Entry(None, None, "entropy", (GateFigure("group_macro_f1", 0.9172, 0.9085),))
     manifest = replace(
-        floats,
-        segmenter=replace(floats.segmenter, members=(replace(light, int8=kept),)),
-        classifier=replace(floats.classifier, members=(replace(lite, int8=refused),)),
+        fp32,
+        segmenter=replace(fp32.segmenter, members=(replace(light, int8=kept),)),
+        classifier=replace(fp32.classifier, members=(replace(lite, int8=refused),)),
     )
     evaluation = _evaluation(manifest.digest_of(Profile.FAST, Precision.INT8))
     sizes = {"lite.onnx": 2_000_000, "light.onnx": 4_200_000, "light.int8.onnx": 1_300_000}
     file = write_card(CardSource(manifest, sizes, (evaluation,), _pack(tmp_path / "pack")), tmp_path)
     text = file.read_text(encoding="utf-8")
-    assert "## Measured 1: val split\n" in text
+    assert "## Evaluation 1: val split\n" in text
     assert "7.5 MB" in text
     assert "cell_dice 0.9631 → 0.9630" in text
-    assert "refused: group_macro_f1 0.9172 → 0.9085" in text
+    assert "stays in FP32: group_macro_f1 0.9172 → 0.9085" in text
 
 
 def test_a_card_needs_an_evaluation_of_its_bundle(tmp_path: Path) -> None:
@@ -327,4 +332,4 @@ def test_the_surest_mistakes_come_first_and_research_pictures_are_not_shown() ->
 
     shown = [_score(1, _answer(N, L, 0.7)), _score(2, _answer(L, N, 0.9), _answer(L, None))]
     hidden = _score(3, _answer(N, L, 0.99), data_set="research_only/all_idb2")
-    assert [m.found.probability for m in worst_mistakes([*shown, hidden])] == [0.9, 0.7]
+    assert [m.prediction.probability for m in worst_mistakes([*shown, hidden])] == [0.9, 0.7]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pipeline.model.errors import UsageError
-from pipeline.training.data.intervals import Estimate, Place
+from pipeline.training.data.intervals import Estimate, ImageGroup
 from pipeline.training.evaluate.members import (
     MEAN,
     Comparison,
@@ -25,7 +25,7 @@ def _values(folders: tuple[str, ...] = (), **values: np.ndarray) -> MemberValues
     return MemberValues(
         measure="group_accuracy",
         folders=folders or ("set",) * count,
-        places=tuple(Place("set", f"g{index}") for index in range(count)),
+        groups=tuple(ImageGroup("set", f"g{index}") for index in range(count)),
         values=values,
     )
 

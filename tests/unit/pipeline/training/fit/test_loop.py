@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from pipeline.model.errors import UsageError  # noqa: E402
 from pipeline.training.fit.batches import Batch  # noqa: E402
-from pipeline.training.fit.training_loop import BEST_FILE, StepOutcome, Subject, Validation, fit  # noqa: E402
+from pipeline.training.fit.training_loop import BEST_FILE, StepOutcome, TrainableNetwork, Validation, fit  # noqa: E402
 from pipeline.training.recipe.recipes import Arithmetic, read_recipe  # noqa: E402
 
 SCHEDULE = replace(
@@ -85,10 +85,10 @@ class Flat(torch.nn.Module):
         return self.head(self.body(rgb.flatten(1).float() / 255 - 0.5))
 
 
-def _subject() -> Subject:
+def _trainable() -> TrainableNetwork:
     torch.manual_seed(3)
     network = Flat()
-    return Subject("flat", 11, network, network.body)
+    return TrainableNetwork("flat", 11, network, network.body)
 
 
 def _weights(file: Path) -> dict[str, torch.Tensor]:
@@ -98,7 +98,7 @@ def _weights(file: Path) -> dict[str, torch.Tensor]:
 
 
 def test_it_learns_and_leaves_its_history(tmp_path: Path) -> None:
-    history = fit(_subject(), Halves(), replace(SCHEDULE, epochs=12, patience=12), tmp_path, Silent())
+    history = fit(_trainable(), Halves(), replace(SCHEDULE, epochs=12, patience=12), tmp_path, Silent())
     assert history[-1].val_accuracy > 0.8
     assert history[-1].val_loss < history[0].val_loss
     noted = json.loads((tmp_path / "history.json").read_text())
@@ -106,22 +106,22 @@ def test_it_learns_and_leaves_its_history(tmp_path: Path) -> None:
 
 
 def test_the_best_epoch_is_kept_and_patience_ends_the_training(tmp_path: Path) -> None:
-    subject = _subject()
+    trainable = _trainable()
     schedule = replace(SCHEDULE, epochs=9, patience=2)
-    history = fit(subject, Halves((0.5, 0.9, 0.7, 0.8, 1.0)), schedule, tmp_path / "long", Silent())
+    history = fit(trainable, Halves((0.5, 0.9, 0.7, 0.8, 1.0)), schedule, tmp_path / "long", Silent())
     assert [record.val_accuracy for record in history] == [0.5, 0.9, 0.7, 0.8]
     kept = _weights(tmp_path / "long" / BEST_FILE)
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in subject.network.state_dict().items())
-    fit(_subject(), Halves((0.5, 0.9, 0.4, 0.3)), schedule, tmp_path / "same", Silent())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in trainable.network.state_dict().items())
+    fit(_trainable(), Halves((0.5, 0.9, 0.4, 0.3)), schedule, tmp_path / "same", Silent())
     same = _weights(tmp_path / "same" / BEST_FILE)
     assert all(torch.equal(tensor, kept[name]) for name, tensor in same.items())
 
 
 def test_a_run_that_was_cut_off_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
-    whole = fit(_subject(), Halves(), SCHEDULE, tmp_path / "whole", Silent())
+    whole = fit(_trainable(), Halves(), SCHEDULE, tmp_path / "whole", Silent())
     with pytest.raises(InterruptedError):
-        fit(_subject(), Halves(), SCHEDULE, tmp_path / "broken", CutIn(2))
-    resumed = fit(_subject(), Halves(), SCHEDULE, tmp_path / "broken", Silent())
+        fit(_trainable(), Halves(), SCHEDULE, tmp_path / "broken", CutIn(2))
+    resumed = fit(_trainable(), Halves(), SCHEDULE, tmp_path / "broken", Silent())
     assert [record.val_loss for record in resumed] == [record.val_loss for record in whole]
     left, right = (torch.load(tmp_path / run / "last.pt", weights_only=True) for run in ("whole", "broken"))
     assert all(torch.equal(left["network"][name], right["network"][name]) for name in left["network"])
@@ -144,7 +144,7 @@ def test_it_learns_in_half_the_bits_and_is_validated_in_all(tmp_path: Path) -> N
     torch.manual_seed(3)
     network = Noting()
     schedule = replace(SCHEDULE, epochs=12, patience=12, arithmetic=Arithmetic.BFLOAT16)
-    history = fit(Subject("flat", 11, network, network.body), Halves(), schedule, tmp_path, Silent())
+    history = fit(TrainableNetwork("flat", 11, network, network.body), Halves(), schedule, tmp_path, Silent())
     assert network.seen == {(True, torch.bfloat16), (False, torch.float32)}
     assert history[-1].val_accuracy > 0.8
     assert {tensor.dtype for tensor in _weights(tmp_path / BEST_FILE).values()} == {torch.float32}
@@ -163,6 +163,6 @@ class Diverging(Halves):
 
 def test_a_training_that_diverges_is_one_sentence_and_leaves_no_history_of_it(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="flat diverged in epoch 2"):
-        fit(_subject(), Diverging(), SCHEDULE, tmp_path, Silent())
+        fit(_trainable(), Diverging(), SCHEDULE, tmp_path, Silent())
     (record,) = json.loads((tmp_path / "history.json").read_text(), parse_constant=pytest.fail)
     assert record["val_loss"] == 0.5

@@ -19,10 +19,10 @@ from pipeline.training.command import train  # noqa: E402
 from pipeline.training.data.cell_metrics import Confusion  # noqa: E402
 from pipeline.training.data.picture_samples import load_pictures  # noqa: E402
 from pipeline.training.fit.picture_task import PictureTask  # noqa: E402
-from pipeline.training.fit.picture_training import picture_subjects, weighted_f1  # noqa: E402
-from pipeline.training.fit.run_course import TrainedNetwork  # noqa: E402
+from pipeline.training.fit.picture_training import trainable_networks, weighted_f1  # noqa: E402
 from pipeline.training.fit.run_folder import recipe_of  # noqa: E402
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides  # noqa: E402
+from pipeline.training.fit.trained_networks import TrainedNetwork  # noqa: E402
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides  # noqa: E402
 from pipeline.training.recipe.recipes import Kept, LearningRateSchedule, Optimizer, PictureRecipe, read_recipe  # noqa: E402
 from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
 from tests.unit.pipeline.training.data.datasets.trees import (  # noqa: E402
@@ -62,7 +62,7 @@ def _small(tmp: Path, name: str, **values: str) -> Path:
 
 
 def _train(
-    recipe: str | Path, root: Path, run: Path, overrides: Overrides = AS_WRITTEN
+    recipe: str | Path, root: Path, run: Path, overrides: Overrides = NO_OVERRIDES
 ) -> tuple[tuple[TrainedNetwork, ...], Heard]:
     heard = Heard()
     return train(recipe, root, run, heard, overrides), heard
@@ -116,9 +116,9 @@ def test_network_1_is_trained_as_the_paper_says() -> None:
     )
     assert recipe.augment.turn > 0
     assert recipe.augment.zoom > 0
-    (subject,) = picture_subjects(recipe)
-    assert sum(parameter.numel() for parameter in subject.network.parameters()) == 2_164_655
-    assert type(subject.network) is type(network_1(15))
+    (trainable,) = trainable_networks(recipe)
+    assert sum(parameter.numel() for parameter in trainable.network.parameters()) == 2_164_655
+    assert type(trainable.network) is type(network_1(15))
 
 
 def test_network_2_is_trained_as_the_paper_says() -> None:
@@ -127,8 +127,8 @@ def test_network_2_is_trained_as_the_paper_says() -> None:
     assert (recipe.schedule.epochs, recipe.schedule.optimizer) == (10, Optimizer.ADAM)
     assert [one.name for one in recipe.classes] == ["ALL", "normal"]
     assert set(vars_of(recipe.augment)) == {0.0}
-    (subject,) = picture_subjects(recipe)
-    assert subject.network.pixel_scale == 1.0
+    (trainable,) = trainable_networks(recipe)
+    assert trainable.network.pixel_scale == 1.0
 
 
 def vars_of(record: object) -> list[float]:

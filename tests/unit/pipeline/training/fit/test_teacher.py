@@ -64,7 +64,7 @@ def test_a_student_learns_from_the_run_it_is_given(small_pack: Path, teacher: Pa
     overrides = Overrides(teacher=teacher_in(teacher))
     (unet,) = train(_recipe(tmp_path, "unet"), small_pack, tmp_path / "run", heard, overrides)
     assert unet.name == "unet"
-    assert any("the teacher drew cells in" in sentence for sentence in heard.sentences)
+    assert any("pseudo-labels added to" in sentence for sentence in heard.sentences)
     weights = load_file(teacher / "light-unet" / "best.safetensors")
     told = (tmp_path / "run" / "recipe.toml").read_text()
     assert f'teacher = "light-unet {weights_digest(weights)}"' in told
@@ -99,7 +99,7 @@ def test_a_recipe_that_tells_a_teacher_asks_for_it(small_pack: Path, teacher: Pa
 
 
 @pytest.mark.parametrize("name", ["ensemble-leukocytes", "paper-network-2"])
-def test_only_a_segmenter_is_taught(teacher: Path, name: str) -> None:
+def test_only_a_segmenter_learns_from_a_teacher(teacher: Path, name: str) -> None:
     with pytest.raises(UsageError, match="Only a segmenter"):
         read_recipe(name, Overrides(teacher=teacher_in(teacher)))
 

@@ -19,7 +19,6 @@ from pipeline.training.recipe.architectures import (  # noqa: E402
     CENetPlan,
     LightUNetPlan,
     UNetPlan,
-    segmenter_plan,
 )
 from pipeline.training.recipe.recipes import SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
 
@@ -65,7 +64,7 @@ def test_what_is_not_pretrained_is_built_as_it_begins(plan: UNetPlan | CENetPlan
     torch.manual_seed(5)
     built = plan.build()
     torch.manual_seed(5)
-    begun = plan.begin(tmp_path)
+    begun = plan.initial_weights(tmp_path)
     assert isinstance(begun.network, UNet | CENet)
     assert list(begun.pretrained.parameters()) == []
     pairs = zip(built.state_dict().values(), begun.network.state_dict().values(), strict=True)
@@ -80,8 +79,8 @@ def test_cenet_begins_from_a_resnet34_of_the_users(file: str, tmp_path: Path) ->
         torch.save(weights, tmp_path / file)
     else:
         save_file(weights, tmp_path / file)
-    plan = segmenter_plan({"architecture": "cenet", "width": 64, "encoder_weights": file})
-    begun = plan.begin(tmp_path)
+    plan = CENetPlan(64, file)
+    begun = plan.initial_weights(tmp_path)
     assert begun.pretrained.state_dict().keys() == published.keys()
     assert all(torch.equal(tensor, published[name]) for name, tensor in begun.pretrained.state_dict().items())
     owned = {id(parameter) for parameter in begun.network.parameters()}
@@ -91,10 +90,10 @@ def test_cenet_begins_from_a_resnet34_of_the_users(file: str, tmp_path: Path) ->
 def test_weights_that_are_missing_broken_or_of_another_network_are_a_sentence(tmp_path: Path) -> None:
     plan = CENetPlan(64, "resnet34.pth")
     with pytest.raises(UsageError, match="cannot be read"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)
     (tmp_path / "resnet34.pth").write_bytes(b"not weights")
     with pytest.raises(UsageError, match="no file of weights"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)
     torch.save({"fc.weight": torch.zeros(3)}, tmp_path / "resnet34.pth")
     with pytest.raises(UsageError, match="resnet34"):
-        plan.begin(tmp_path)
+        plan.initial_weights(tmp_path)

@@ -7,14 +7,14 @@ import pytest
 pytest.importorskip("torch")
 
 from pipeline.model.errors import UsageError
-from pipeline.training.recipe.overrides import AS_WRITTEN, Overrides, overridden
+from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides, overridden
 from pipeline.training.recipe.recipes import CellRecipe, PictureRecipe, parse_recipe, read_recipe
 
 ENSEMBLE = "ensemble-leukocytes"
 
 
 def test_without_overrides_the_text_is_the_files() -> None:
-    assert read_recipe(ENSEMBLE, AS_WRITTEN).text == read_recipe(ENSEMBLE).text
+    assert read_recipe(ENSEMBLE, NO_OVERRIDES).text == read_recipe(ENSEMBLE).text
 
 
 def test_seed_and_epochs_replace_the_recipes_and_change_its_digest() -> None:

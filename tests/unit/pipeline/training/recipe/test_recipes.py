@@ -51,6 +51,27 @@ def test_a_wrong_recipe_is_a_sentence(old: str, new: str) -> None:
         parse_recipe(TEXT.replace(old, new))
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "sentence"),
+    [
+        ("seed = ", "sead = ", "The recipe has no 'seed'."),
+        ("batch = 32", 'batch = "many"', "The recipe's 'schedule.batch' is wrong: input should be"),
+        ("batch = 32", "batch = 32\nbatches = 3", "The recipe has no use for 'schedule.batches'."),
+        ("batch = 32", 'batch = 32\noptimizer = "sgd"', "'sgd' is not one of the recipe's choices for"),
+        ('kind = "classifier"', 'kind = "oracle"', "'oracle' is not one of the recipe's choices for 'kind'"),
+        ("dropout = ", "drop_out = 0.1\ndropout = ", "The recipe has no use for 'drop_out'."),
+        ("[input]", "[overrides]\nseed = true\n\n[input]", "The recipe's 'seed' is wrong: input should be"),
+        ("name = ", "name = = ", "The recipe is no TOML: "),
+    ],
+)
+def test_the_sentence_names_the_key(old: str, new: str, sentence: str) -> None:
+    assert old in TEXT
+    with pytest.raises(UsageError) as caught:
+        parse_recipe(TEXT.replace(old, new, 1))
+    assert caught.value.sentence.startswith(sentence)
+    assert "\n" not in caught.value.sentence
+
+
 def test_a_missing_recipe_is_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no recipe 'none'"):
         read_recipe("none")

@@ -22,10 +22,10 @@ def _member(name: str, parameters: int) -> MemberEntry:
 def test_the_shipped_recipes_may_be_shipped_and_research_may_not() -> None:
     recipe = read_recipe("light-unet")
     assert isinstance(recipe, SegmenterRecipe)
-    require_shippable(recipe)
+    require_shippable(recipe.name, recipe.sources)
     research = replace(recipe.sources[0], folder="research_only/all_idb2", shippable=False)
     with pytest.raises(UsageError, match="research_only/all_idb2") as caught:
-        require_shippable(replace(recipe, sources=(*recipe.sources, research)))
+        require_shippable(recipe.name, (*recipe.sources, research))
     assert caught.value.code == "not_shippable"
 
 

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 
 from pipeline.model.errors import UsageError
-from pipeline.training.data.datasets import LabelRule, Layout, find_data, read_aml_lmu
+from pipeline.training.data.datasets import Layout, find_data, read_aml_lmu
 from pipeline.training.data.datasets.aml_lmu import LABEL_OF_CODE
 from pipeline.training.data.label_tables import LabelRow, Split
 from pipeline.training.data.targets import class_of
 from tests.unit.pipeline.training.data.datasets.trees import SIDE, aml_tree
 
 
-def _read(root: Path, rule: LabelRule = LabelRule.FIRST) -> dict[str, LabelRow]:
-    return {row.image.name: row for row in read_aml_lmu(root, rule, 0.2)}
+def _read(root: Path) -> dict[str, LabelRow]:
+    return {row.image.name: row for row in read_aml_lmu(root, 0.2)}
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +62,6 @@ def test_re_annotations_are_kept_and_the_first_is_the_label(tmp_path: Path) -> N
     assert rows["BAS_0003.tiff"].annotations == ("BAS", "EOS", "")
     assert rows["BAS_0004.tiff"].annotations == ("BAS",)
     assert {row.label for name, row in rows.items() if name.startswith("BAS")} == {"basophil"}
-
-
-def test_a_majority_needs_more_than_half(tmp_path: Path) -> None:
-    rows = _read(aml_tree(tmp_path, range(1, 5), ANNOTATIONS), LabelRule.MAJORITY)
-    assert [rows[f"BAS_000{n}.tiff"].label_raw for n in (1, 2, 3, 4)] == ["BAS", "EOS", "BAS", "BAS"]
 
 
 def test_annotations_beside_the_folder_and_with_commas_are_read(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import Layout, find_data, read_class_folders
-from pipeline.training.data.label_tables import Split, refuse_leaks
+from pipeline.training.data.label_tables import Split, require_no_leaks
 from tests.unit.pipeline.training.data.datasets.trees import class_tree, draw
 
 TEN = [f"{n}.png" for n in range(10)]
@@ -67,7 +67,7 @@ def test_a_subject_is_on_one_side_whatever_classes_it_shows(
     for row in rows:
         sides[row.image.name.split("__")[0]].add(row.split)
     assert all(len(found) == 1 for found in sides.values())
-    refuse_leaks(rows)
+    require_no_leaks(rows)
 
 
 def test_an_empty_class_is_named(tmp_path: Path) -> None:
@@ -80,5 +80,5 @@ def test_an_empty_class_is_named(tmp_path: Path) -> None:
 def test_a_picture_outside_the_classes_is_named(tmp_path: Path) -> None:
     root = class_tree(tmp_path / "own", {"a": TEN})
     draw(root / "lost.png")
-    with pytest.raises(UsageError, match=r"lost\.png lies in none"):
+    with pytest.raises(UsageError, match=r"lost\.png is in none"):
         read_class_folders(root, 0.1, 0.2)

@@ -9,16 +9,13 @@ import pytest
 
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import (
-    ByFold,
-    BySubject,
     DataPart,
     Layout,
-    Reading,
     find_data,
     read_parts,
     readable,
 )
-from pipeline.training.data.label_tables import Split, refuse_leaks
+from pipeline.training.data.label_tables import Split, require_no_leaks
 from pipeline.training.data.picture_sets import PictureClass, class_index
 from pipeline.training.data.sources import ALL_SOURCES, SOURCES
 from tests.unit.pipeline.training.conftest import DrawnPack
@@ -122,7 +119,7 @@ def test_the_subset_of_the_pack_goes_with_its_subjects_in_the_whole_set(tmp_path
     pack = DrawnPack(tmp_path)
     pack.add("cnmc_subset", "lymphoblast", "train", subject="cnmc-1", group="cnmc-1", label_raw="all")
     pack.write()
-    parts = (DataPart("C-NMC", reading=Reading(cnmc_val=ByFold(0))), DataPart("cnmc_subset"))
+    parts = (DataPart("C-NMC"), DataPart("cnmc_subset"))
     rows = read_parts(parts, tmp_path)
     assert {row.split for row in rows if row.subject == "cnmc-1"} == {Split.VAL}
 
@@ -147,15 +144,13 @@ def test_a_picture_that_two_sets_share_is_a_leak_where_it_stands_on_two_sides(tm
         readable(both)
 
 
-@pytest.mark.parametrize("share", [0.1, 0.2, 0.5])
-def test_no_reader_makes_a_leak(tmp_path: Path, share: float) -> None:
+def test_no_reader_makes_a_leak(tmp_path: Path) -> None:
     cnmc_tree(tmp_path / "C-NMC")
     aml_tree(tmp_path, range(1, 30, 4))
     class_tree(tmp_path / "own", {"a": [f"p{n % 7}__{n}.png" for n in range(30)], "b": TEN})
-    reading = Reading(val_share=share, cnmc_val=BySubject(share))
-    parts = tuple(DataPart(name, reading=reading) for name in ("C-NMC", "AML-Cytomorphology_LMU", "own"))
+    parts = tuple(DataPart(name) for name in ("C-NMC", "AML-Cytomorphology_LMU", "own"))
     rows = read_parts(parts, tmp_path)
-    refuse_leaks(rows)
+    require_no_leaks(rows)
     assert readable(rows).rows == rows
     for folder in {row.source.folder for row in rows}:
         assert {row.split for row in rows if row.source.folder == folder} == {Split.TRAIN, Split.VAL}

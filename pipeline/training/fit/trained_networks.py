@@ -1,4 +1,4 @@
-"""The networks of a run, one after the other, each with its weights, history and curves in a folder."""
+"""Trains the networks of a run one after the other; each has a folder with weights, history and curves."""
 
 from __future__ import annotations
 
@@ -10,22 +10,29 @@ from safetensors.torch import load_file
 
 from pipeline.training.fit.curves import draw_curves
 from pipeline.training.fit.progress import EpochRecord, TrainingProgress
-from pipeline.training.fit.training_loop import BEST_FILE, Subject, Task, fit, kept_epoch, weights_digest
+from pipeline.training.fit.training_loop import (
+    BEST_FILE,
+    Task,
+    TrainableNetwork,
+    fit,
+    kept_epoch,
+    weights_digest,
+)
 from pipeline.training.recipe.recipes import Schedule
 
 
 @dataclass(frozen=True, slots=True)
 class TrainedNetwork:
-    """One network of a run and how its training went."""
+    """One network of a training run, with its history."""
 
     name: str
     history: tuple[EpochRecord, ...]
     kept: EpochRecord
-    """the epoch whose weights stay"""
+    """the epoch whose weights are kept"""
     weights_sha256: str
 
     def facts(self) -> dict[str, object]:
-        """Return what a run folder says of the network."""
+        """Return the network's entry in the run folder's results."""
         return {
             "name": self.name,
             "epochs": len(self.history),
@@ -37,16 +44,20 @@ class TrainedNetwork:
 
 
 def fit_all(
-    subjects: Sequence[Subject], task: Task, schedule: Schedule, run_dir: Path, progress: TrainingProgress
+    networks: Sequence[TrainableNetwork],
+    task: Task,
+    schedule: Schedule,
+    run_dir: Path,
+    progress: TrainingProgress,
 ) -> tuple[TrainedNetwork, ...]:
-    """Return the trained networks; those that were finished before are not trained again."""
+    """Return the trained networks; those already complete are not trained again."""
     trained: list[TrainedNetwork] = []
-    for subject in subjects:
-        folder = run_dir / subject.name
-        history = fit(subject, task, schedule, folder, progress)
-        draw_curves(subject.name, history, folder / "curves.png")
+    for trainable in networks:
+        folder = run_dir / trainable.name
+        history = fit(trainable, task, schedule, folder, progress)
+        draw_curves(trainable.name, history, folder / "curves.png")
         kept = history[kept_epoch(history, schedule.keep)]
         trained.append(
-            TrainedNetwork(subject.name, history, kept, weights_digest(load_file(folder / BEST_FILE)))
+            TrainedNetwork(trainable.name, history, kept, weights_digest(load_file(folder / BEST_FILE)))
         )
     return tuple(trained)
