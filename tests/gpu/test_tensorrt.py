@@ -15,7 +15,7 @@ import pytest
 
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.engine_choice import shapes_of
-from pipeline.runtime.engines.silent_onnxruntime import ort
+from pipeline.runtime.engines.onnxruntime_without_telemetry import ort
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.libraries import what_is_missing
 from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt

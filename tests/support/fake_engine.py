@@ -9,7 +9,7 @@ import numpy as np
 
 from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.runtime.engines.engine_port import EngineIdentity
-from pipeline.runtime.engines.silent_onnxruntime import ort
+from pipeline.runtime.engines.onnxruntime_without_telemetry import ort
 from pipeline.runtime.tensorrt.batch_shapes import ShapeProfile
 from pipeline.runtime.tensorrt.inference_loop import InferenceLoop
 from pipeline.runtime.tensorrt.stream_executor import LoadedPlan

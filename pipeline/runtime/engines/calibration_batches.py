@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from pipeline.bundle.manifest import INPUT_NAME
 from pipeline.model.domain import Rgb
-from pipeline.runtime.engines.silent_quantisation import CalibrationDataReader
+from pipeline.runtime.engines.quantisation_without_telemetry import CalibrationDataReader
 
 
 class CalibrationBatches(CalibrationDataReader):  # type: ignore[misc]  # onnxruntime has no types

@@ -21,7 +21,7 @@ from pipeline.runtime.engines.engine_port import (
     require_bundle_graph,
     require_matching,
 )
-from pipeline.runtime.engines.silent_onnxruntime import ort, ort_errors
+from pipeline.runtime.engines.onnxruntime_without_telemetry import ort, ort_errors
 
 NAME = "onnxruntime"
 _DTYPES = {"tensor(uint8)": "uint8", "tensor(float)": "float32"}

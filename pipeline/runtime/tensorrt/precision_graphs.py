@@ -18,7 +18,7 @@ from pipeline.bundle.manifest import INPUT_NAME
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
-from pipeline.runtime.engines.silent_quantisation import QuantFormat, QuantType, quantize_static
+from pipeline.runtime.engines.quantisation_without_telemetry import QuantFormat, QuantType, quantize_static
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.float16_conversion import converted_to_float16
 

@@ -12,7 +12,7 @@ import onnx
 
 from pipeline.model.domain import Rgb
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
-from pipeline.runtime.engines.silent_quantisation import (
+from pipeline.runtime.engines.quantisation_without_telemetry import (
     CalibrationMethod,
     QuantFormat,
     QuantType,

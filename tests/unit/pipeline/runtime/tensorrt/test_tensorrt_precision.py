@@ -13,7 +13,7 @@ from onnx import TensorProto, numpy_helper
 from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.bundle_loader import SHIPPED, load_bundle
-from pipeline.runtime.engines.silent_onnxruntime import ort
+from pipeline.runtime.engines.onnxruntime_without_telemetry import ort
 from pipeline.runtime.tensorrt.batch_shapes import Precision
 from pipeline.runtime.tensorrt.precision_graphs import prepared
 from pipeline.sampling.crops import read_crop, resized

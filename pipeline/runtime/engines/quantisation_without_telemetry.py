@@ -6,7 +6,7 @@ Import it from here and nowhere else, and only where a graph is made.
 from __future__ import annotations
 
 # isort: off
-import pipeline.runtime.engines.silent_onnxruntime  # noqa: F401 - what follows loads the library
+import pipeline.runtime.engines.onnxruntime_without_telemetry  # noqa: F401 - what follows loads the library
 from onnxruntime.quantization import (
     CalibrationDataReader,
     CalibrationMethod,
