@@ -24,6 +24,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import LeukoflowError, UsageError
 from pipeline.runtime.engines.engine_port import EngineName
+from pipeline.runtime.tensorrt.plan_cache import default_plans_dir
 from worker.broker_schemes import BROKER_SCHEMES
 from worker.key_pattern import KeyPattern
 
@@ -85,7 +86,7 @@ class LocalSettings(BaseSettings):
         "least 4",
     )
     plans_dir: Path = Field(
-        default=Path.home() / ".cache" / "leukoflow" / "plans",
+        default=default_plans_dir(),
         description="folder for what TensorRT builds of the networks; nobody else may write to it",
     )
     max_file_bytes: int = Field(

@@ -17,11 +17,12 @@ from pipeline.model.domain import SlideResult
 from pipeline.model.errors import InputError, UsageError
 from pipeline.output.pictures import overview_picture, png
 from pipeline.output.report import JsonObject, geojson_gz, slide_document
-from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
+from pipeline.runtime.readers.digests import digest_of
+from pipeline.runtime.slide_analyser import SlideAnalyser
+from worker.cli.bundles import EngineOption, ProfileOption, asked_analyser
 from worker.cli.result_tables import differential_table
 from worker.cli.submit import made_folder, scan_files
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, digest_of
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -59,8 +60,8 @@ def analyse(
             code="same_name",
         )
     unreadable = 0
-    with asked_analyst(bundle, profile, engine) as analyst:
-        answers = in_order(lambda path: _answer(analyst, path, output), files, jobs)
+    with asked_analyser(bundle, profile, engine) as analyser:
+        answers = in_order(lambda path: _answer(analyser, path, output), files, jobs)
         for path, answer in zip(files, answers, strict=True):
             unreadable += isinstance(answer, InputError)
             _print(path, answer, as_json=as_json)
@@ -81,10 +82,10 @@ def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[
             yield waiting.popleft().result()
 
 
-def _answer(analyst: Analyst, path: Path, output: Output) -> SlideResult | InputError:
+def _answer(analyser: SlideAnalyser, path: Path, output: Output) -> SlideResult | InputError:
     try:
-        with analyst.open(path) as reader:
-            result = analyst.analyse(reader, digest_of(path), AnalysisMonitor())
+        with analyser.open(path) as reader:
+            result = analyser.analyse(reader, digest_of(path), AnalysisMonitor())
             if output.overlay is not None:
                 picture = overview_picture(reader, result.analysis.cells)
                 _target(output.overlay, path, ".png").write_bytes(png(picture))

@@ -10,9 +10,9 @@ import typer
 
 from db.states import Priority
 from pipeline.model.errors import DeploymentError, UsageError
+from pipeline.runtime.readers.digests import digest_of
 from worker.ingest.identification import UNSPECIFIED, checked_id, metadata_for
 from worker.key_pattern import KeyPattern, ScanIdentity
-from worker.processing.analyst import digest_of
 from worker.settings import load_delivery_settings
 from worker.storage.object_store import ObjectStore, open_object_store
 
