@@ -26,7 +26,6 @@ from pipeline.runtime.readers.scan_source import ScanLike, ScanSource, scan_sour
 from pipeline.runtime.slide_analyser import AnalyserOptions, SlideAnalyser, open_slide_analyser
 
 __all__ = ["Analyser", "AnalysisProgress", "Result"]
-
 _Choice = TypeVar("_Choice", Profile, EngineName)
 
 
@@ -101,8 +100,7 @@ class Analyser(Closing):
         `profile` is `fast` or `accurate`; `engine` is `auto`, `openvino`, `onnxruntime` or `tensorrt`. The
         networks compute with `threads`; None: one for each core.
 
-        Raises: UsageError, where a name is unknown or `threads` is below 1; DeploymentError, where the bundle
-        is missing or damaged, or the engine lacks something.
+        Raises: UsageError, where an option is unknown; DeploymentError, where the bundle or engine is unfit.
         """
         if threads is not None and threads < 1:
             raise UsageError(f"threads is {threads}: give 1 or more, or leave it out.", code="bad_threads")
@@ -112,9 +110,8 @@ class Analyser(Closing):
             engine=_chosen(EngineName, engine),
             asked=Asked(threads=threads),
         )
-        with ExitStack() as stack:
-            slides = stack.enter_context(open_slide_analyser(options))
-            return cls(slides, stack.pop_all())
+        held = ExitStack()
+        return cls(held.enter_context(open_slide_analyser(options)), held)
 
     def analyse(
         self,
