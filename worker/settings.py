@@ -23,6 +23,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import LeukoflowError, TransientError, UsageError
 from pipeline.runtime.engines.engine_port import EngineName
+from pipeline.runtime.tensorrt.plan_cache import default_plans_dir
 from worker.key_pattern import KeyPattern
 from worker.server_urls import database_url, require_broker_url, require_port
 
@@ -93,7 +94,7 @@ class LocalSettings(BaseSettings):
         "least 4",
     )
     plans_dir: Path = Field(
-        default=Path.home() / ".cache" / "leukoflow" / "plans",
+        default=default_plans_dir(),
         description="folder for what TensorRT builds of the networks; nobody else may write to it",
     )
     max_file_bytes: int = Field(

@@ -46,7 +46,7 @@ class SlideMeta:
     objective: float | None
     scanner: str | None
     file_format: str
-    """`jpeg`, `png`, `bmp`, `tiff`, `aperio-svs`"""
+    """`jpeg`, `png`, `bmp`, `tiff`, `aperio-svs`; `array` where there is no file"""
     levels: tuple[Level, ...]
     """level 0 first, in decreasing size"""
 

@@ -13,7 +13,6 @@ from pipeline.model.spec import PipelineSpec
 from pipeline.runtime.concurrency.batcher import MAX_CROPS, MAX_TILES
 from pipeline.runtime.concurrency.machine import Parallelism
 from pipeline.runtime.engines.engine_port import Engine, EngineIdentity, EngineName, GraphFile, Opener
-from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
 from pipeline.runtime.graph_networks import MAX_BATCH_PIXELS
 from pipeline.runtime.tensorrt.batch_shapes import BatchShape, ShapeProfile, squares
 from pipeline.runtime.tensorrt.libraries import find_gpu, find_tensorrt, what_is_missing
@@ -69,7 +68,14 @@ def _chosen(name: EngineName, why: str, resources: EngineResources) -> EngineCho
         if resources.supports_int8:
             return EngineChoice(name, why, Precision.INT8, _openvino(resources))
         return EngineChoice(name, f"{why}; {IN_FP32}", Precision.FP32, _openvino(resources))
-    return EngineChoice(name, why, Precision.FP32, onnx_runtime(resources.parallelism.threads))
+    return EngineChoice(name, why, Precision.FP32, _onnx_runtime(resources))
+
+
+def _onnx_runtime(resources: EngineResources) -> Opener:
+    # Importing the pipeline loads no engine; opening one does.
+    from pipeline.runtime.engines.onnxruntime_engine import onnx_runtime
+
+    return onnx_runtime(resources.parallelism.threads)
 
 
 def _openvino(resources: EngineResources) -> Opener:

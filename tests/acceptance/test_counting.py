@@ -14,13 +14,14 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Rect, Size
 from pipeline.model.ports import SlideReader
 from pipeline.run import analyse_slide
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.readers import open_slide
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import Smear, draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 
 SAME_PLACE_PX0 = 2.0
@@ -28,9 +29,9 @@ SAME_PLACE_PX0 = 2.0
 
 
 @pytest.fixture(scope="module")
-def analyst() -> Iterator[Analyst]:
-    with open_analyst(load(LocalSettings)) as analyst:
-        yield analyst
+def analyser() -> Iterator[SlideAnalyser]:
+    with open_analyser(load(LocalSettings)) as analyser:
+        yield analyser
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +43,17 @@ def drawn(tmp_path_factory) -> Iterator[tuple[Smear, SlideReader]]:
         yield smear, reader
 
 
-def analysed(analyst: Analyst, reader: SlideReader, core_px: int, tile_batch: int = 2) -> SlideAnalysis:
-    spec = replace(analyst.spec, tile_core_px=core_px)
+def analysed(
+    analyser: SlideAnalyser, reader: SlideReader, core_px: int, tile_batch: int = 2
+) -> SlideAnalysis:
+    spec = replace(analyser.spec, tile_core_px=core_px)
     with OrderedThreadPool(2) as pool:
-        return analyse_slide(reader, analyst.models, spec, Execution(AnalysisMonitor(), pool, tile_batch))
+        return analyse_slide(reader, analyser.models, spec, Execution(AnalysisMonitor(), pool, tile_batch))
 
 
 @pytest.fixture(scope="module")
-def reference(analyst, drawn) -> SlideAnalysis:
-    return analysed(analyst, drawn[1], 768)
+def reference(analyser, drawn) -> SlideAnalysis:
+    return analysed(analyser, drawn[1], 768)
 
 
 def assert_same_cells(ours: SlideAnalysis, theirs: SlideAnalysis) -> None:
@@ -68,24 +71,24 @@ def _distance(one, other) -> float:
 
 
 @pytest.mark.parametrize("core_px", [256, 512, 2304])
-def test_the_tile_size_changes_no_cell(analyst, drawn, core_px):
-    whole = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=1000))
+def test_the_tile_size_changes_no_cell(analyser, drawn, core_px):
+    whole = replace(analyser, spec=replace(analyser.spec, whole_up_to_tiles=1000))
     assert_same_cells(analysed(whole, drawn[1], core_px), analysed(whole, drawn[1], 768))
 
 
 @pytest.mark.parametrize("coarse_px", [256, 512, 1152])
-def test_the_size_of_coarse_tiles_changes_no_cell(analyst, drawn, reference, coarse_px):
-    other = replace(analyst, spec=replace(analyst.spec, candidate_core_px=coarse_px))
+def test_the_size_of_coarse_tiles_changes_no_cell(analyser, drawn, reference, coarse_px):
+    other = replace(analyser, spec=replace(analyser.spec, candidate_core_px=coarse_px))
     assert_same_cells(analysed(other, drawn[1], 768), reference)
 
 
 @pytest.mark.parametrize("tile_batch", [1, 7])
-def test_the_batch_changes_no_cell(analyst, drawn, reference, tile_batch):
-    assert_same_cells(analysed(analyst, drawn[1], 768, tile_batch), reference)
+def test_the_batch_changes_no_cell(analyser, drawn, reference, tile_batch):
+    assert_same_cells(analysed(analyser, drawn[1], 768, tile_batch), reference)
 
 
-def test_twice_is_the_same_to_the_last_bit(analyst, drawn, reference):
-    again = analysed(analyst, drawn[1], 768)
+def test_twice_is_the_same_to_the_last_bit(analyser, drawn, reference):
+    again = analysed(analyser, drawn[1], 768)
     assert [c.instance.contour_px0.tolist() for c in again.cells] == [
         c.instance.contour_px0.tolist() for c in reference.cells
     ]
@@ -110,12 +113,12 @@ def _neighbours(analysis: SlideAnalysis):
     return [(a, b) for i, a in enumerate(cells) for b in cells[i + 1 :] if _distance(a, b) < 60]
 
 
-def test_leukocytes_of_a_large_slide_are_found(analyst, tmp_path):
+def test_leukocytes_of_a_large_slide_are_found(analyser, tmp_path):
     smear = draw_smear(SmearSpec(Size(8192, 8192), seed=9, leukocytes=500))
     path = tmp_path / "slide.tif"
     write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
     with open_slide(path) as reader:
-        analysis = analysed(analyst, reader, analyst.spec.tile_core_px)
+        analysis = analysed(analyser, reader, analyser.spec.tile_core_px)
 
     found = sum(_is_found(true, analysis) for true in smear.truth)
     assert found >= 0.98 * len(smear.truth)

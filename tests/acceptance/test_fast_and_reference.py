@@ -16,15 +16,16 @@ import pytest
 from pipeline.model.domain import Cell, SlideAnalysis
 from pipeline.model.geometry import Size
 from pipeline.model.taxonomy import CellClass, group_of, leaves_of
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.bundle_loader import SHIPPED
 from pipeline.runtime.engines.engine_port import EngineName
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from pipeline.training.data.label_tables import read_table
 from pipeline.training.data.sources import known_source
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 
 FIELDS = {"bccd": 8, "chula_wbc": 4, "draaslan": 4, "chula_wbc_crops": 4}
@@ -37,15 +38,15 @@ PROBABILITY = 0.15
 class Ways:
     """The same bundle, opened twice."""
 
-    fast: Analyst
-    reference: Analyst
+    fast: SlideAnalyser
+    reference: SlideAnalyser
 
 
 @pytest.fixture(scope="module")
 def ways() -> Iterator[Ways]:
     openvino = load(LocalSettings, bundle=SHIPPED, engine=EngineName.OPENVINO)
     onnxruntime = load(LocalSettings, bundle=SHIPPED, engine=EngineName.ONNXRUNTIME)
-    with open_analyst(openvino) as fast, open_analyst(onnxruntime) as reference:
+    with open_analyser(openvino) as fast, open_analyser(onnxruntime) as reference:
         yield Ways(
             replace(fast, spec=replace(fast.spec, whole_up_to_tiles=0)),
             replace(reference, spec=replace(reference.spec, whole_up_to_tiles=1_000_000)),
@@ -92,9 +93,9 @@ def _compared(ways: Ways, scan: Path) -> int:
     return len(ours)
 
 
-def _analysis(analyst: Analyst, scan: Path) -> SlideAnalysis:
-    with analyst.open(scan) as reader:
-        return analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
+def _analysis(analyser: SlideAnalyser, scan: Path) -> SlideAnalysis:
+    with analyser.open(scan) as reader:
+        return analyser.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
 
 
 def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.bench.against import against
 from tests.bench.candidates import candidates
 from tests.bench.ledger import ledger
@@ -25,13 +26,13 @@ from tests.bench.scaling import scaling
 from tests.bench.scaling_picture import draw_scaling
 from tests.bench.stat import stat
 from tests.bench.whole_way import whole_way
-from worker.processing.analyst import Analyst, open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 
 TARGET = Path("build/bench.json")
 
 Measures = Iterator[tuple[str, Measure]]
-PARTS: dict[str, Callable[[Analyst, Path], Measures]] = {
+PARTS: dict[str, Callable[[SlideAnalyser, Path], Measures]] = {
     "classification": classification,
     "slide": slide,
     "candidates": candidates,
@@ -53,11 +54,11 @@ def main(asked: Sequence[str]) -> None:
     found = json.loads(TARGET.read_text()) if asked and TARGET.exists() else {}
     TARGET.parent.mkdir(exist_ok=True)
     print("| what | value | unit | target |\n|---|---|---|---|")
-    with TemporaryDirectory() as folder, open_analyst(load(LocalSettings)) as analyst:
+    with TemporaryDirectory() as folder, open_analyser(load(LocalSettings)) as analyser:
         for part in asked or PARTS:
             place = Path(folder) / part
             place.mkdir()
-            for name, measure in PARTS[part](analyst, place):
+            for name, measure in PARTS[part](analyser, place):
                 found[name] = asdict(measure)
                 print(
                     f"| {name} | {measure.value:.3g} | {measure.unit} | {measure.target or ''} |", flush=True

@@ -22,8 +22,10 @@ from pipeline.model.execution import Execution
 from pipeline.model.geometry import Size
 from pipeline.model.spec import PipelineSpec
 from pipeline.run import Models, analyse_slide
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.readers import open_slide
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
@@ -37,8 +39,6 @@ from tests.bench.torch_twins import (
     torch_segmenter,
 )
 from tests.support.serial_pool import SerialPool
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst
 
 CROWDED_PX0, CROWD = 2048, 40
 WINDOW_PX = 1024
@@ -79,12 +79,12 @@ class Way:
     pool: Callable[[], SerialPool | OrderedThreadPool]
 
 
-def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def against(analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield how many times as long the others take, and which part of the cells they share with us.
 
     On a slide as full of leukocytes as blood is, and on one many times as full.
     """
-    networks = _Twins(*torch_segmenter(analyst.bundle), torch_classifier(analyst.bundle)[0])
+    networks = _Twins(*torch_segmenter(analyser.bundle), torch_classifier(analyser.bundle)[0])
     for name, side_px0, leukocytes in (
         ("end_to_end_slide", SIZE_PX0.width, LEUKOCYTES),
         ("crowded_slide", CROWDED_PX0, CROWD),
@@ -92,8 +92,8 @@ def against(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
         smear = draw_smear(SmearSpec(Size(side_px0, side_px0), seed=11, leukocytes=leukocytes))
         path = folder / f"{name}.tif"
         write_pyramid(path, smear.spec.size_px0, smear.read, smear.spec.mpp)
-        with analyst.in_flight.scan():
-            for measured, measure in _compared(_ways(analyst, networks, side_px0), path):
+        with analyser.in_flight.scan():
+            for measured, measure in _compared(_ways(analyser, networks, side_px0), path):
                 yield f"{name}_{measured}", measure
 
 
@@ -121,13 +121,13 @@ def _compared(ways: Mapping[str, Way], path: Path) -> Iterator[tuple[str, Measur
         yield f"same_cells_as_{name}", Measure(same_cells(found[OURS], found[name]), "share", 0.99)
 
 
-def _ways(analyst: Analyst, networks: _Twins, side_px0: int) -> Mapping[str, Way]:
+def _ways(analyser: SlideAnalyser, networks: _Twins, side_px0: int) -> Mapping[str, Way]:
     stride_px = networks.segmenter.stride_px
     whole_px = -(-side_px0 // stride_px) * stride_px
-    everywhere = replace(analyst.spec, whole_up_to_tiles=MANY)
+    everywhere = replace(analyser.spec, whole_up_to_tiles=MANY)
     monai = MonaiSegmenter(networks.network, stride_px)
     return {
-        OURS: Way(analyst.models, analyst.spec, lambda: OrderedThreadPool(analyst.read_ahead)),
+        OURS: Way(analyser.models, analyser.spec, lambda: OrderedThreadPool(analyser.read_ahead)),
         "torch_loop": Way(Models(networks.segmenter, networks.classifier), everywhere, SerialPool),
         "monai": Way(
             Models(monai, networks.classifier),

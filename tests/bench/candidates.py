@@ -9,12 +9,12 @@ from pathlib import Path
 
 from pipeline.model.domain import Cell, SlideAnalysis
 from pipeline.model.taxonomy import CellClass, group_of
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.training.data.label_tables import read_table
 from pipeline.training.data.sources import known_source
 from tests.bench.measure import Measure
 from tests.bench.networks import LEUKOCYTES, drawn_slide, timed
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 SETS = ("bccd", "chula_wbc", "draaslan", "chula_wbc_crops")
@@ -23,13 +23,13 @@ SAME_PLACE_UM = 2.0
 MANY = 1_000_000
 
 
-def candidates(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def candidates(analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the leukocytes that are found around candidates too, and how much faster a slide is so.
 
     Without the data pack only the slide is measured.
     """
-    around = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=0))
-    whole = replace(analyst, spec=replace(analyst.spec, whole_up_to_tiles=MANY))
+    around = replace(analyser, spec=replace(analyser.spec, whole_up_to_tiles=0))
+    whole = replace(analyser, spec=replace(analyser.spec, whole_up_to_tiles=MANY))
     if DATA.is_dir():
         pairs = [
             (_leukocytes(_analysed(around, picture)), _leukocytes(_analysed(whole, picture)))
@@ -43,9 +43,9 @@ def candidates(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     yield "whole_slide_over_candidates", Measure(timed(whole, path)[0] / timed(around, path)[0], "×")
 
 
-def _analysed(analyst: Analyst, picture: Path) -> SlideAnalysis:
-    with analyst.open(picture) as reader:
-        return analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
+def _analysed(analyser: SlideAnalyser, picture: Path) -> SlideAnalysis:
+    with analyser.open(picture) as reader:
+        return analyser.analyse(reader, "0" * 64, AnalysisMonitor()).analysis
 
 
 def _leukocytes(analysis: SlideAnalysis) -> list[Cell]:

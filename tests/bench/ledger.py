@@ -10,16 +10,16 @@ from db import results
 from db.database import Database
 from db.schema import upgrade
 from pipeline.model.domain import Cell
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.bench.measure import Measure, seconds
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
 from worker.embedded import EmbeddedSet
-from worker.processing.analyst import Analyst
 
 CELLS = 50_000
 """of one slide: an hour's worth of a busy analyser"""
 
 
-def ledger(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def ledger(_analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield how fast a slide's cells reach PostgreSQL, from records to committed rows."""
     found = cells(lymphocyte=CELLS)
     with EmbeddedSet(folder / "ledger") as servers:

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pipeline.model.geometry import Size
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.measure import Measure
-from worker.processing.analyst import Analyst
 
 SIDES_PX0 = (4096, 8192, 16_384, 32_768)
 LEUKOCYTES = 200
@@ -21,13 +21,13 @@ GROWTH_TARGET = 1.15
 _MEASURED = """
 import json, sys
 from pathlib import Path
-from worker.processing.analyst import open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 from time import perf_counter
-from worker.observability.analysis_monitor import AnalysisMonitor
-with open_analyst(load(LocalSettings)) as analyst, analyst.open(Path(sys.argv[1])) as reader:
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
+with open_analyser(load(LocalSettings)) as analyser, analyser.open(Path(sys.argv[1])) as reader:
     start_s = perf_counter()
-    cells = len(analyst.analyse(reader, "0" * 64, AnalysisMonitor()).analysis.cells)
+    cells = len(analyser.analyse(reader, "0" * 64, AnalysisMonitor()).analysis.cells)
     taken_s = perf_counter() - start_s
 # Not getrusage's: that peak is the greater of ours and our parent's at the fork.
 (peak,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM:"))
@@ -35,7 +35,7 @@ print(json.dumps([int(peak.split()[1]), taken_s, cells]))
 """
 
 
-def memory(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def memory(_analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield time and peak of resident memory at each size, and how the peak grows from the smallest on."""
     peaks_mib: dict[int, float] = {}
     for side_px0 in SIDES_PX0:

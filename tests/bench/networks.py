@@ -12,14 +12,14 @@ import numpy as np
 
 from pipeline.model.domain import Rgb
 from pipeline.model.geometry import Size
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.readers import open_slide
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
 from tests.bench.asked import Asked
 from tests.bench.measure import ROUNDS, Measure, seconds
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst
 
 SIZE_PX0 = Size(4096, 4096)
 LEUKOCYTES = 16
@@ -27,35 +27,35 @@ LEUKOCYTES = 16
 leukocytes to 4 to 6 ·10¹²/l red cells"""
 
 
-def classification(analyst: Analyst, _folder: Path) -> Iterator[tuple[str, Measure]]:
+def classification(analyser: SlideAnalyser, _folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the rate of the classifiers, and what their batches bring."""
-    crops, classify = _crops(analyst), analyst.models.classifier.classify
+    crops, classify = _crops(analyser), analyser.models.classifier.classify
     batched_s = seconds(lambda: classify(crops))
     single_s = seconds(lambda: [classify(crops[i : i + 1]) for i in range(len(crops))])
     yield "classified_cells_per_s", Measure(len(crops) / batched_s, "cells/s")
     yield "batched_over_single_cells", Measure(single_s / batched_s, "×")
 
 
-def cells_per_s(analyst: Analyst) -> float:
+def cells_per_s(analyser: SlideAnalyser) -> float:
     """Return the rate of the classifiers alone, in full batches."""
-    crops = _crops(analyst)
-    return len(crops) / seconds(lambda: analyst.models.classifier.classify(crops))
+    crops = _crops(analyser)
+    return len(crops) / seconds(lambda: analyser.models.classifier.classify(crops))
 
 
-def _crops(analyst: Analyst) -> Rgb:
-    side = analyst.models.classifier.crop_px
+def _crops(analyser: SlideAnalyser) -> Rgb:
+    side = analyser.models.classifier.crop_px
     return np.random.default_rng(0).integers(0, 255, (64, side.height, side.width, 3), np.uint8)
 
 
-def slide(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def slide(analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield what slides take over what their networks take alone, and the shares of the stages.
 
     One as full of leukocytes as blood is, one ten times as full.
     """
     for name, leukocytes in (("slide", LEUKOCYTES), ("crowded_slide", 10 * LEUKOCYTES)):
         path = drawn_slide(folder / f"{name}.tif", leukocytes)
-        wall_s, watch = timed(analyst, path)
-        engine_s = engine_alone_s(analyst, path)
+        wall_s, watch = timed(analyser, path)
+        engine_s = engine_alone_s(analyser, path)
         yield f"{name}_wall_over_engine", Measure(wall_s / engine_s, "×", 1.25)
         yield f"{name}_megapixels_per_s", Measure(SIZE_PX0.area / 1e6 / wall_s, "Mpx/s")
         for stage, stage_s in watch.timings_s:
@@ -69,23 +69,23 @@ def drawn_slide(path: Path, leukocytes: int) -> Path:
     return path
 
 
-def timed(analyst: Analyst, path: Path) -> tuple[float, AnalysisMonitor]:
+def timed(analyser: SlideAnalyser, path: Path) -> tuple[float, AnalysisMonitor]:
     """Return how long a scan takes, median of several after one to warm up, and the stages of the last."""
     taken: list[float] = []
     for _ in range(ROUNDS + 1):
         watch = AnalysisMonitor()
         with open_slide(path) as reader:
             start_s = perf_counter()
-            analyst.analyse(reader, "0" * 64, watch)
+            analyser.analyse(reader, "0" * 64, watch)
             taken.append(perf_counter() - start_s)
     return median(taken[1:]), watch
 
 
-def engine_alone_s(analyst: Analyst, path: Path) -> float:
+def engine_alone_s(analyser: SlideAnalyser, path: Path) -> float:
     """Return how long the networks alone take for what an analysis of the scan asks of them."""
-    asked = Asked(analyst.models)
-    noting = replace(analyst, models_for=lambda _asker: asked.models)
+    asked = Asked(analyser.models)
+    noting = replace(analyser, models_for=lambda _asker: asked.models)
     with open_slide(path) as reader:
         noting.analyse(reader, "0" * 64, AnalysisMonitor())
-    with analyst.in_flight.scan():
-        return asked.seconds_alone(analyst.read_ahead)
+    with analyser.in_flight.scan():
+        return asked.seconds_alone(analyser.read_ahead)

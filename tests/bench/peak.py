@@ -19,9 +19,9 @@ from pipeline.runtime.concurrency.machine import ParallelismOverrides, available
 from pipeline.runtime.engines.engine_port import GraphFile
 from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
 from pipeline.runtime.engines.openvino_without_telemetry import ov
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.bench.measure import Measure, seconds
 from tests.bench.torch_twins import torch_classifier, torch_segmenter
-from worker.processing.analyst import Analyst
 
 SIDE = 2048
 """of the square matrices whose product is taken for the peak"""
@@ -31,17 +31,17 @@ SHARE_TARGET = 0.7
 _OPSET = 20
 
 
-def peak(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def peak(analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the peak of products in floats and in bytes, and which share of it OpenVINO's networks reach."""
     peaks = {Precision.FP32: _float_peak(), Precision.INT8: _byte_peak(folder)}
     for precision, gops in peaks.items():
         yield f"gemm_{precision}_peak", Measure(gops, "GOP/s")
-    _, segmenter = torch_segmenter(analyst.bundle)
-    _, classifiers = torch_classifier(analyst.bundle)
-    side = analyst.models.classifier.crop_px
+    _, segmenter = torch_segmenter(analyser.bundle)
+    _, classifiers = torch_classifier(analyser.bundle)
+    side = analyser.models.classifier.crop_px
     tiles, crops = _noise(TILES, TILE_PX, TILE_PX), _noise(CROPS, side.height, side.width)
     for precision, gops in peaks.items():
-        told = replace(analyst.bundle, precision=precision)
+        told = replace(analyser.bundle, precision=precision)
         asked = [("segmentation_engine", told.segmenter_graphs[0], segmenter, tiles)]
         asked += [
             (f"classifier_{number}", graph, network, crops)

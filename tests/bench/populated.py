@@ -20,10 +20,10 @@ from db.database import Database
 from db.reads import results_of_patient
 from db.schema import upgrade
 from db.tables import Base
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.bench.measure import Measure
 from tests.integration.db.made_results import arrival, cells, claimed, registered, result
 from worker.embedded import EmbeddedSet
-from worker.processing.analyst import Analyst
 
 SCANS, SCANS_A_PATIENT, CELLS_A_SCAN = 200_000, 5, 50
 ASKED, CLAIMED = 500, 500
@@ -32,7 +32,7 @@ TARGET_MS = 20
 _VIEW = text("SELECT * FROM patient_differential WHERE patient = :patient")
 
 
-def populated(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def populated(_analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the 99th percentiles of a patient's results, by program and by view, and of a claim."""
     with EmbeddedSet(folder / "populated") as servers:
         upgrade(servers.database_url)

@@ -15,6 +15,7 @@ import numpy as np
 import psutil
 
 from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.tiff_writer import write_pyramid
@@ -26,7 +27,6 @@ from worker.cli.synth import write_field
 from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import prepare_services, start_process, stopped_at_the_end
-from worker.processing.analyst import Analyst
 
 REAL = (1, 2)
 REAL_FIELDS = 48
@@ -37,7 +37,7 @@ WORKER, SLEEPER = "worker", "tests.bench.sleeping_worker"
 """modules"""
 
 
-def scaling(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def scaling(_analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield scans/s and what each worker is worth, 1 being what the first one is."""
     paces = {count: _pace(folder / f"real-{count}", WORKER, count, _fields(folder, count)) for count in REAL}
     for count, pace in paces.items():

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.run import Models
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.support.drawn import ColourSegmenter, OneClassClassifier
-from tests.support.drawn_analyst import drawn_analyst
+from tests.support.drawn_analyser import drawn_analyser
 from worker.observability import logs
-from worker.processing.analyst import Analyst
 from worker.processing.worker_process import run_worker
 from worker.settings import Settings, load
 
@@ -28,11 +28,11 @@ class SleepingClassifier(OneClassClassifier):
         return super().classify(batch)
 
 
-def sleeping_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
-    """Return an analyst that tells drawn colours apart and sleeps once a scan of one cell."""
-    return drawn_analyst(settings, Models(ColourSegmenter(), SleepingClassifier()))
+def sleeping_analyser(settings: Settings) -> AbstractContextManager[SlideAnalyser]:
+    """Return an analyser that tells drawn colours apart and sleeps once a scan of one cell."""
+    return drawn_analyser(settings, Models(ColourSegmenter(), SleepingClassifier()))
 
 
 if __name__ == "__main__":
     logs.configure("warning")
-    sys.exit(run_worker(load(Settings), sleeping_analyst))
+    sys.exit(run_worker(load(Settings), sleeping_analyser))

@@ -14,12 +14,12 @@ from sqlalchemy import func, select
 from db.reads import counts_by_state
 from db.states import Priority, ScanState
 from db.tables import Scan
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 from tests.bench.measure import Measure
 from tests.bench.whole_way import Laboratory, at_work
 from worker.cli.synth import write_field
-from worker.processing.analyst import Analyst
 
 ROUTINE, STATS, DRAWN = 500, 20, 24
 STILL_WAITING = 50
@@ -27,7 +27,7 @@ STILL_WAITING = 50
 _ASK_S = 0.02
 
 
-def stat(_analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def stat(_analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield the STAT scan's time alone, its 95th percentile while routine scans wait, and their ratio."""
     files = list(_fields(folder, ROUTINE + 2 * STATS + 1))
     with at_work(folder / "stat", poll_s="0.2") as laboratory:

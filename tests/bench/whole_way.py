@@ -16,6 +16,7 @@ from db.database import Database
 from db.reads import counts_by_state
 from db.states import Priority, ScanState
 from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import Smear, draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.synth.tiff_writer import write_pyramid
@@ -26,7 +27,6 @@ from worker.embedded import EmbeddedSet
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import running_leukoflow
 from worker.key_pattern import KeyPattern
-from worker.processing.analyst import Analyst
 from worker.storage.object_store import open_object_store
 
 UPLOADS, WARM_UP = 2000, 4
@@ -76,7 +76,7 @@ def laboratory_of(servers: EmbeddedSet, children: Sequence[Child]) -> Iterator[L
         yield Laboratory(delivery, database, children)
 
 
-def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
+def whole_way(analyser: SlideAnalyser, folder: Path) -> Iterator[tuple[str, Measure]]:
     """Yield what of the networks' speed is left at the end of the whole way."""
     cells = list(single_cells(folder / "cells"))
     with at_work(folder / "uploads", poll_s="0.5") as laboratory:
@@ -86,12 +86,12 @@ def whole_way(analyst: Analyst, folder: Path) -> Iterator[tuple[str, Measure]]:
     yield "single_cell_uploads_per_s", Measure(rate, "images/s")
     yield (
         "single_cell_uploads_share_of_the_raw_classifier_rate",
-        Measure(rate / cells_per_s(analyst), "share", 0.6),
+        Measure(rate / cells_per_s(analyser), "share", 0.6),
     )
     slides = [a_slide(folder / f"slide-{seed}.tif", seed) for seed in range(ROUNDS + 1)]
     with at_work(folder / "slides", poll_s="0.1") as laboratory:
         slide_s = median([laboratory.seconds_for([slide]) for slide in slides][1:])
-    engine_s = engine_alone_s(analyst, slides[-1])
+    engine_s = engine_alone_s(analyser, slides[-1])
     yield "end_to_end_wall_over_pure_engine_time", Measure(slide_s / engine_s, "×", 1.25)
     yield "end_to_end_engine_busy", Measure(engine_s / slide_s, "share")
 

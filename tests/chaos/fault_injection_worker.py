@@ -22,11 +22,11 @@ import worker.processing.worker_process
 from db.records import Claim
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.run import Models
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.chaos.scans import is_poisoned
 from tests.support.drawn import ColourSegmenter, OneClassClassifier
-from tests.support.drawn_analyst import drawn_analyst
+from tests.support.drawn_analyser import drawn_analyser
 from worker.observability import logs
-from worker.processing.analyst import Analyst
 from worker.processing.scan_processor import Analysed, ScanProcessor
 from worker.settings import Settings, load
 
@@ -113,9 +113,9 @@ class TrappedSegmenter(ColourSegmenter):
         return np.asarray(super().segment(batch), np.float32)
 
 
-def fault_injecting_analyst(settings: Settings) -> AbstractContextManager[Analyst]:
-    """Return the analyst of a trapped worker."""
-    return drawn_analyst(settings, Models(TrappedSegmenter(), OneClassClassifier()))
+def fault_injecting_analyser(settings: Settings) -> AbstractContextManager[SlideAnalyser]:
+    """Return the analyser of a trapped worker."""
+    return drawn_analyser(settings, Models(TrappedSegmenter(), OneClassClassifier()))
 
 
 if __name__ == "__main__":
@@ -123,4 +123,4 @@ if __name__ == "__main__":
     asked = load(Settings)
     TRAPS = Traps(traps_folder(asked.spool_dir))
     worker.processing.worker_process.ScanProcessor = FaultInjectingProcessor  # type: ignore[misc]
-    sys.exit(worker.processing.worker_process.run_worker(asked, fault_injecting_analyst))
+    sys.exit(worker.processing.worker_process.run_worker(asked, fault_injecting_analyser))

@@ -15,13 +15,15 @@ from hypothesis import strategies as st
 
 from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.readers import DecodeLimits, open_slide
-from tests.support.scan_files import FORMATS, ScanFile, smooth_rgb
+from tests.support.scan_files import FORMATS, ScanFile, array, smooth_rgb
+
+SCANS = FORMATS | {"array": array}
 
 
-@pytest.fixture(scope="module", params=FORMATS)
+@pytest.fixture(scope="module", params=SCANS)
 def scan(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ScanFile:
-    """Return one file of each format, under a name that says nothing about it."""
-    return FORMATS[request.param](tmp_path_factory.mktemp("scan") / "scan")
+    """Return one file of each format, under a name that says nothing about it, and one that is in memory."""
+    return SCANS[request.param](tmp_path_factory.mktemp("scan") / "scan")
 
 
 def _whole(scan: ScanFile) -> Rect:
@@ -29,7 +31,7 @@ def _whole(scan: ScanFile) -> Rect:
 
 
 def test_the_meta_says_what_the_file_is(scan: ScanFile) -> None:
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         meta = slide.meta
     assert meta.file_format == scan.file_format
     assert meta.size_px0 == Size(scan.expected.shape[1], scan.expected.shape[0])
@@ -39,7 +41,7 @@ def test_the_meta_says_what_the_file_is(scan: ScanFile) -> None:
 
 
 def test_level_0_is_the_full_decode(scan: ScanFile) -> None:
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         pixels = slide.read(0, _whole(scan))
     assert pixels.dtype == np.uint8
     difference = np.abs(pixels.astype(int) - scan.expected)
@@ -58,7 +60,7 @@ def test_a_region_is_a_part_of_the_whole_on_white(
 ) -> None:
     whole = _whole(scan)
     margin = 200
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         level_0 = np.pad(
             slide.read(0, whole), ((margin, margin), (margin, margin), (0, 0)), constant_values=255
         )
@@ -70,7 +72,7 @@ def test_a_region_is_a_part_of_the_whole_on_white(
 
 def test_outside_the_scan_is_white(scan: ScanFile) -> None:
     whole = _whole(scan)
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         beyond = slide.read(0, Rect(whole.width, whole.height, 9, 7))
         before = slide.read(0, Rect(-20, -20, 20, 20))
     assert (beyond == 255).all()
@@ -78,7 +80,7 @@ def test_outside_the_scan_is_white(scan: ScanFile) -> None:
 
 
 def test_every_level_shows_the_same_picture(scan: ScanFile) -> None:
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         level_0 = slide.read(0, _whole(scan)).astype(float).mean((0, 1))
         for number, level in enumerate(slide.meta.levels):
             pixels = slide.read(number, Rect(0, 0, level.size_lv.width, level.size_lv.height))
@@ -90,7 +92,7 @@ def test_every_level_shows_the_same_picture(scan: ScanFile) -> None:
 def test_threads_read_at_once(scan: ScanFile) -> None:
     rects = [Rect(x, y, 50, 40) for y in range(0, 149, 40) for x in range(0, 203, 50)] * 3
     start = threading.Barrier(4)
-    with open_slide(scan.path, DecodeLimits(cache_bytes=50_000)) as slide, ThreadPoolExecutor(4) as pool:
+    with scan.open(DecodeLimits(cache_bytes=50_000)) as slide, ThreadPoolExecutor(4) as pool:
         whole = slide.read(0, Rect(0, 0, 260, 200))
 
         def read_all(order: int) -> list[np.ndarray]:
@@ -103,7 +105,7 @@ def test_threads_read_at_once(scan: ScanFile) -> None:
 
 
 def test_what_was_read_belongs_to_the_reader_of_it(scan: ScanFile) -> None:
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         before = slide.read(0, _whole(scan))
         scribbled = slide.read(0, _whole(scan))
         scribbled[:] = 7
@@ -115,7 +117,7 @@ def test_the_file_is_closed_afterwards(scan: ScanFile) -> None:
         links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
         return [link for link in links if link.resolve() == scan.path.resolve()]
 
-    with open_slide(scan.path) as slide:
+    with scan.open() as slide:
         slide.read(0, Rect(0, 0, 8, 8))
     assert open_here() == []
 

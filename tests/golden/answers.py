@@ -14,12 +14,14 @@ from pipeline.bundle.manifest import Profile
 from pipeline.model.domain import Cell, SlideAnalysis
 from pipeline.model.geometry import Rect
 from pipeline.model.taxonomy import group_of, leaves_of
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.bundle_loader import SHIPPED
 from pipeline.runtime.engines.engine_port import EngineName
+from pipeline.runtime.readers.digests import digest_of
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, digest_of, open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 
 EXPECTED = Path(__file__).with_name("expected.json")
@@ -68,17 +70,17 @@ class Golden:
 
 
 @contextmanager
-def shipped_analyst() -> Iterator[Analyst]:
+def shipped_analyser() -> Iterator[SlideAnalyser]:
     """Return the shipped bundle, fast profile, on the engine of the expected answers, whatever is set."""
     settings = load(LocalSettings, bundle=SHIPPED, profile=Profile.FAST, engine=EngineName.ONNXRUNTIME)
-    with open_analyst(settings) as analyst:
-        yield analyst
+    with open_analyser(settings) as analyser:
+        yield analyser
 
 
-def answer_of(analyst: Analyst, picture: Path) -> PictureAnswer:
+def answer_of(analyser: SlideAnalyser, picture: Path) -> PictureAnswer:
     """Return what the bundle says of one picture."""
-    with analyst.open(picture) as reader:
-        analysis = analyst.analyse(reader, digest_of(picture), AnalysisMonitor()).analysis
+    with analyser.open(picture) as reader:
+        analysis = analyser.analyse(reader, digest_of(picture), AnalysisMonitor()).analysis
     return PictureAnswer(tuple(_cell(cell) for cell in analysis.cells), _middle(analysis))
 
 

@@ -12,6 +12,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pipeline.bundle.manifest import Profile
+from pipeline.runtime.readers.digests import digest_of
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.sources import SOURCES
 from tests.golden.answers import (
@@ -19,10 +21,9 @@ from tests.golden.answers import (
     RealPicture,
     answer_of,
     drawn_fields,
-    shipped_analyst,
+    shipped_analyser,
     write_golden,
 )
-from worker.processing.analyst import Analyst, digest_of
 
 REAL = 24
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -30,10 +31,10 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 def main() -> None:
     data = Path(sys.argv[1]) if len(sys.argv) > 1 else DATA
-    with shipped_analyst() as analyst, TemporaryDirectory() as folder:
-        real = tuple(_real(analyst, row) for row in chosen_rows(data))
-        drawn = tuple(answer_of(analyst, path) for path in drawn_fields(Path(folder)))
-        digest = analyst.bundle.manifest.digest_of(Profile.FAST)
+    with shipped_analyser() as analyser, TemporaryDirectory() as folder:
+        real = tuple(_real(analyser, row) for row in chosen_rows(data))
+        drawn = tuple(answer_of(analyser, path) for path in drawn_fields(Path(folder)))
+        digest = analyser.bundle.manifest.digest_of(Profile.FAST)
     write_golden(Golden(digest, real, drawn))
     print(f"{len(real)} real pictures, {len(drawn)} drawn")
 
@@ -57,9 +58,9 @@ def _labels_in_turn(data: Path, folder: str) -> Iterator[LabelRow]:
     yield from (row for row in turns if row is not None)
 
 
-def _real(analyst: Analyst, row: LabelRow) -> RealPicture:
+def _real(analyser: SlideAnalyser, row: LabelRow) -> RealPicture:
     size_bytes, digest = row.image.stat().st_size, digest_of(row.image)
-    return RealPicture(row.source.folder, row.label, size_bytes, digest, answer_of(analyst, row.image))
+    return RealPicture(row.source.folder, row.label, size_bytes, digest, answer_of(analyser, row.image))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.bundle.manifest import Profile
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from tests.golden.answers import (
     EXPECTED,
     CellAnswer,
@@ -23,10 +24,9 @@ from tests.golden.answers import (
     drawn_fields,
     found_by_digest,
     read_golden,
-    shipped_analyst,
+    shipped_analyser,
     write_golden,
 )
-from worker.processing.analyst import Analyst
 
 PROBABILITY = 0.03
 AREA = 0.03
@@ -39,8 +39,8 @@ GOLDEN = read_golden()
 
 
 @pytest.fixture(scope="module")
-def analyst() -> Iterator[Analyst]:
-    with shipped_analyst() as opened:
+def analyser() -> Iterator[SlideAnalyser]:
+    with shipped_analyser() as opened:
         yield opened
 
 
@@ -49,8 +49,8 @@ def places(shared_data: Path) -> dict[str, Path]:
     return found_by_digest(shared_data, GOLDEN.real)
 
 
-def test_the_expected_answers_are_those_of_the_shipped_bundle(analyst: Analyst) -> None:
-    assert GOLDEN.bundle_digest == analyst.bundle.manifest.digest_of(Profile.FAST), (
+def test_the_expected_answers_are_those_of_the_shipped_bundle(analyser: SlideAnalyser) -> None:
+    assert GOLDEN.bundle_digest == analyser.bundle.manifest.digest_of(Profile.FAST), (
         "the bundle has changed; make the answers anew: python -m tests.golden.make"
     )
 
@@ -63,16 +63,16 @@ def test_the_choice_covers_the_sets_and_the_classes() -> None:
 
 @pytest.mark.data
 @pytest.mark.parametrize("picture", GOLDEN.real, ids=lambda p: f"{p.data_set}-{p.label}-{p.sha256[:8]}")
-def test_real_cells(picture: RealPicture, analyst: Analyst, places: dict[str, Path]) -> None:
+def test_real_cells(picture: RealPicture, analyser: SlideAnalyser, places: dict[str, Path]) -> None:
     assert picture.sha256 in places, "the data pack lacks the picture"
-    found = answer_of(analyst, places[picture.sha256])
-    _same(found, picture.answer, analyst.spec.accept_probability)
+    found = answer_of(analyser, places[picture.sha256])
+    _same(found, picture.answer, analyser.spec.accept_probability)
 
 
-def test_drawn_fields(analyst: Analyst, tmp_path: Path) -> None:
+def test_drawn_fields(analyser: SlideAnalyser, tmp_path: Path) -> None:
     for path, expected in zip(drawn_fields(tmp_path), GOLDEN.drawn, strict=True):
         assert expected.cells, "a field without a cell tests nothing"
-        _same(answer_of(analyst, path), expected, analyst.spec.accept_probability)
+        _same(answer_of(analyser, path), expected, analyser.spec.accept_probability)
 
 
 def _same(found: PictureAnswer, expected: PictureAnswer, accept_probability: float) -> None:

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from PIL import Image
 
 from pipeline.model.domain import Rgb
 from pipeline.model.geometry import Mpp, Rect, Size
+from pipeline.model.ports import SlideReader
+from pipeline.runtime.readers import DecodeLimits, open_slide
+from pipeline.runtime.readers.array import read_array
 from pipeline.synth.tiff_writer import write_pyramid
 
 WIDTH, HEIGHT = 203, 149
@@ -39,6 +43,16 @@ class ScanFile:
     file_format: str
     lossless: bool = True
     """the expected pixels are those that were put in, not those of another decoder"""
+
+    def open(self, limits: DecodeLimits | None = None) -> AbstractContextManager[SlideReader]:
+        return open_slide(self.path, limits or DecodeLimits())
+
+
+class ArrayScan(ScanFile):
+    """Pixels in memory, which no file holds."""
+
+    def open(self, limits: DecodeLimits | None = None) -> AbstractContextManager[SlideReader]:  # noqa: ARG002
+        return nullcontext(read_array(self.expected))
 
 
 Make = Callable[[Path], ScanFile]
@@ -175,6 +189,11 @@ _INKS = np.dstack([255 - smooth_rgb(), np.full((HEIGHT, WIDTH), 25, np.uint8)])
 _PALETTE = np.random.default_rng(3).integers(0, 65536, (3, 256), dtype=np.uint16)
 _BITS = smooth_rgb()[..., 2] > 100
 _BITS_RGB = np.repeat((_BITS * 255).astype(np.uint8)[..., None], 3, 2)
+
+
+def array(path: Path) -> ScanFile:
+    return ArrayScan(path, smooth_rgb(), "array")
+
 
 FORMATS: dict[str, Make] = {
     "png": png,

@@ -16,13 +16,14 @@ from pipeline.model.errors import InputError, UsageError
 from pipeline.model.wording import counted
 from pipeline.output.pictures import overview_picture, png
 from pipeline.output.report import geojson_gz
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
+from pipeline.runtime.readers.digests import digest_of
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from worker.cli.analysis_progress import progress_bar
 from worker.cli.analysis_reports import Answer, CsvReport, FolderReport, JsonReport, OneFileReport, Report
-from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
+from worker.cli.bundles import EngineOption, ProfileOption, asked_analyser
 from worker.cli.output_files import made_folder, write_whole
 from worker.cli.scan_files import ScanFile, asked_files
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, digest_of
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -70,9 +71,9 @@ def analyse(
     unreadable = 0
     is_data_shown = (as_json or as_csv) and sys.stdout.isatty()  # a bar would tear its lines
     bar = progress_bar(1 if is_data_shown else len(files))
-    with asked_analyst(bundle, profile, engine) as analyst, bar as advance:
-        report = _report(analyst, len(files), as_json=as_json, as_csv=as_csv)
-        answers = in_order(lambda file: _answer(analyst, file, output), files, jobs)
+    with asked_analyser(bundle, profile, engine) as analyser, bar as advance:
+        report = _report(analyser, len(files), as_json=as_json, as_csv=as_csv)
+        answers = in_order(lambda file: _answer(analyser, file, output), files, jobs)
         for file, answer in zip(files, answers, strict=True):
             unreadable += isinstance(answer, InputError)
             report.add(file, answer)
@@ -83,12 +84,12 @@ def analyse(
         raise typer.Exit(EXIT_SOME_UNREADABLE)
 
 
-def _report(analyst: Analyst, files: int, *, as_json: bool, as_csv: bool) -> Report:
+def _report(analyser: SlideAnalyser, files: int, *, as_json: bool, as_csv: bool) -> Report:
     if as_json:
         return JsonReport()
     if as_csv:
         return CsvReport()
-    return OneFileReport() if files == 1 else FolderReport(analyst.spec)
+    return OneFileReport() if files == 1 else FolderReport(analyser.spec)
 
 
 def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[T]:
@@ -109,14 +110,14 @@ def in_order(work: Callable[[S], T], items: Iterable[S], jobs: int) -> Iterator[
         pool.shutdown(cancel_futures=True)
 
 
-def _answer(analyst: Analyst, file: ScanFile, output: Output) -> Answer:
+def _answer(analyser: SlideAnalyser, file: ScanFile, output: Output) -> Answer:
     try:
         digest = digest_of(file.path)
     except OSError as error:
         return InputError(f"The file cannot be read: {error.strerror}.", code="file_unreadable")
     try:
-        with analyst.open(file.path) as reader:
-            result = analyst.analyse(reader, digest, AnalysisMonitor())
+        with analyser.open(file.path) as reader:
+            result = analyser.analyse(reader, digest, AnalysisMonitor())
             if output.overlay is not None:
                 picture = overview_picture(reader, result.analysis.cells)
                 write_whole(_target(output.overlay, file, ".png"), png(picture))

@@ -13,7 +13,8 @@ from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
 from pipeline.runtime.engines.engine_port import EngineName
-from worker.processing.analyst import Analyst, open_analyst
+from pipeline.runtime.slide_analyser import SlideAnalyser
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load
 
 ProfileOption = Annotated[
@@ -37,21 +38,21 @@ def asked_settings(
 
 
 @contextmanager
-def asked_analyst(
+def asked_analyser(
     bundle: Path | None, profile: Profile | None, engine: EngineName | None = None
-) -> Iterator[Analyst]:
-    """Return an open analyst, as `open_analyst`.
+) -> Iterator[SlideAnalyser]:
+    """Return an open analyser, as `open_analyser`.
 
     Raises: UsageError, where the bundle does not fit; DeploymentError, where the engine lacks something.
     """
     with ExitStack() as stack:
         try:
-            analyst = stack.enter_context(open_analyst(asked_settings(bundle, profile, engine)))
+            analyser = stack.enter_context(open_analyser(asked_settings(bundle, profile, engine)))
         except DeploymentError as error:
             if not error.code.startswith("bundle"):
                 raise
             raise _mistake(error) from error
-        yield analyst
+        yield analyser
 
 
 def asked_profile(profile: Profile | None) -> Profile:

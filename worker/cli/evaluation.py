@@ -13,16 +13,17 @@ from rich.console import Console
 
 from pipeline.model.domain import SlideAnalysis
 from pipeline.model.errors import UsageError
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
+from pipeline.runtime.readers.digests import digest_of
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.sources import known_source, trained_patients
 from pipeline.training.evaluate.end_to_end import PictureScore, Skipped, score_row
 from pipeline.training.evaluate.evaluation_file import Evaluation, EvaluationSubject, render_evaluation
 from worker.cli.analyse import in_order
-from worker.cli.bundles import EngineOption, ProfileOption, asked_analyst
+from worker.cli.bundles import EngineOption, ProfileOption, asked_analyser
 from worker.cli.evaluation_tables import print_evaluation
 from worker.cli.training import DataRoot, require_training_extra
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.processing.analyst import Analyst, digest_of
 
 JOBS = 2
 """pictures analysed at once: one is read and outlined while the networks run on the other"""
@@ -91,8 +92,8 @@ def evaluate(
 
         compare_and_print(tuple(members), choice.data, choice.folders, console if not as_json else None)
         return
-    with asked_analyst(bundle, profile, engine) as analyst:
-        evaluation = measured(analyst, choice, console)
+    with asked_analyser(bundle, profile, engine) as analyser:
+        evaluation = measured(analyser, choice, console)
     document = render_evaluation(evaluation)
     if save is not None:
         _save(save, document)
@@ -109,18 +110,18 @@ def _refuse_unused(**options: object) -> None:
         raise UsageError(f"--members does not go with {', '.join(unused)}.", code="unused_option")
 
 
-def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
+def measured(analyser: SlideAnalyser, choice: Choice, console: Console) -> Evaluation:
     """Return the scores of the chosen pictures; progress is printed on the console.
 
     Raises: UsageError, where a data set is unknown or missing, the bundle was trained on it, or no picture
     can be read.
     """
-    manifest = analyst.bundle.manifest
+    manifest = analyser.bundle.manifest
     trained_on = tuple(entry.folder for entry in manifest.data_sets)
     rows = _rows(choice, trained_on)
     scores: list[PictureScore] = []
     skipped: list[Skipped] = []
-    for score in _scores(analyst, choice.data, rows):
+    for score in _scores(analyser, choice.data, rows):
         if isinstance(score, Skipped):
             console.print(f"skipped {score.picture}: {score.reason}", highlight=False)
             skipped.append(score)
@@ -132,8 +133,8 @@ def measured(analyst: Analyst, choice: Choice, console: Console) -> Evaluation:
         raise UsageError(f"None of the {len(rows)} pictures could be read.", code="unreadable_pictures")
     subject = EvaluationSubject(
         bundle=f"{manifest.name} {manifest.version}",
-        bundle_digest=analyst.bundle.digest,
-        profile=analyst.bundle.profile,
+        bundle_digest=analyser.bundle.digest,
+        profile=analyser.bundle.profile,
         split=choice.split.value,
         trained_on=trained_on,
     )
@@ -157,10 +158,10 @@ def _rows(choice: Choice, trained_on: tuple[str, ...]) -> list[LabelRow]:
     return rows
 
 
-def _scores(analyst: Analyst, data: Path, rows: list[LabelRow]) -> Iterator[PictureScore | Skipped]:
+def _scores(analyser: SlideAnalyser, data: Path, rows: list[LabelRow]) -> Iterator[PictureScore | Skipped]:
     def analysis(path: Path) -> SlideAnalysis:
-        with analyst.open(path) as reader:
-            return analyst.analyse(reader, digest_of(path), AnalysisMonitor()).analysis
+        with analyser.open(path) as reader:
+            return analyser.analyse(reader, digest_of(path), AnalysisMonitor()).analysis
 
     return in_order(lambda row: score_row(row, data, analysis), rows, JOBS)
 

@@ -21,16 +21,16 @@ from pipeline.model.geometry import Mpp, Size
 from pipeline.model.ports import Stage
 from pipeline.run import analyse_slide
 from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from pipeline.synth.smear import draw_smear
 from pipeline.synth.smear_spec import SmearSpec
 from pipeline.training.evaluate.evaluation_file import read_evaluation
 from pipeline.training.evaluate.probability_calibration import ScoredCells, choose_with_disagreement
 from pipeline.training.evaluate.set_report import scored_cells
-from worker.cli.bundles import asked_analyst, asked_bundle
+from worker.cli.bundles import asked_analyser, asked_bundle
 from worker.cli.output_files import made_folder
 from worker.cli.synth import write_slide
 from worker.cli.training import require_training_extra
-from worker.processing.analyst import Analyst
 
 TIMED = SmearSpec(Size(1536, 1536), seed=41, mpp=Mpp(0.25), leukocytes=40)
 """the smear that is timed, at the working scale, so that no pixel is saved by downscaling"""
@@ -114,18 +114,18 @@ def time(bundle: BundleFolder) -> None:
 
 
 def _timed(bundle: Path, profile: Profile, slide: Path) -> list[Timing]:
-    with asked_analyst(bundle, profile) as analyst:
-        _costs(analyst, slide)  # a warm-up run, which allocates the memory
-        costs = [_costs(analyst, slide) for _ in range(REPEATS)]
+    with asked_analyser(bundle, profile) as analyser:
+        _costs(analyser, slide)  # a warm-up run, which allocates the memory
+        costs = [_costs(analyser, slide) for _ in range(REPEATS)]
     per_cell, per_mpx = (round(median(part), 5) for part in zip(*costs, strict=True))
     return [Timing(profile, CPU_S_PER_CELL, per_cell), Timing(profile, CPU_S_PER_MPX, per_mpx)]
 
 
-def _costs(analyst: Analyst, slide: Path) -> tuple[float, float]:
+def _costs(analyser: SlideAnalyser, slide: Path) -> tuple[float, float]:
     """Return the CPU seconds for each cell and each megapixel of one analysis."""
     observer = CpuTimes()
-    with analyst.open(slide) as reader, OrderedThreadPool(analyst.read_ahead) as pool:
-        analysis = analyse_slide(reader, analyst.models, analyst.spec, Execution(observer, pool))
+    with analyser.open(slide) as reader, OrderedThreadPool(analyser.read_ahead) as pool:
+        analysis = analyse_slide(reader, analyser.models, analyser.spec, Execution(observer, pool))
     if not analysis.cells:
         raise UsageError(
             "The bundle finds no cell on the drawn smear; there is nothing to time.", code="no_cells"

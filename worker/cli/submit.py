@@ -9,10 +9,10 @@ import typer
 
 from db.states import Priority
 from pipeline.model.errors import DeploymentError, UsageError
+from pipeline.runtime.readers.digests import digest_of
 from worker.cli.scan_files import asked_files
 from worker.ingest.identification import UNSPECIFIED, checked_id, metadata_for
 from worker.key_pattern import KeyPattern, ScanIdentity
-from worker.processing.analyst import digest_of
 from worker.settings import DeliverySettings, load
 from worker.storage.object_store import ObjectStore, open_object_store
 

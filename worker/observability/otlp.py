@@ -18,7 +18,7 @@ from opentelemetry.trace import Status, StatusCode
 
 from db.records import Claim
 from pipeline.model.errors import LeukoflowError
-from worker.observability.analysis_monitor import StageSpans
+from pipeline.runtime.analysis_monitor import StageSpans
 
 SERVICE = "leukoflow-worker"
 SEND_TIMEOUT_S = 5.0

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from db.records import Claim
 from pipeline.model.errors import DeploymentError
-from worker.observability.analysis_monitor import StageSpans
+from pipeline.runtime.analysis_monitor import StageSpans
 from worker.settings import Settings
 
 

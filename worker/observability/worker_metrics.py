@@ -14,8 +14,8 @@ from prometheus_client.registry import Collector
 
 from db.states import Priority
 from pipeline.model.ports import Stage
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.concurrency.batcher import Load
-from worker.observability.analysis_monitor import AnalysisMonitor
 from worker.observability.process_metrics import NAMESPACE, new_registry
 from worker.queue.slots import Slots
 

@@ -27,18 +27,19 @@ from db.ledger import (
     record_digest,
     release_for_retry,
 )
-from db.records import Artefact, Claim, Failure
+from db.records import Artefact, Claim, Failure, Progress
 from db.results import save_result
 from db.states import Priority
 from pipeline.model.domain import RunKey, SlideResult
 from pipeline.model.errors import CapacityError, DeploymentError, InputError, TransientError
+from pipeline.runtime.analysis_monitor import AnalysisMonitor, AnalysisProgress
 from pipeline.runtime.concurrency.batcher import Urgency
-from worker.observability.analysis_monitor import AnalysisMonitor
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from worker.observability.traces import NoTraces, Traces
 from worker.observability.worker_metrics import Ending, WorkerMetrics
-from worker.processing.analyst import Analyst, Picture, pictures_of
 from worker.processing.lease import Lease
 from worker.processing.priority_gate import PriorityGate
+from worker.processing.result_pictures import Picture, pictures_of
 from worker.processing.shared_exclusive_lock import SharedExclusiveLock
 from worker.settings import Settings
 from worker.storage.object_store import ObjectStore
@@ -71,7 +72,7 @@ class ScanProcessor:
     database: Database
     scans: ObjectStore
     results: ObjectStore
-    analyst: Analyst
+    analyser: SlideAnalyser
     worker: str
     metrics: WorkerMetrics
     lock: SharedExclusiveLock = field(default_factory=SharedExclusiveLock)
@@ -149,8 +150,8 @@ class ScanProcessor:
         ):
             with self.database.transaction() as connection:
                 record_digest(connection, held, digest)
-            with self.analyst.open(path) as reader:
-                result = self.analyst.analyse(reader, digest, monitor, _URGENCIES[held.priority])
+            with self.analyser.open(path) as reader:
+                result = self.analyser.analyse(reader, digest, monitor, _URGENCIES[held.priority])
                 artefacts = tuple(
                     self._store(result.provenance.run_key, picture) for picture in pictures_of(reader, result)
                 )
@@ -176,7 +177,7 @@ class ScanProcessor:
             lease.require()
 
         monitor = AnalysisMonitor(check, self.traces.stages())
-        with lease.renewed(lambda: monitor.progress), self.metrics.observing(monitor):
+        with lease.renewed(lambda: _recorded(monitor.progress)), self.metrics.observing(monitor):
             yield monitor
 
     @contextmanager
@@ -221,6 +222,10 @@ class ScanProcessor:
         is_last = held.attempts >= held.max_attempts
         with self._ending(Ending.QUARANTINED if is_last else Ending.RETRYABLE, failure.code) as connection:
             release_for_retry(connection, held, failure, delay_s=_delay_s(held.attempts))
+
+
+def _recorded(progress: AnalysisProgress) -> Progress:
+    return Progress(progress.tiles_done, progress.tiles_planned, progress.cells_found)
 
 
 def _delay_s(attempt: int) -> float:

@@ -16,12 +16,13 @@ import structlog
 from db.database import Database
 from db.results import register_bundle
 from db.schema import require_current
+from pipeline.runtime.slide_analyser import SlideAnalyser
 from worker.exit_codes import EXIT_STALLED
 from worker.observability.health import MonitoredWorker, Services, WorkerHealth
 from worker.observability.health_server import served
 from worker.observability.traces import open_traces
 from worker.observability.worker_metrics import EngineCollector, SpoolCollector, WorkerMetrics
-from worker.processing.analyst import Analyst, open_analyst
+from worker.processing.analyser import open_analyser
 from worker.processing.scan_processor import ScanProcessor
 from worker.queue.celery_app import CeleryQueue, make_app
 from worker.queue.consumer_state import ConsumerState
@@ -74,16 +75,16 @@ def _wait_until(done: Callable[[], bool], deadline_s: float) -> None:
         sleep(0.1)
 
 
-def _record_bundle(database: Database, analyst: Analyst) -> None:
-    bundle = analyst.bundle
+def _record_bundle(database: Database, analyser: SlideAnalyser) -> None:
+    bundle = analyser.bundle
     with database.transaction() as connection:
         register_bundle(connection, bundle.digest, bundle.name, bundle.manifest.render())
 
 
-OpenedAnalyst = Callable[[Settings], AbstractContextManager[Analyst]]
+OpenedAnalyser = Callable[[Settings], AbstractContextManager[SlideAnalyser]]
 
 
-def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
+def run_worker(settings: Settings, opened: OpenedAnalyser = open_analyser) -> int:
     """Return the exit code of the worker. On SIGTERM it finishes its running scans first.
 
     Scans run in threads of this one process and share the networks and their batches.
@@ -96,19 +97,19 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
     metrics.registry.register(SpoolCollector(settings.spool_dir))
     with ExitStack() as stack:
         stack.enter_context(served(settings, metrics.registry, health))
-        analyst = stack.enter_context(opened(settings))
-        metrics.registry.register(EngineCollector(analyst.loads))
+        analyser = stack.enter_context(opened(settings))
+        metrics.registry.register(EngineCollector(analyser.loads))
         database = stack.enter_context(
             Database(settings.database_url.get_secret_value(), pool_size=settings.worker_slots + 2)
         )
         require_current(settings.database_url.get_secret_value())
-        _record_bundle(database, analyst)
+        _record_bundle(database, analyser)
         processor = ScanProcessor(
             settings=settings,
             database=database,
             scans=open_object_store(settings, settings.bucket_scans),
             results=open_object_store(settings, settings.bucket_results),
-            analyst=analyst,
+            analyser=analyser,
             worker=name,
             traces=stack.enter_context(open_traces(settings, name)),
             metrics=metrics,
@@ -120,5 +121,5 @@ def run_worker(settings: Settings, opened: OpenedAnalyst = open_analyst) -> int:
             Services(database, processor.scans, CeleryQueue(app)), slots, consumer, settings.stalled_after_s
         )
         stack.enter_context(health.probing(watched, metrics.registry, shutdown_when_stalled(consumer, slots)))
-        structlog.get_logger().info("worker_ready", worker=name, engine=analyst.engine)
+        structlog.get_logger().info("worker_ready", worker=name, engine=analyser.engine)
         return run_consumer(app, slots, f"leukoflow@{name}")

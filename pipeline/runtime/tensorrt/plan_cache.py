@@ -17,6 +17,11 @@ from pipeline.model.errors import DeploymentError
 _LONGEST_HEADER_BYTES = 8192
 
 
+def default_plans_dir() -> Path:
+    """Return the folder where plans are kept if no other was named."""
+    return Path.home() / ".cache" / "leukoflow" / "plans"
+
+
 @dataclass(frozen=True, slots=True)
 class PlanKey:
     """Everything that a plan depends on."""

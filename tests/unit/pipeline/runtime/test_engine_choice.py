@@ -26,7 +26,7 @@ from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.runtime.tensorrt.libraries import what_is_missing
 from tests.support import tiny_bundle
 from worker.cli import main
-from worker.processing.analyst import open_analyst
+from worker.processing.analyser import open_analyser
 from worker.settings import LocalSettings, load, variable_of
 
 MISSING = what_is_missing()
@@ -94,9 +94,9 @@ def test_openvino_that_cannot_be_loaded_is_named(
 @pytest.mark.parametrize("name", [EngineName.OPENVINO, EngineName.ONNXRUNTIME])
 def test_what_ran_and_why_is_told(name: EngineName, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(variable_of("engine"), name)
-    with open_analyst(load(LocalSettings, bundle=folder)) as analyst:
-        assert analyst.engine.startswith(f"{name} ")
-        assert " CPU fp32 (asked for" in analyst.engine
+    with open_analyser(load(LocalSettings, bundle=folder)) as analyser:
+        assert analyser.engine.startswith(f"{name} ")
+        assert " CPU fp32 (asked for" in analyser.engine
 
 
 def test_each_precision_that_ran_is_told_once() -> None:

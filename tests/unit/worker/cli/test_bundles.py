@@ -13,7 +13,7 @@ from pipeline.model.errors import UsageError
 from pipeline.model.spec import PipelineSpec
 from tests.support import tiny_bundle
 from worker.cli import main
-from worker.cli.bundles import asked_analyst, asked_bundle, asked_profile, asked_settings
+from worker.cli.bundles import asked_analyser, asked_bundle, asked_profile, asked_settings
 from worker.settings import variable_of
 
 
@@ -44,12 +44,12 @@ def test_profile_and_thresholds_are_in_the_key_of_a_run(folder: Path) -> None:
     for thresholds in (None, Thresholds(0.5, 0.6, 0.2, 0.01)):
         tiny_bundle.write_manifest(folder, replace(manifest, thresholds=thresholds))
         for profile in Profile:
-            with asked_analyst(folder, profile) as analyst:
-                assert analyst.bundle.profile is profile
-                assert analyst.models.segmenter.stride_px == tiny_bundle.STRIDES_PX[profile]
-                keys.append(analyst.run_key("scan"))
+            with asked_analyser(folder, profile) as analyser:
+                assert analyser.bundle.profile is profile
+                assert analyser.models.segmenter.stride_px == tiny_bundle.STRIDES_PX[profile]
+                keys.append(analyser.run_key("scan"))
     assert len(set(keys)) == 4
-    assert analyst.spec == replace(
+    assert analyser.spec == replace(
         PipelineSpec(), accept_probability=0.5, leaf_probability=0.6, max_disagreement=0.2
     )
 
@@ -58,7 +58,7 @@ def test_a_profile_that_the_bundle_lacks_is_the_persons_mistake(folder: Path) ->
     manifest = tiny_bundle.write_bundle(folder)
     light_only = replace(manifest.segmenter, profiles=manifest.segmenter.profiles[:1])
     tiny_bundle.write_manifest(folder, replace(manifest, segmenter=light_only))
-    with pytest.raises(UsageError, match="no profile 'accurate'"), asked_analyst(folder, Profile.ACCURATE):
+    with pytest.raises(UsageError, match="no profile 'accurate'"), asked_analyser(folder, Profile.ACCURATE):
         pass
     assert asked_bundle(folder).profile is Profile.FAST
 

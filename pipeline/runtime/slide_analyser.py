@@ -1,22 +1,21 @@
-"""One open bundle of models, and what it makes of a file. The command line and the worker share it."""
+"""One open bundle of models, and what it makes of a scan. Worker, command line and notebooks share it."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
+from pipeline.bundle.manifest import Profile
 from pipeline.model.domain import Provenance, RunKey, SlideResult
 from pipeline.model.execution import Execution
 from pipeline.model.ports import SlideReader
 from pipeline.model.spec import PipelineSpec
-from pipeline.output.pictures import gallery_sheets, jpeg, overview_picture
-from pipeline.output.report import geojson_gz
 from pipeline.run import Models, analyse_slide
+from pipeline.runtime.analysis_monitor import AnalysisMonitor
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
 from pipeline.runtime.concurrency.batcher import (
     BatchClient,
@@ -35,26 +34,30 @@ from pipeline.runtime.concurrency.machine import (
 )
 from pipeline.runtime.concurrency.ordered_threads import OrderedThreadPool
 from pipeline.runtime.engine_choice import EngineResources, choose_engine, engine_text
+from pipeline.runtime.engines.engine_port import EngineName
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.runtime.readers import DecodeLimits, open_slide
-from worker.observability.analysis_monitor import AnalysisMonitor
-from worker.settings import LocalSettings
-
-CHUNK_BYTES = 1 << 20
+from pipeline.runtime.tensorrt.plan_cache import default_plans_dir
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """A file beside a result: the end of its name, its type and its bytes."""
+class AnalyserOptions:
+    """What an analyser is opened with. Without any, it suits this machine."""
 
-    name: str
-    content_type: str
-    body: bytes
+    bundle: Path | None = None
+    """folder of the model bundle; None: the shipped one"""
+    profile: Profile = Profile.FAST
+    engine: EngineName = EngineName.AUTO
+    parallelism: ParallelismOverrides = field(default_factory=ParallelismOverrides)
+    """threads, streams and tiles read ahead"""
+    plans_dir: Path = field(default_factory=default_plans_dir)
+    """folder where TensorRT keeps its plans between starts"""
+    limits: DecodeLimits = field(default_factory=DecodeLimits)
 
 
 @dataclass(frozen=True, slots=True)
-class Analyst:
-    """Analyses scans with one bundle. Several threads may ask at once; the models batch across them."""
+class SlideAnalyser:
+    """Analyses scans with one bundle. Several threads may ask at once; the networks batch across them."""
 
     models_for: Callable[[BatchClient], Models]
     """the networks as one scan asks them"""
@@ -107,14 +110,16 @@ class Analyst:
 
 
 @contextmanager
-def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
-    """Return an analyst with the networks loaded; they are closed at the end.
+def open_slide_analyser(options: AnalyserOptions) -> Iterator[SlideAnalyser]:
+    """Return an analyser with the networks loaded; they are closed at the end.
 
     Raises: DeploymentError, where the bundle does not fit, or the engine lacks something.
     """
-    resources = engine_resources(settings)
-    choice = choose_engine(settings.engine, resources)
-    bundle = replace(load_bundle(settings.bundle, settings.profile), precision=choice.precision)
+    resources = EngineResources(
+        parallelism(available_cores(), options.parallelism), options.plans_dir, supports_int8()
+    )
+    choice = choose_engine(options.engine, resources)
+    bundle = replace(load_bundle(options.bundle, options.profile), precision=choice.precision)
     limits = BatchingLimits(resources.parallelism.streams, ScansInFlight())
     with (
         GraphSegmenter(bundle, choice.opener) as segmenter,
@@ -122,15 +127,13 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
         BatchedSegmenter(segmenter, limits=limits) as batched_segmenter,
         BatchedClassifier(classifier, limits=limits) as batched_classifier,
     ):
-        yield Analyst(
+        yield SlideAnalyser(
             models_for=lambda client: Models(
                 batched_segmenter.for_client(client), batched_classifier.for_client(client)
             ),
             bundle=bundle,
             spec=bundle.manifest.spec,
-            limits=DecodeLimits(
-                max_level0_pixels=settings.max_pixels, max_file_bytes=settings.max_file_bytes
-            ),
+            limits=options.limits,
             engine=engine_text(choice, (*segmenter.identities, *classifier.identities)),
             read_ahead=resources.parallelism.read_ahead,
             in_flight=limits.in_flight,
@@ -141,27 +144,3 @@ def open_analyst(settings: LocalSettings) -> Iterator[Analyst]:
 @cache
 def _software_version() -> str:
     return version("leukoflow")  # reads a file each time it is asked
-
-
-def engine_resources(settings: LocalSettings) -> EngineResources:
-    """Return what an engine may use: what was set, and what follows from this machine."""
-    asked = ParallelismOverrides(settings.threads, settings.streams, settings.read_ahead)
-    return EngineResources(parallelism(available_cores(), asked), settings.plans_dir, supports_int8())
-
-
-def digest_of(path: Path) -> str:
-    """Return the hex sha256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
-
-
-def pictures_of(reader: SlideReader, result: SlideResult) -> Iterator[Picture]:
-    """Yield the overview, the gallery sheets and the GeoJSON of a result."""
-    cells = result.analysis.cells
-    yield Picture("overview.jpg", "image/jpeg", jpeg(overview_picture(reader, cells)))
-    for number, sheet in enumerate(gallery_sheets(reader, cells), start=1):
-        yield Picture(f"gallery-{number:03d}.jpg", "image/jpeg", jpeg(sheet))
-    yield Picture("cells.geojson.gz", "application/geo+json", geojson_gz(cells))
