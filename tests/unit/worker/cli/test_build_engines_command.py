@@ -82,4 +82,4 @@ def test_int8_is_calibrated_on_the_pictures_of_a_folder(ran, tmp_path):
 def test_an_unknown_gpu_is_one_line(ran):
     code, _out, err, plans = ran("--compute-capability", "3.5")
     assert (code, plans) == (2, [])
-    assert err[0].endswith("knows no compute capability 3.5.")
+    assert err[0].endswith("does not support compute capability 3.5.")

@@ -57,7 +57,7 @@ def test_replacing_gives_another_port_and_leaves_the_others(tmp_path: Path) -> N
 
 def test_a_fixed_port_is_kept_or_refused(tmp_path: Path, taken: int) -> None:
     book = PortAllocation(tmp_path / "ports.json", {"a": taken})
-    with pytest.raises(DeploymentError, match=f"port {taken}, asked for a, is in use"):
+    with pytest.raises(DeploymentError, match=f"port {taken} for a is in use"):
         book.assign(["a"])
     with pytest.raises(DeploymentError, match=f"port {taken} is in use"):
         book.replace(["a"])

@@ -107,13 +107,13 @@ def test_what_is_no_onnx_is_refused_by_name(rtx):
 @needs_rtx
 def test_a_profile_that_the_graph_does_not_take_is_refused(rtx):
     graph = Graph("small.onnx", graph_of("Relu"))
-    with pytest.raises(DeploymentError, match=r"small\.onnx does not take batches"):
+    with pytest.raises(DeploymentError, match=r"small\.onnx does not accept batches"):
         build(rtx, graph, Target(squares(32, 2, 4), GPU))
 
 
 @needs_rtx
 def test_an_unknown_compute_capability_is_refused(rtx):
-    with pytest.raises(DeploymentError, match=r"knows no compute capability 3\.5"):
+    with pytest.raises(DeploymentError, match=r"does not support compute capability 3\.5"):
         build(rtx, Graph("small.onnx", graph_of("Relu")), Target(squares(16, 2, 4), "3.5"))
 
 
