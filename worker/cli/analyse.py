@@ -42,7 +42,9 @@ class Output:
 def analyse(
     paths: Annotated[list[Path], typer.Argument(help="Scans, or folders of scans.")],
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a scan and line.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="CSV, one row a cell. See above.")] = False,
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="CSV, one row a cell; its columns are above.")
+    ] = False,
     geojson: Annotated[Path | None, typer.Option(help="Folder for gzipped GeoJSON, for QuPath.")] = None,
     overlay: Annotated[Path | None, typer.Option(help="Folder for pictures with the cells outlined.")] = None,
     bundle: Annotated[Path | None, typer.Option(help="Folder of another model bundle.")] = None,
@@ -52,13 +54,16 @@ def analyse(
 ) -> None:
     """Analyse local files and print their differentials; exit code 2 where a file could not be read.
 
-    For one file its differential is printed. For several, each gets a line, and in the end each folder gets a
-    pooled differential: a folder within the given folder is taken for one patient.
+    For one file its differential is printed. For several, each gets a line,
+    and in the end each folder gets a pooled differential: a folder within the
+    given folder is taken for one patient.
 
-    Files in a folder that are no pictures are skipped. --overlay and --geojson keep the folders of the scans.
+    Files in a folder that are no pictures are skipped. --overlay and --geojson
+    keep the folders of the scans.
 
-    The columns of --csv: path; cell, counted from 1 in each scan; x_px0 and y_px0, the centre of the cell in
-    pixels of the full resolution; class; status (accepted, unidentified, artefact); probability of the class;
+    The columns of --csv: path; cell, counted from 1 in each scan; x_px0 and
+    y_px0, the centre of the cell in pixels of the full resolution; class;
+    status (accepted, unidentified, artefact); probability of the class;
     area_um2 and nucleus_area_um2.
     """
     if as_json and as_csv:

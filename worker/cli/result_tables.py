@@ -108,16 +108,17 @@ def _wide_table(rows: Iterable[ScanRow]) -> Table:
 def _narrow_table(rows: Iterable[ScanRow]) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("scan", no_wrap=True)
-    table.add_column("patient / specimen / slide, state, reason", overflow="fold")
+    table.add_column("patient / specimen / slide", overflow="fold")
     for row in rows:
         table.add_row(str(row.scan_id), "\n".join(_narrow_lines(row)))
     return table
 
 
 def _narrow_lines(row: ScanRow) -> Iterator[str]:
-    _, patient, specimen, slide, state, result, cells, tries, reason = scan_fields(row)
+    _, patient, specimen, slide, state, result, _, tries, reason = scan_fields(row)
     yield " / ".join(name for name in (patient, specimen, slide) if name)
-    yield ", ".join(part for part in (state, result, f"cells {cells}", f"tries {tries}") if part)
+    cells = counted(row.progress.cells_found, "cell")
+    yield ", ".join(part for part in (state, result, cells, f"try {tries}") if part)
     if reason:
         yield reason
 

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from db.database import Database
 from db.queue_statistics import (
@@ -23,6 +24,7 @@ from db.queue_statistics import (
 from db.reads import counts_by_state
 from db.states import ScanState
 from pipeline.bundle.manifest_fields import Json
+from worker.cli.result_tables import tab_separated
 from worker.settings import DatabaseSettings, load
 
 HOUR_S = 3600.0
@@ -48,9 +50,8 @@ def status(
     if as_json:
         typer.echo(json.dumps(status_document(found)))
     else:
-        console = Console(markup=False)
         for table in _tables(found, hours):
-            console.print(table)
+            _print(table)
 
 
 def _read(database: Database, within_s: float) -> Status:
@@ -73,12 +74,21 @@ def status_document(found: Status) -> dict[str, Json]:
     }
 
 
-def _tables(found: Status, hours: float) -> Iterable[Table]:
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """A table's words, before it is known where they go."""
+
+    title: str
+    headings: tuple[str, ...]
+    rows: Iterable[tuple[str, ...]]
+
+
+def _tables(found: Status, hours: float) -> Iterable[_Listing]:
     lately = f"in the last {hours:g} h"
-    yield _table(
+    yield _Listing(
         "scans", ("state", "scans"), ((state.value, str(count)) for state, count in found.scans.items())
     )
-    yield _table(
+    yield _Listing(
         "waiting for a worker",
         ("priority", "scans", "oldest"),
         (
@@ -86,7 +96,7 @@ def _tables(found: Status, hours: float) -> Iterable[Table]:
             for priority, one in found.queue_statistics.waiting.items()
         ),
     )
-    yield _table(
+    yield _Listing(
         f"workers seen {lately}; who had nothing to do is not seen",
         ("worker", "running", "completed", "failed", "seen"),
         (
@@ -94,20 +104,26 @@ def _tables(found: Status, hours: float) -> Iterable[Table]:
             for one in found.workers
         ),
     )
-    yield _table(
+    yield _Listing(
         f"attempts without a result {lately}",
         ("code", "outcome", "attempts", "last"),
         ((one.code, one.outcome.value, str(one.attempts), _ago(one.last_s)) for one in found.failures),
     )
 
 
-def _table(title: str, headings: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-    table = Table(title=title, title_justify="left")
-    for number, heading in enumerate(headings):
+def _print(listing: _Listing) -> None:
+    """Print a table on a terminal; into a pipe whole lines, with tabs between their fields."""
+    console = Console(markup=False)
+    if not console.is_terminal:
+        for line in (listing.title, *map(tab_separated, (listing.headings, *listing.rows)), ""):
+            typer.echo(line)
+        return
+    table = Table()
+    for number, heading in enumerate(listing.headings):
         table.add_column(heading, justify="left" if number == 0 else "right", overflow="fold")
-    for row in rows:
+    for row in listing.rows:
         table.add_row(*row)
-    return table
+    console.print(Text(listing.title, style="italic"), table, sep="\n")
 
 
 def _ago(seconds: float) -> str:
