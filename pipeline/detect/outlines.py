@@ -1,7 +1,7 @@
 """Outlines drawn anew, each found cell by itself: from finer pixels, as the mean of four mirrored views.
 
 Tiles say where cells are. Where one ends is told better by a picture in which it is larger, and views that
-disagree about a border meet in its middle: measured on laboratories left out in docs/accuracy.md.
+disagree about a border meet in its middle: measured on laboratories left out in docs/targets.md.
 """
 
 from __future__ import annotations

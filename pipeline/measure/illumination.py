@@ -1,7 +1,7 @@
 """The light of a scan, corrected before the segmenter sees it where it is far from what networks learn from.
 
 Half of a colour cast is taken away with it: wholly balanced glass also changes the stain. Measured on
-laboratories left out of training: docs/accuracy.md.
+laboratories left out of training: docs/targets.md.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class PipelineSpec:
     working_mpp_um: float = 0.25
     """µm per pixel of the segmentation; a leukocyte is 40 to 80 px across"""
     outline_mpp_um: float = 0.19
-    """µm per pixel at which the outline of each found cell is drawn. Measured: docs/accuracy.md"""
+    """µm per pixel at which the outline of each found cell is drawn. Measured: docs/targets.md"""
     assumed_mpp_um: float = 0.10
     """where the file has no scale and nothing in it can be measured: 100× oil immersion"""
     tile_core_px: int = 768
@@ -46,10 +46,10 @@ class PipelineSpec:
     immature_odds: float = 0.5
     """By this the odds of blasts, immature granulocytes and erythroblasts are multiplied: smears hold far
     fewer than the crops that networks learn from, where each class is drawn nearly as often as any other
-    (healthy adults: under 1 %. Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/accuracy.md)"""
+    (healthy adults: under 1 %. Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/targets.md)"""
     artefact_odds: float = 0.25
     """By this the odds of an artefact are multiplied where a whole nucleus was outlined: the artefacts that
-    classifiers learn from are red cells and bare ground, where none is. Measured: docs/accuracy.md"""
+    classifiers learn from are red cells and bare ground, where none is. Measured: docs/targets.md"""
     platelet_odds: float = 0.02
     """the same for platelets, which have no nucleus; a clump of them may look as if it had"""
     whole_nucleus_um2: float = 25.0
