@@ -9,7 +9,7 @@ SBOM   := $(VENV)-sbom
 PYTEST_ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos sbom train evaluate clean
+.PHONY: help demo test check bench chaos docs sbom train evaluate clean
 
 help:  ## show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -56,6 +56,10 @@ bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak m
 
 chaos: $(DEV)  ## kill everything while scans come, and count; writes build/chaos.json
 	@$(PY) -m tests.chaos $(ARGS)
+
+docs: $(DEV)  ## the pages of docs/ and the API reference as a site, in build/docs
+	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
+	@echo "build/docs/index.html; with search: $(PY) -m http.server --directory build/docs"
 
 # In an environment of its own: what lists the parts is no part.
 $(SBOM)/.stamp: requirements-sbom.lock

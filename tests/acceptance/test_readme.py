@@ -1,4 +1,4 @@
-"""What the README says is run, and what it lists is what there is."""
+"""What the README and the other pages say is run, and what they name is what there is."""
 
 from __future__ import annotations
 
@@ -9,24 +9,32 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from tests.support.deployment import Deployment
+from tests.support.pages import ROOT, Page, anchors, page, pages
 from worker.cli.application import app
 from worker.settings_table import settings_table
 
-ROOT = Path(__file__).resolve().parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+RUN_ELSEWHERE = {"docs/restore.md": ROOT / "tests" / "integration" / "test_restore.py"}
+"""Pages whose blocks another test runs."""
+
+RUNNABLE = [page for page in pages() if page.blocks("sh") and page.name not in RUN_ELSEWHERE]
+PROGRAM = typer.main.get_command(app)
 
 
-def commands() -> list[str]:
-    blocks = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
-    return [line for block in blocks for line in block.splitlines() if line.strip()]
+def commands(page: Page) -> list[str]:
+    return [line for block in page.blocks("sh") for line in block.splitlines() if line.strip()]
 
 
-def test_every_command_of_the_readme_runs(deployment: Deployment, tmp_path: Path):
+def named(page: Page) -> str:
+    return page.name
+
+
+@pytest.mark.parametrize("page", RUNNABLE, ids=named)
+def test_every_command_of_a_page_runs(page: Page, deployment: Deployment, tmp_path: Path):
     before = sum(deployment.counts().values())
-    assert len(commands()) >= 8
-    for command in commands():
+    for command in commands(page):
         name, *arguments = shlex.split(command)
         assert name == "leukoflow"
         result = subprocess.run(
@@ -44,26 +52,70 @@ def test_every_command_of_the_readme_runs(deployment: Deployment, tmp_path: Path
             deployment.until_ended(before)
 
 
+def test_enough_is_run():
+    assert sum(len(commands(page)) for page in RUNNABLE if page.name == "README.md") >= 8
+    assert len(RUNNABLE) >= 3
+    assert all(path.is_file() for path in RUN_ELSEWHERE.values())
+
+
 def test_the_table_of_settings_is_that_of_the_code():
-    assert settings_table() in README
+    assert settings_table() in page("docs/configuration.md").text
 
 
-@pytest.mark.parametrize("command", sorted(set(re.findall(r"`leukoflow ([a-z]+)", README))))
-def test_every_command_named_in_the_text_exists(command: str):
-    names = {entry.name for entry in app.registered_commands} | {
-        entry.name for entry in app.registered_groups
-    }
-    assert command in names
+@pytest.mark.parametrize("page", [page for page in pages() if page.commands()], ids=named)
+def test_every_command_and_option_that_is_named_exists(page: Page):
+    for line in page.commands():
+        found, words = PROGRAM, line.replace(",", " ").split()[1:]
+        while words and words[0] in getattr(found, "commands", {}):
+            found, words = found.commands[words[0]], words[1:]
+        assert not (hasattr(found, "commands") and words), line
+        options = {name for parameter in found.params for name in parameter.opts} | {"--help"}
+        assert {word.split("=")[0] for word in words if word.startswith("--")} <= options, line
 
 
-@pytest.mark.parametrize("target", ["help", "demo", "test", "check", "bench"])
-def test_every_make_target_exists(target: str):
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_make_target_that_is_named_exists(page: Page):
     listed = subprocess.run(
         ["make", "-s", "help"], cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout
-    assert re.search(rf"^{target}\b", listed, re.MULTILINE)
+    targets = set(re.findall(r"^([a-z-]+)\b", listed, re.MULTILINE))
+    assert set(re.findall(r"(?:`|^\$ )make ([a-z-]+)", page.text, re.MULTILINE)) <= targets
 
 
-def test_pictures_of_the_readme_exist():
-    for name in re.findall(r"!\[[^]]*\]\(([^)]+)\)", README):
-        assert (ROOT / name).is_file()
+@pytest.mark.parametrize("page", pages(), ids=named)
+def test_every_link_and_picture_leads_somewhere(page: Page):
+    for link in page.links():
+        file, _, anchor = link.partition("#")
+        target = (page.path.parent / file).resolve() if file else page.path
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(Page(target.relative_to(ROOT).as_posix())), link
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page.name != "CHANGELOG.md"], ids=named)
+def test_every_file_that_is_named_exists(page: Page):
+    inside = r"(?:docs|tests|pipeline|worker|db|deploy)/[\w./-]+"
+    for span in page.spans():
+        if found := re.fullmatch(rf"({inside})(?:::\w+)?", span):
+            assert (ROOT / found[1]).exists(), span
+
+
+def test_every_page_that_code_names_exists():
+    folders = ("pipeline", "worker", "db", "deploy", "tests")
+    kinds = {".py", ".toml", ".yaml", ".md"}
+    texts = [p.read_text("utf-8") for f in folders for p in (ROOT / f).rglob("*") if p.suffix in kinds]
+    names = {name for text in texts for name in re.findall(r"\bdocs/[a-z][\w/-]*\.md", text)}
+    assert len(names) >= 8
+    assert sorted(name for name in names if not (ROOT / name).is_file()) == []
+
+
+@pytest.mark.parametrize(("name", "most"), [("README.md", 140), ("docs/glossary.md", 40)])
+def test_short_pages_stay_short(name: str, most: int):
+    assert len(page(name).text.splitlines()) <= most
+
+
+def test_the_picture_is_small_and_says_whose_it_is():
+    (picture,) = re.findall(r"!\[[^]]+\]\(([^)]+)\)\n\n\*([^*]+)\*", page("README.md").text)
+    assert (ROOT / picture[0]).stat().st_size <= 200_000
+    assert "MIT licence" in picture[1]
+    licence = (ROOT / "docs" / "images" / "field-licence.txt").read_text(encoding="utf-8")
+    assert "Copyright (c) 2017 shenggan" in licence

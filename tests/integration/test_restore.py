@@ -28,7 +28,7 @@ from worker.storage.object_store import ObjectStore, open_object_store
 pytestmark = pytest.mark.services
 
 ROOT = Path(__file__).resolve().parents[2]
-RUNBOOK = (ROOT / "deploy" / "restore.md").read_text(encoding="utf-8")
+RUNBOOK = (ROOT / "docs" / "restore.md").read_text(encoding="utf-8")
 
 Copy = dict[tuple[str, str], bytes]
 

@@ -1,4 +1,4 @@
-"""What KEDA asks the ledger, by the query of the manifest and as the role of deploy/README.md."""
+"""What KEDA asks the ledger, by the query of the manifest and as the role of docs/running.md."""
 
 from __future__ import annotations
 
@@ -36,8 +36,10 @@ def database(database_url: str) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def scaler(database: Database, database_url: str) -> Iterator[psycopg.Connection]:  # noqa: ARG001 - migrated
-    """Return a connection of the role that the README's statements make, under a name of its own."""
-    (block,) = re.findall(r"```sql\n(.*?)```", (DEPLOY / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    """Return a connection of the role that the statements of the page make, under a name of its own."""
+    (block,) = re.findall(
+        r"```sql\n(.*?)```", (DEPLOY.parent / "docs" / "running.md").read_text(encoding="utf-8"), re.DOTALL
+    )
     assert all(word in block for word in (ROLE, DATABASE, PASSWORD))
     name, password = f"scaler_{uuid.uuid4().hex}", uuid.uuid4().hex
     url = urlsplit(database_url)._replace(scheme="postgresql")
