@@ -53,7 +53,7 @@ def failed(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def refused(monkeypatch, capsys) -> Callable[..., CaptureResult[str]]:
-    """Return what runs `leukoflow` in this process, and gives what it printed as it ended with exit code 2."""
+    """Return what runs `leukoflow` here, which ends with exit code 2, and gives what it printed."""
 
     def end(*arguments: str) -> CaptureResult[str]:
         monkeypatch.setattr(sys, "argv", ["leukoflow", *arguments])

@@ -87,7 +87,10 @@ def _settle(network: torch.nn.Module) -> torch.nn.Module:
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(case, id=name, marks=[pytest.mark.long] * (name == "cenet")) for name, case in CASES.items()],
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.long] * (name == "cenet"))
+        for name, case in CASES.items()
+    ],
 )
 def test_its_onnx_file_gives_the_same_probabilities(case: Case, tmp_path: Path) -> None:
     network = _settle(case.build())
