@@ -13,8 +13,9 @@ import psycopg
 import pytest
 from redis import Redis
 
-from tests.support.file_order import pytest_collection_modifyitems  # noqa: F401 - pytest takes it from here
-from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
+from tests.support.drawn_pack import small_pack  # noqa: F401 - pytest takes it from here
+from tests.support.file_order import pytest_collection_modifyitems  # noqa: F401 - likewise
+from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - likewise
 from worker.embedded import EmbeddedSet
 from worker.storage.object_store import MinioObjectStore, open_object_store
 

@@ -22,7 +22,7 @@ from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter  # n
 from pipeline.training.export.bundle_export import BundleName, ExportOptions, Runs, write_bundle  # noqa: E402
 from pipeline.training.fit.training_loop import weights_digest  # noqa: E402
 from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import MEMBER_TABLES  # noqa: E402
+from tests.support.drawn_pack import MEMBER_TABLES  # noqa: E402
 
 SEEN = {
     "light-unet": {"draaslan": {"train": 5, "val": 1}, "bccd": {"train": 9, "val": 1}},
