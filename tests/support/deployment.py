@@ -141,7 +141,7 @@ def deployment_on(servers: EmbeddedSet, folder: Path, **overrides: str) -> Itera
         "queue": f"deployment-{name}",
         "spool_dir": str(folder),
         "poll_s": "0.2",
-        "settle_s": "0.2",
+        "settle_s": "0",
         "reconcile_s": "0.5",
         **overrides,
     }
