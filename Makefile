@@ -7,12 +7,15 @@ DEV    := $(VENV)/.dev.stamp
 BENCH  := $(VENV)/.bench.stamp
 SBOM   := $(VENV)-sbom
 PYTEST_ARGS ?=
+WORKERS ?= 2
+# Each process takes whole files, has an embedded set of its own, and one thread: there are as many as cores.
+PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench chaos docs sbom train evaluate clean
+.PHONY: help demo test test-all check bench chaos docs sbom train evaluate clean
 
 help:  ## show this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 $(PY):
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "leukoflow needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ...")'
@@ -36,8 +39,11 @@ $(DEV): $(RUN) requirements-dev.lock requirements-train.lock requirements-train-
 demo: $(RUN)  ## scans into the bucket, differentials out; SCANS=dir for your own
 	@$(VENV)/bin/leukoflow demo $(if $(SCANS),--scans "$(SCANS)")
 
-test: $(DEV)  ## every test, on its own embedded set of servers
-	@$(PY) -m pytest $(PYTEST_ARGS)
+test: $(DEV)  ## all but the long tests, on embedded servers; WORKERS=n for other than 2 processes
+	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
+
+test-all: $(DEV)  ## every test: with chaos, the upgrade from the release before, and the long ones
+	@$(PYTEST) $(PYTEST_ARGS)
 
 check: $(DEV)  ## ruff, mypy --strict, import-linter, bandit
 	@$(VENV)/bin/ruff check .

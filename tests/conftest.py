@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import uuid
 from collections.abc import Iterator
 from itertools import cycle
@@ -12,12 +13,20 @@ import psycopg
 import pytest
 from redis import Redis
 
-from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - pytest takes it from here
+from tests.support.drawn_pack import small_pack  # noqa: F401 - pytest takes it from here
+from tests.support.file_order import pytest_collection_modifyitems  # noqa: F401 - likewise
+from tests.support.log_check import no_log_names_a_patient  # noqa: F401 - likewise
 from worker.embedded import EmbeddedSet
 from worker.storage.object_store import ObjectStore, open_object_store
 
 # Database 0 stays empty: it is what a forgotten setting would write to.
 _BROKER_DATABASES = cycle(range(1, 256))
+
+
+def pytest_collection_finish() -> None:
+    """What was imported by now stays: the garbage collector need not walk through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

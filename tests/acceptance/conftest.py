@@ -15,7 +15,7 @@ from worker.embedded import EmbeddedSet
 def deployment(embedded: EmbeddedSet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """Return a deployment whose watcher and worker run."""
     folder: Path = tmp_path_factory.mktemp("deployment")
-    with deployment_on(embedded, folder) as deployment:
+    with deployment_on(embedded, folder, engine="auto", settle_s="0.2") as deployment:
         deployment.start("watch")
         deployment.start("worker")
         yield deployment

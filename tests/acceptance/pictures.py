@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from functools import cache
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from pipeline.synth.plan import field_specs
 from pipeline.synth.smear import draw_smear
 
 
+@cache
 def field_jpeg(seed: int) -> bytes:
     """A drawn field of 640×480 px with one to three leukocytes."""
     (spec,) = field_specs(seed, 1)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
+from _pytest.capture import CaptureResult
 from typer.testing import CliRunner
 
 from db.states import ScanState
@@ -16,6 +20,7 @@ from pipeline.model.taxonomy import LEAVES
 from pipeline.synth.truth import parse_truth
 from tests.acceptance.pictures import field_jpeg
 from tests.support.deployment import Deployment
+from worker.cli import main
 from worker.cli.application import app
 from worker.embedded import Principal
 from worker.settings import variable_of
@@ -48,9 +53,30 @@ def failed(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture
-def scans(tmp_path):
-    run("synth", str(tmp_path / "scans"), "--fields", "--count", "2", "--seed", "8")
-    return tmp_path / "scans"
+def refused(monkeypatch, capsys) -> Callable[..., CaptureResult[str]]:
+    """Return what runs `leukoflow` here, which ends with exit code 2, and gives what it printed."""
+
+    def end(*arguments: str) -> CaptureResult[str]:
+        monkeypatch.setattr(sys, "argv", ["leukoflow", *arguments])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr()
+
+    return end
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("drawn")
+    run("synth", str(folder), "--fields", "--count", "2", "--seed", "8")
+    return folder
+
+
+@pytest.fixture
+def scans(drawn, tmp_path) -> Path:
+    return Path(shutil.copytree(drawn, tmp_path / "scans"))
 
 
 def test_synth_writes_scans_with_their_truth(scans):
@@ -129,15 +155,14 @@ def test_a_file_that_cannot_be_read_is_said_and_exits_2(scans, tmp_path):
         ("demo", "--scans", "no/such/folder", "--out", "demo"),
     ],
 )
-def test_a_mistake_gets_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch):
+def test_a_mistake_gets_one_line_and_exit_code_2(arguments, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     (tmp_path / "no-pictures").mkdir()
     (tmp_path / "no-pictures" / "notes.txt").write_text("a sidecar")
-    result = failed(*arguments)
-    assert result.returncode == 2
-    assert result.stderr.startswith("leukoflow: ")
-    assert len(result.stderr.splitlines()) == 1
+    said = refused(*arguments).err
+    assert said.startswith("leukoflow: ")
+    assert len(said.splitlines()) == 1
 
 
 def test_a_missing_setting_is_named(monkeypatch):
@@ -145,6 +170,7 @@ def test_a_missing_setting_is_named(monkeypatch):
     result = failed("scans")
     assert result.returncode == 2
     assert "LEUKOFLOW_DATABASE_URL" in result.stderr
+    assert len(result.stderr.splitlines()) == 1
 
 
 def test_submitted_scans_become_results(deployment, scans):
@@ -237,11 +263,10 @@ def test_names_in_brackets_are_printed_as_they_are(deployment, monkeypatch):
     assert "blood[left]" in run("results", "P-B")
 
 
-def test_requeueing_is_all_or_nothing():
+def test_requeueing_is_all_or_nothing(refused):
     (line,) = [json.loads(row) for row in run("scans", "--patient", "P-B", "--json").splitlines()]
     nameless = next(json.loads(row) for row in run("scans", "--state", "unassigned", "--json").splitlines())
-    result = failed("requeue", line["scan"], nameless["scan"])
-    assert (result.returncode, result.stdout) == (2, "")
+    assert refused("requeue", line["scan"], nameless["scan"]).out == ""
     assert json.loads(run("scans", "--patient", "P-B", "--json"))["state"] == "completed"
 
 
@@ -253,10 +278,10 @@ def test_an_identifier_is_one_however_it_is_composed(deployment):
     assert run("scans", "--patient", "Mu\u0308ller", "--json")
 
 
-def test_the_demo_empties_no_folder_of_somebody_else(tmp_path):
+def test_the_demo_empties_no_folder_of_somebody_else(tmp_path, refused):
     scans = tmp_path / "mine"
     scans.mkdir()
     (scans / "thesis.txt").write_text("years of work")
     for arguments in (["--out", str(scans)], ["--scans", str(scans), "--out", str(tmp_path)]):
-        assert failed("demo", *arguments).returncode == 2
+        refused("demo", *arguments)
     assert (scans / "thesis.txt").read_text() == "years of work"

@@ -56,6 +56,17 @@ def reference(analyser, drawn) -> SlideAnalysis:
     return analysed(analyser, drawn[1], 768)
 
 
+@pytest.fixture(scope="module")
+def whole(analyser) -> SlideAnalyser:
+    """Return an analyser that segments every tile, with or without candidates in it."""
+    return replace(analyser, spec=replace(analyser.spec, whole_up_to_tiles=1000))
+
+
+@pytest.fixture(scope="module")
+def whole_reference(whole, drawn) -> SlideAnalysis:
+    return analysed(whole, drawn[1], 768)
+
+
 def assert_same_cells(ours: SlideAnalysis, theirs: SlideAnalysis) -> None:
     assert len(ours.cells) == len(theirs.cells)
     left = list(theirs.cells)
@@ -71,9 +82,8 @@ def _distance(one, other) -> float:
 
 
 @pytest.mark.parametrize("core_px", [256, 512, 2304])
-def test_the_tile_size_changes_no_cell(analyser, drawn, core_px):
-    whole = replace(analyser, spec=replace(analyser.spec, whole_up_to_tiles=1000))
-    assert_same_cells(analysed(whole, drawn[1], core_px), analysed(whole, drawn[1], 768))
+def test_the_tile_size_changes_no_cell(whole, whole_reference, drawn, core_px):
+    assert_same_cells(analysed(whole, drawn[1], core_px), whole_reference)
 
 
 @pytest.mark.parametrize("coarse_px", [256, 512, 1152])

@@ -19,7 +19,7 @@ from tests.support.deployment import Deployment, deployment_on
 from worker.embedded import EmbeddedSet
 from worker.embedded.leukoflow_processes import prepare_services
 
-SHORT_LEASE = {"lease_s": "3", "heartbeat_s": "0.2", "worker_slots": "1"}
+SHORT_LEASE = {"engine": "auto", "lease_s": "3", "heartbeat_s": "0.2", "worker_slots": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,11 @@ from pathlib import Path
 from time import monotonic, sleep
 
 import psutil
+from typer.testing import CliRunner
 
 from tests.acceptance.pictures import field_jpeg
 from tests.support.log_check import note
+from worker.cli import app
 from worker.embedded.free_ports import is_free
 
 LEUKOFLOW = [sys.executable, "-m", "worker"]
@@ -82,10 +84,9 @@ def test_up_serves_until_it_is_stopped(tmp_path: Path):
 
 
 def _run(environment: dict[str, str], *arguments: str) -> str:
-    result = subprocess.run(
-        [*LEUKOFLOW, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
-    assert result.returncode == 0, result.stderr
+    """Return what the command prints, run in this process."""
+    result = CliRunner().invoke(app, list(arguments), env=environment, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
     return result.stdout
 
 
@@ -101,3 +102,4 @@ def _until_listed(environment: dict[str, str], sign: str) -> None:
     until_s = monotonic() + 120
     while sign not in (text := _run(environment, "scans", "--json")):
         assert monotonic() < until_s, text
+        sleep(0.1)

@@ -22,6 +22,7 @@ NOTHING = Verdict((), (), ())
 SEED = 20261125
 
 
+@pytest.mark.long
 def test_every_kind_of_fault_once_loses_doubles_and_falsifies_nothing(tmp_path):
     with laboratory_in(tmp_path / "lab") as lab:
         scans = list(drawn_scans(150, frozenset({20}), tmp_path))

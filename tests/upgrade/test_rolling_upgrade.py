@@ -29,6 +29,8 @@ from tests.support.revisions import bring_down_to
 from worker.embedded.child_process import Child
 from worker.embedded.leukoflow_processes import start_process
 
+pytestmark = [pytest.mark.services, pytest.mark.long]
+
 HERE = Path(__file__).parent
 MODELS = HERE.parents[1] / "pipeline" / "models"
 

@@ -85,7 +85,13 @@ def _settle(network: torch.nn.Module) -> torch.nn.Module:
     return network
 
 
-@every_network
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[pytest.mark.long] * (name == "cenet"))
+        for name, case in CASES.items()
+    ],
+)
 def test_its_onnx_file_gives_the_same_probabilities(case: Case, tmp_path: Path) -> None:
     network = _settle(case.build())
     with torch.inference_mode():

@@ -17,7 +17,7 @@ from pipeline.training.data.intervals import ImageGroup
 from pipeline.training.evaluate.end_to_end import LabelledCell, PictureScore, Prediction
 from pipeline.training.evaluate.evaluation_file import Evaluation, EvaluationSubject, render_evaluation
 from tests.support import tiny_bundle
-from tests.unit.pipeline.training.conftest import DrawnPack
+from tests.support.drawn_pack import DrawnPack
 from worker.cli import main
 
 Refused = Callable[..., str]

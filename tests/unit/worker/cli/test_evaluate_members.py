@@ -18,7 +18,7 @@ from safetensors.torch import save_file  # noqa: E402
 
 from pipeline.networks.classifiers import LeukocyteClassifier  # noqa: E402
 from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import MEMBER_TABLES, DrawnPack  # noqa: E402
+from tests.support.drawn_pack import MEMBER_TABLES, DrawnPack  # noqa: E402
 from worker.cli import main  # noqa: E402
 
 SMALL = {

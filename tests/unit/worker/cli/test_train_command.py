@@ -12,8 +12,8 @@ import pytest
 pytest.importorskip("torch")
 
 from pipeline.training.recipe.recipes import read_recipe
-from tests.unit.pipeline.training.conftest import DrawnPack
-from tests.unit.pipeline.training.data.datasets.trees import class_tree, cnmc_tree
+from tests.support.dataset_trees import class_tree, cnmc_tree
+from tests.support.drawn_pack import DrawnPack
 from worker.cli import main
 
 

@@ -86,6 +86,14 @@ def middle(pixels, side, size):
     return resized(np.ascontiguousarray(pixels[top : top + side, left : left + side]), size)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _released():
+    """Some thirty sessions and their pictures are kept for this module, and no longer."""
+    yield
+    for kept in (drawn_crops, drawn_tile, real_crops, real_fields, session, graph_of):
+        kept.cache_clear()
+
+
 @cache
 def session(name, precision, folder=None):
     """Return the graph, int8 calibrated on drawn pictures, or on other real ones of `folder`."""
@@ -95,6 +103,7 @@ def session(name, precision, folder=None):
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    options.enable_cpu_mem_arena = False  # kept by each session: gigabytes in all
     return ort.InferenceSession(stored, options, providers=["CPUExecutionProvider"])
 
 
@@ -156,6 +165,7 @@ def test_float32_is_the_shipped_graph(name):
     assert np.abs(answers(name, Precision.FP32, batch) - answers(name, None, batch)).max() < 1e-5
 
 
+@cache
 def graph_of(precision):
     stored = (SHIPPED / CLASSIFIERS[-1]).read_bytes()
     return onnx.load_model_from_string(prepared(stored, precision, [smear_crops(11)])).graph

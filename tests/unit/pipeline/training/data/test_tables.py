@@ -13,7 +13,7 @@ from pipeline.training.data.label_tables import LabelRow, Split, read_table
 from pipeline.training.data.samples import MapKind, crop_samples, field_samples, points_of
 from pipeline.training.data.sources import SOURCES, source_of
 from pipeline.training.data.targets import Tissue
-from tests.unit.pipeline.training.conftest import DrawnPack, boxes
+from tests.support.drawn_pack import DrawnPack, boxes
 
 
 def _rows(pack: DrawnPack, folder: str) -> tuple[LabelRow, ...]:

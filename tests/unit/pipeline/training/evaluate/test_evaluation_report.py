@@ -47,7 +47,7 @@ from pipeline.training.evaluate.evaluation_file import (
 from pipeline.training.evaluate.probability_calibration import NO_CALL
 from pipeline.training.evaluate.set_report import scored_cells, set_report, set_reports
 from tests.support.drawn import DrawnSlide, drawn_cells, execution, models
-from tests.unit.pipeline.training.conftest import DrawnPack, boxes
+from tests.support.drawn_pack import DrawnPack, boxes
 from worker.cli.evaluation_tables import NONE, print_evaluation, with_interval
 
 BOX = Rect(20, 20, 60, 60)

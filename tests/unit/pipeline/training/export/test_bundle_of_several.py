@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +22,14 @@ from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter  # n
 from pipeline.training.export.bundle_export import BundleName, ExportOptions, Runs, write_bundle  # noqa: E402
 from pipeline.training.fit.training_loop import weights_digest  # noqa: E402
 from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import MEMBER_TABLES  # noqa: E402
+from tests.support.drawn_pack import MEMBER_TABLES  # noqa: E402
+
+SEEN = {
+    "light-unet": {"draaslan": {"train": 5, "val": 1}, "bccd": {"train": 9, "val": 1}},
+    "cenet": {"bccd": {"train": 3, "val": 2}},
+    "ensemble-leukocytes": {"bccd": {"train": 3, "val": 2}},
+}
+"""images that each run learnt from, by data set"""
 
 
 def _run(folder: Path, name: str, **changes: str) -> Path:
@@ -45,7 +51,7 @@ def _run(folder: Path, name: str, **changes: str) -> Path:
         (folder / network).mkdir(parents=True)
         save_file(module.state_dict(), folder / network / "best.safetensors")
     (folder / "recipe.toml").write_text(text)
-    (folder / "run.json").write_text(json.dumps({"bccd": {"train": 3, "val": 2}}))
+    (folder / "run.json").write_text(json.dumps(SEEN[name]))
     return folder
 
 
@@ -107,14 +113,8 @@ def test_both_profiles_run_and_differ(made: tuple[Path, BundleManifest]) -> None
     assert np.allclose(classifier.classify(crops), classifier.classify(crops[:, :, ::-1]), atol=1e-4)
 
 
-def test_a_set_that_several_runs_saw_counts_with_the_most_images(runs: Runs, tmp_path: Path) -> None:
-    light, cenet = (Path(shutil.copytree(run, tmp_path / run.name)) for run in runs.segmenters)
-    (light / "run.json").write_text(
-        json.dumps({"draaslan": {"train": 5, "val": 1}, "bccd": {"train": 9, "val": 1}})
-    )
-    manifest = write_bundle(
-        Runs((light, cenet), runs.classifier), tmp_path / "out", BundleName("x", "1"), 1.0
-    )
+def test_a_set_that_several_runs_saw_counts_with_the_most_images(made: tuple[Path, BundleManifest]) -> None:
+    _, manifest = made
     counts = {entry.folder: (entry.train_images, entry.val_images) for entry in manifest.data_sets}
     assert counts == {"draaslan": (5, 1), "bccd": (9, 2)}
 

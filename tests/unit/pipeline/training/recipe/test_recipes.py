@@ -16,7 +16,7 @@ from pipeline.training.recipe.recipes import (
     parse_recipe,
     read_recipe,
 )
-from tests.unit.pipeline.training.conftest import MEMBER_TABLES
+from tests.support.drawn_pack import MEMBER_TABLES
 
 TEXT = read_recipe("ensemble-leukocytes").text
 

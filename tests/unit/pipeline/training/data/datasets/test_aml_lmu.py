@@ -11,7 +11,7 @@ from pipeline.training.data.datasets import Layout, find_data, read_aml_lmu
 from pipeline.training.data.datasets.aml_lmu import LABEL_OF_CODE
 from pipeline.training.data.label_tables import LabelRow, Split
 from pipeline.training.data.targets import class_of
-from tests.unit.pipeline.training.data.datasets.trees import SIDE, aml_tree
+from tests.support.dataset_trees import SIDE, aml_tree
 
 
 def _read(root: Path) -> dict[str, LabelRow]:

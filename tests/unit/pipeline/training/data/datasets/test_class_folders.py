@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import Layout, find_data, read_class_folders
 from pipeline.training.data.label_tables import Split, require_no_leaks
-from tests.unit.pipeline.training.data.datasets.trees import class_tree, draw
+from tests.support.dataset_trees import class_tree, draw
 
 TEN = [f"{n}.png" for n in range(10)]
 

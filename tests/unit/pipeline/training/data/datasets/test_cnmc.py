@@ -10,7 +10,7 @@ import pytest
 from pipeline.model.errors import UsageError
 from pipeline.training.data.datasets import Layout, find_data, read_cnmc
 from pipeline.training.data.label_tables import Split
-from tests.unit.pipeline.training.data.datasets.trees import cnmc_tree, draw, preliminary
+from tests.support.dataset_trees import cnmc_tree, draw, preliminary
 
 TRAINING = "C-NMC_training_data"
 

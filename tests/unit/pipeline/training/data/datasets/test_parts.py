@@ -18,8 +18,8 @@ from pipeline.training.data.datasets import (
 from pipeline.training.data.label_tables import Split, require_no_leaks
 from pipeline.training.data.picture_sets import PictureClass, class_index
 from pipeline.training.data.sources import ALL_SOURCES, SOURCES
-from tests.unit.pipeline.training.conftest import DrawnPack
-from tests.unit.pipeline.training.data.datasets.trees import aml_tree, class_tree, cnmc_tree
+from tests.support.dataset_trees import aml_tree, class_tree, cnmc_tree
+from tests.support.drawn_pack import DrawnPack
 
 TASK = (PictureClass("normal", ("hem", "lymphocytes")), PictureClass("all", ("all", "blasts")))
 TEN = [f"{n}.png" for n in range(10)]

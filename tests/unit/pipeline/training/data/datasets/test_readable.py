@@ -13,7 +13,7 @@ from pipeline.training.data.datasets import read_class_folders, readable
 from pipeline.training.data.datasets.picture_rows import size_px
 from pipeline.training.data.images import read_rgb
 from pipeline.training.data.label_tables import LabelRow, Split
-from tests.unit.pipeline.training.data.datasets.trees import class_tree
+from tests.support.dataset_trees import class_tree
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pipeline.model.errors import UsageError  # noqa: E402
 from pipeline.training.command import train  # noqa: E402
 from pipeline.training.fit.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipe.recipes import read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import DrawnPack, boxes  # noqa: E402
+from tests.support.drawn_pack import DrawnPack, boxes  # noqa: E402
 
 SMALL = {
     "side_px": "32",

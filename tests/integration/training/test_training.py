@@ -20,7 +20,7 @@ from pipeline.training.command import evaluate, export_bundle, train  # noqa: E4
 from pipeline.training.export.bundle_export import BundleName, Runs  # noqa: E402
 from pipeline.training.fit.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipe.recipes import read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import MEMBER_TABLES, DrawnPack  # noqa: E402
+from tests.support.drawn_pack import MEMBER_TABLES, DrawnPack  # noqa: E402
 
 FOLDERS = 'folders = ["zheng_d1_jtsc", "pbc_barcelona"]'
 

@@ -24,13 +24,13 @@ from pipeline.training.fit.run_folder import recipe_of  # noqa: E402
 from pipeline.training.fit.trained_networks import TrainedNetwork  # noqa: E402
 from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides  # noqa: E402
 from pipeline.training.recipe.recipes import Kept, LearningRateSchedule, Optimizer, PictureRecipe, read_recipe  # noqa: E402
-from tests.unit.pipeline.training.conftest import DrawnPack  # noqa: E402
-from tests.unit.pipeline.training.data.datasets.trees import (  # noqa: E402
+from tests.support.dataset_trees import (  # noqa: E402
     aml_tree,
     class_tree,
     cnmc_tree,
     preliminary,
 )
+from tests.support.drawn_pack import DrawnPack  # noqa: E402
 
 
 @dataclass

@@ -15,9 +15,9 @@ pytest.importorskip("torch")
 
 from pipeline.training.command import train
 from pipeline.training.recipe.recipes import read_recipe
-from tests.unit.pipeline.training.data.datasets.trees import cnmc_tree
+from tests.support.dataset_trees import cnmc_tree
 
-REPOSITORY = Path(__file__).parents[5]
+REPOSITORY = Path(__file__).parents[3]
 CHILD = """
 import sys
 from pathlib import Path
