@@ -14,7 +14,7 @@ _ONLY_OF_OTHERS = {
 
 def bad_recipe(sentence: str) -> UsageError:
     """Return the error with this sentence."""
-    return UsageError(sentence, code="bad-recipe")
+    return UsageError(sentence, code="bad_recipe")
 
 
 def invalid_recipe(error: ValidationError) -> UsageError:
