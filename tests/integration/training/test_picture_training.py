@@ -280,7 +280,7 @@ def test_an_epoch_shows_every_picture_once_in_another_order() -> None:
     numbered = replace(
         samples,
         pixels=np.arange(70, dtype=np.uint8)[:, None, None, None].repeat(3, 3).repeat(2, 1).repeat(2, 2),
-        places=np.arange(70) % 2,
+        class_indices=np.arange(70) % 2,
     )
     task = PictureTask(recipe, numbered, numbered)
     shown = [
