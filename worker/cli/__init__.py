@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from importlib.metadata import version
@@ -31,9 +32,20 @@ def main() -> None:
         print(f"leukoflow: {error.sentence}", file=sys.stderr)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
     except BrokenPipeError:
-        # Whoever read us has read enough; what Python would flush at its end has nowhere to go.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # Whoever read us has read enough.
+        _discard_output()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        print("leukoflow: the disk is full; free some space and try again", file=sys.stderr)
+        _discard_output()
+        sys.exit(EXIT_TRANSIENT)
+
+
+def _discard_output() -> None:
+    """Send to nowhere what Python would flush at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 __all__ = ["main"]

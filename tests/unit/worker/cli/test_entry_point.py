@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import typer
 from typer.testing import CliRunner
 
 from worker.cli.application import app
+from worker.exit_codes import EXIT_TRANSIENT
 
 HEAVY = {"numpy", "scipy", "cv2", "sqlalchemy", "alembic", "celery", "onnxruntime", "openvino", "torch"}
 """libraries that take a second to load"""
@@ -62,6 +64,16 @@ def test_the_shell_completes_commands_and_options() -> None:
             COMP_CWORD=str(words.count(" ")),
         )
         assert answer.stdout.split() == expected, answer.stderr
+
+
+def test_output_to_a_full_disk_ends_in_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        answer = subprocess.run(
+            [sys.executable, "-m", "worker", "models", "list"],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert answer.returncode == EXIT_TRANSIENT
+    assert answer.stderr == "leukoflow: the disk is full; free some space and try again\n"
 
 
 def _paths(command: Any, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
