@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 from typer.core import TyperCommand, TyperGroup
 
-from worker.cli import app
+from worker.cli.application import app
 
 ROOT = Path(__file__).resolve().parents[1]
 

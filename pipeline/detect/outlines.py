@@ -1,7 +1,7 @@
 """Refines the outline of each cell, from finer pixels and the mean of four mirrored views.
 
 A larger picture shows the border of a cell better, and the mean of several views is more precise. Measured on
-laboratories excluded from training: docs/targets.md.
+laboratories excluded from training: docs/accuracy.md.
 """
 
 from __future__ import annotations

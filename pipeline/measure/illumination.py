@@ -1,7 +1,7 @@
 """Corrects the illumination of a scan if it differs much from that of the training data.
 
 Half of a colour cast is removed too; removing all of it would change the stain. Measured on laboratories
-excluded from training: docs/targets.md.
+excluded from training: docs/accuracy.md.
 """
 
 from __future__ import annotations

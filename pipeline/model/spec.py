@@ -19,7 +19,7 @@ class PipelineSpec:
     working_mpp_um: float = 0.25
     """µm per pixel of the segmentation; a leukocyte is 40 to 80 px across"""
     outline_mpp_um: float = 0.19
-    """µm per pixel at which the outline of each found cell is drawn. Measured: docs/targets.md"""
+    """µm per pixel at which the outline of each found cell is drawn. Measured: docs/accuracy.md"""
     assumed_mpp_um: float = 0.10
     """used if the file states no scale and none can be measured: 100× oil immersion"""
     tile_core_px: int = 768
@@ -47,10 +47,10 @@ class PipelineSpec:
     immature_odds: float = 0.5
     """Factor on the odds of blasts, immature granulocytes and erythroblasts, which are far rarer in smears
     than in the training crops, where all classes are about equally frequent (healthy adults: under 1 %.
-    Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/targets.md)"""
+    Source: Palmer et al., ICSH 2015, IJLH 37:287; docs/accuracy.md)"""
     artefact_odds: float = 0.25
     """Factor on the odds of an artefact if a whole nucleus was outlined: the artefacts in training data are
-    red cells and background, without a nucleus. Measured: docs/targets.md"""
+    red cells and background, without a nucleus. Measured: docs/accuracy.md"""
     platelet_odds: float = 0.02
     """the same for platelets, which have no nucleus, though a clump may seem to have one"""
     whole_nucleus_um2: float = 25.0
