@@ -16,7 +16,7 @@ from pipeline.networks.backbones import load_pretrained
 from pipeline.networks.classifiers import LeukocyteClassifier
 from pipeline.training.data.datasets import DataPart, Layout, read_parts, readable
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import crop_samples, field_samples
+from pipeline.training.data.training_samples import crop_samples, field_samples
 from pipeline.training.evaluate.network_evaluation import BundleReport, evaluate_bundle
 from pipeline.training.evaluate.temperature import fit_temperature, member_logits
 from pipeline.training.export.bundle_export import (

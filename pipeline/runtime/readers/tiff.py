@@ -20,8 +20,8 @@ from pipeline.runtime.readers.ifd import check_directories
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.raster import RasterReader, check_whole
 from pipeline.runtime.readers.refusals import Refusal, refuse
-from pipeline.runtime.readers.segments import Segments, check_stored, segments_of
 from pipeline.runtime.readers.tile_cache import TileCache
+from pipeline.runtime.readers.tile_decoding import Segments, check_stored, segments_of
 
 _MAKE, _MODEL = 271, 272
 _X_RESOLUTION, _Y_RESOLUTION, _RESOLUTION_UNIT = 282, 283, 296

@@ -19,8 +19,14 @@ from pipeline.runtime.concurrency.machine import available_cores
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
 from pipeline.training.data.intervals import ImageGroup
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import known_source, trained_patients
+from pipeline.training.data.training_samples import (
+    CropSample,
+    FieldSample,
+    MapKind,
+    crop_samples,
+    field_samples,
+)
 from pipeline.training.evaluate.members import MEAN, MemberValues
 from pipeline.training.fit.classifying import plain_crop
 from pipeline.training.fit.run_folder import recipe_of, trained_members, trained_segmenter

@@ -20,8 +20,14 @@ from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.training.data.cell_metrics import Confusion, confusion
 from pipeline.training.data.intervals import ALL_SETS
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import source_of
+from pipeline.training.data.training_samples import (
+    CropSample,
+    FieldSample,
+    MapKind,
+    crop_samples,
+    field_samples,
+)
 from pipeline.training.fit.classifying import plain_crop
 from pipeline.training.fit.segmenting import STORE_MPP_UM, at_scale, padded, tissue_overlaps
 

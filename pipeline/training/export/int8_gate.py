@@ -29,8 +29,14 @@ from pipeline.runtime.engines.openvino_engine import StreamCounts, openvino
 from pipeline.runtime.graph_networks import GraphClassifier, GraphSegmenter
 from pipeline.training.data.intervals import ALL_SETS
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import CropSample, FieldSample, MapKind, crop_samples, field_samples
 from pipeline.training.data.sources import source_of
+from pipeline.training.data.training_samples import (
+    CropSample,
+    FieldSample,
+    MapKind,
+    crop_samples,
+    field_samples,
+)
 from pipeline.training.evaluate.network_evaluation import classification_report, segmentation_report
 from pipeline.training.export.bundle_export import write_manifest
 from pipeline.training.export.static_quantisation import Calibration, quantise

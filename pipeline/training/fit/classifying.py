@@ -13,7 +13,7 @@ from pipeline.model.domain import Rgb
 from pipeline.model.errors import UsageError
 from pipeline.training.data.augment import Warp, colour_jittered, draw_warp, warped
 from pipeline.training.data.palettes import Palettes
-from pipeline.training.data.samples import CropSample
+from pipeline.training.data.training_samples import CropSample
 from pipeline.training.fit.batches import BalancedDraw, Batch, stacked
 from pipeline.training.fit.losses import leaf_set_loss
 from pipeline.training.fit.training_loop import StepOutcome, Validation

@@ -17,8 +17,8 @@ from pipeline.training.data.augment import Warp, colour_jittered, draw_warp, war
 from pipeline.training.data.cell_metrics import Overlap, overlap
 from pipeline.training.data.images import resized, resized_labels
 from pipeline.training.data.palettes import Palettes
-from pipeline.training.data.samples import FieldSample, MapKind
 from pipeline.training.data.targets import LabelMap, Tissue
+from pipeline.training.data.training_samples import FieldSample, MapKind
 from pipeline.training.fit.batches import BalancedDraw, Batch, stacked
 from pipeline.training.fit.losses import tissue_cross_entropy, tissue_dice
 from pipeline.training.fit.training_loop import StepOutcome, Validation

@@ -18,8 +18,8 @@ from torch import nn
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import UsageError
 from pipeline.training.data.images import resized
-from pipeline.training.data.samples import FieldSample, MapKind
 from pipeline.training.data.targets import LabelMap, Tissue
+from pipeline.training.data.training_samples import FieldSample, MapKind
 from pipeline.training.fit.progress import TrainingProgress
 from pipeline.training.fit.run_folder import recipe_of, trained_segmenter
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask, padded

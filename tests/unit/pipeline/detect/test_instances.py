@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from pipeline.detect.instances import SlideFrame, find_instances, split_touching
+from pipeline.detect.instances import SlideFrame, find_instances
+from pipeline.detect.touching_cells import split_touching
 from pipeline.model.domain import TileSpec
 from pipeline.model.geometry import Mpp, Rect, Size, WorkingFrame
 from pipeline.model.spec import PipelineSpec

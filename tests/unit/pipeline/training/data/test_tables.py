@@ -10,9 +10,9 @@ import pytest
 from pipeline.model.errors import UsageError
 from pipeline.model.taxonomy import CellClass
 from pipeline.training.data.label_tables import LabelRow, Split, read_table
-from pipeline.training.data.samples import MapKind, crop_samples, field_samples, points_of
 from pipeline.training.data.sources import SOURCES, source_of
 from pipeline.training.data.targets import Tissue
+from pipeline.training.data.training_samples import MapKind, crop_samples, field_samples, points_of
 from tests.support.drawn_pack import DrawnPack, boxes
 
 

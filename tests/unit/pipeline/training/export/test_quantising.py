@@ -24,8 +24,8 @@ from pipeline.model.errors import UsageError
 from pipeline.model.taxonomy import LEAVES, CellClass
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
-from pipeline.training.data.samples import CropSample, FieldSample, MapKind
 from pipeline.training.data.targets import leaf_set
+from pipeline.training.data.training_samples import CropSample, FieldSample, MapKind
 from pipeline.training.export import int8_gate
 from pipeline.training.export.int8_gate import Pictures, passes, quantise_bundle, tile
 from pipeline.training.export.static_quantisation import Calibration, outside_products, quantise

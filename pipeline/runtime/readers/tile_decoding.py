@@ -16,7 +16,7 @@ from pipeline.runtime.readers import codestream, colour
 from pipeline.runtime.readers.ifd import ReadAt
 from pipeline.runtime.readers.limits import DecodeLimits
 from pipeline.runtime.readers.refusals import Refusal, refuse, refuse_format
-from pipeline.runtime.readers.samples import PALETTE, YCBCR, SampleLayout
+from pipeline.runtime.readers.sample_layout import PALETTE, YCBCR, SampleLayout
 
 _NONE, _LZW, _JPEG, _DEFLATE, _PACKBITS, _DEFLATE_OLD = 1, 5, 7, 8, 32773, 32946
 _APERIO_JPEG2000_RGB, _JPEG2000, _ZSTD = 33005, 34712, 50000
