@@ -13,14 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.detect.lobes import lobes_joined
-from pipeline.detect.touching_cells import split_touching
+from pipeline.detect.touching_cells import Field, Labels, Mask, split_touching
 from pipeline.model.domain import CellInstance, Contour, Probabilities, TileSpec
 from pipeline.model.geometry import EIGHTHS, Mpp, Rect, Size, WorkingFrame
 from pipeline.model.spec import PipelineSpec
-
-Mask = NDArray[np.uint8]
-Field = NDArray[np.float32]
-Labels = NDArray[np.int32]
 
 _JUST_CELL = 1.001
 """times the threshold"""
