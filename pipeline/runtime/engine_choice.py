@@ -48,28 +48,42 @@ def choose_engine(asked: EngineName, resources: EngineResources) -> EngineChoice
 
     Raises: DeploymentError, which names what is missing for the engine.
     """
+    name, why = _resolved(asked)
+    precision = _precision(name, resources.supports_int8)
+    if name is EngineName.TENSORRT:
+        return EngineChoice(name, why, precision, _tensorrt(resources))
+    if name is EngineName.ONNXRUNTIME:
+        return EngineChoice(name, why, precision, onnx_runtime(resources.parallelism.threads))
+    if precision is Precision.FP32:
+        why = f"{why}; {IN_FLOATS}"
+    return EngineChoice(name, why, precision, _openvino(resources))
+
+
+def precision_in_use(asked: EngineName, supports_int8: bool) -> Precision:
+    """Return the precision of `choose_engine`'s choice, without loading an engine."""
+    name, _ = _resolved(asked)
+    return _precision(name, supports_int8)
+
+
+def _resolved(asked: EngineName) -> tuple[EngineName, str]:
+    """Return the engine, which is never `auto`, and why it was taken."""
     if asked is not EngineName.AUTO:
-        return _chosen(asked, ASKED, resources)
+        return asked, ASKED
     missing = what_is_missing()
     if missing is None:
-        return _chosen(EngineName.TENSORRT, "auto: a GPU and TensorRT are here", resources)
-    return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", resources)
+        return EngineName.TENSORRT, "auto: a GPU and TensorRT are here"
+    return EngineName.OPENVINO, f"auto: {missing.rstrip('.')}"
+
+
+def _precision(name: EngineName, supports_int8: bool) -> Precision:
+    """Return which of a bundle's files an engine is given: TensorRT and ONNX Runtime those of FP32."""
+    return Precision.INT8 if name is EngineName.OPENVINO and supports_int8 else Precision.FP32
 
 
 def engine_text(choice: EngineChoice, ran: Iterable[EngineIdentity]) -> str:
     """Return what log and provenance say: each engine that runs a graph, once, and why it was taken."""
     names = dict.fromkeys(str(identity) for identity in ran)
     return f"{' + '.join(names)} ({choice.why})"
-
-
-def _chosen(name: EngineName, why: str, resources: EngineResources) -> EngineChoice:
-    if name is EngineName.TENSORRT:
-        return EngineChoice(name, why, Precision.FP32, _tensorrt(resources))
-    if name is EngineName.OPENVINO:
-        if resources.supports_int8:
-            return EngineChoice(name, why, Precision.INT8, _openvino(resources))
-        return EngineChoice(name, f"{why}; {IN_FLOATS}", Precision.FP32, _openvino(resources))
-    return EngineChoice(name, why, Precision.FP32, onnx_runtime(resources.parallelism.threads))
 
 
 def _openvino(resources: EngineResources) -> Opener:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
+from pipeline.runtime.concurrency.machine import supports_int8
+from pipeline.runtime.engine_choice import precision_in_use
 from pipeline.runtime.engines.engine_port import EngineName
 from worker.processing.analyst import Analyst, open_analyst
 from worker.settings import LocalSettings, load_local_settings
@@ -66,6 +69,15 @@ def asked_bundle(folder: Path | None, profile: Profile = Profile.FAST) -> Bundle
         return load_bundle(folder, profile)
     except DeploymentError as error:
         raise _mistake(error) from error
+
+
+def bundle_in_use(settings: LocalSettings) -> Bundle:
+    """Return the verified bundle as an analysis here would use it: its digest is the one that results carry.
+
+    Raises: UsageError, where the bundle does not fit.
+    """
+    bundle = asked_bundle(settings.bundle, settings.profile)
+    return replace(bundle, precision=precision_in_use(settings.engine, supports_int8()))
 
 
 def _mistake(error: DeploymentError) -> UsageError:

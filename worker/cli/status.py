@@ -22,7 +22,7 @@ from db.queue_statistics import (
 )
 from db.reads import counts_by_state
 from db.states import ScanState
-from pipeline.bundle.manifest_fields import Json
+from pipeline.model.json_value import Json
 from worker.settings import load_database_settings
 
 HOUR_S = 3600.0
