@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from pipeline.bundle.manifest_fields import Fields, as_file_name
+from pipeline.bundle.manifest_types import FileName
 
 
 class Precision(StrEnum):
@@ -29,7 +29,7 @@ class GateFigure:
 class Int8Entry:
     """What became of making int8 of a network: its file, or, where the gate refused it, none."""
 
-    file: str | None
+    file: FileName | None
     sha256: str | None
     calibration: str
     """how the ranges of activations were found, such as `minmax`"""
@@ -43,23 +43,3 @@ class StoredGraph:
     file: str
     sha256: str
     precision: Precision
-
-
-def int8_of(member: Fields) -> Int8Entry | None:
-    """Return what a member's entry says of int8; None where it says nothing.
-
-    Raises: DeploymentError, where what it says makes no sense.
-    """
-    entry = member.fields_if_any("int8")
-    if entry is None:
-        return None
-    kept = entry.has("file")
-    return Int8Entry(
-        file=as_file_name(entry.text("file")) if kept else None,
-        sha256=entry.text("sha256") if kept else None,
-        calibration=entry.text("calibration"),
-        gate=tuple(
-            GateFigure(figure.text("measure"), figure.number("fp32"), figure.number("int8"))
-            for figure in entry.entries("gate")
-        ),
-    )

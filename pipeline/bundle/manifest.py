@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from math import lcm
 
-from pipeline.bundle.int8_figures import Int8Entry, Precision, StoredGraph, int8_of
-from pipeline.bundle.manifest_fields import Fields, Json, as_file_name, as_text, broken
+from pydantic import BaseModel, ConfigDict, PositiveInt, TypeAdapter, ValidationError, with_config
+
+from pipeline.bundle.int8_figures import Int8Entry, Precision, StoredGraph
+from pipeline.bundle.manifest_errors import broken, first_complaint
+from pipeline.bundle.manifest_types import FileName, Share
 from pipeline.model.errors import DeploymentError
+from pipeline.model.json_value import Json
 from pipeline.model.spec import PipelineSpec
 
 FILE_NAME = "manifest.json"
@@ -37,7 +42,7 @@ class MemberEntry:
     """One network of an ensemble: its file, and by digest the recipe and the weights that it was made of."""
 
     name: str
-    file: str
+    file: FileName
     sha256: str
     parameters: int
     recipe_sha256: str
@@ -53,12 +58,19 @@ class MemberEntry:
             return StoredGraph(self.int8.file, self.int8.sha256, Precision.INT8)
         return StoredGraph(self.file, self.sha256, Precision.FP32)
 
+    def digests(self, precision: Precision) -> str:
+        """Return the sha256 of each file that the graph is read from.
+
+        An int8 graph reads its weights from the FP32 file, see `pipeline.training.export.weight_storage`.
+        """
+        return " ".join(dict.fromkeys((self.sha256, self.stored(precision).sha256)))
+
 
 @dataclass(frozen=True, slots=True)
 class SegmenterMember(MemberEntry):
     """One network that finds cells; heights and widths of a batch are multiples of `stride_px`."""
 
-    stride_px: int
+    stride_px: PositiveInt
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +105,10 @@ class ClassifierEntry:
 class Thresholds:
     """From where on a call is accepted: see `PipelineSpec`; chosen on val for a stated risk."""
 
-    accept_probability: float
-    leaf_probability: float
-    max_disagreement: float
-    risk: float
+    accept_probability: Share
+    leaf_probability: Share
+    max_disagreement: Share
+    risk: Share
     """share of wrong calls among those accepted, 0 to 1"""
 
 
@@ -136,10 +148,12 @@ class Timing:
     value: float
 
 
+@with_config(ConfigDict(strict=True, extra="forbid"))
 @dataclass(frozen=True, slots=True)
 class BundleManifest:
-    """What `manifest.json` says."""
+    """What `manifest.json` says. `parse` checks it; what is made in code is taken as it is."""
 
+    format: int = field(default=FORMAT, kw_only=True)
     name: str
     version: str
     classes: tuple[str, ...]
@@ -190,11 +204,11 @@ class BundleManifest:
             "classes": list(self.classes),
             "working_mpp_um": self.segmenter.working_mpp_um,
             "segmenters": [
-                [member.stored(precision).sha256, member.stride_px] for member in self.segmenters(profile)
+                [member.digests(precision), member.stride_px] for member in self.segmenters(profile)
             ],
             "crop": [self.classifier.crop_px, self.classifier.crop_mpp_um],
-            "classifiers": [member.stored(precision).sha256 for member in self.classifier.members],
-            "thresholds": None if self.thresholds is None else _plain(asdict(self.thresholds)),
+            "classifiers": [member.digests(precision) for member in self.classifier.members],
+            "thresholds": None if self.thresholds is None else {**asdict(self.thresholds)},
         }
         return _sha256(identity)
 
@@ -229,7 +243,7 @@ class BundleManifest:
 
     def render(self) -> str:
         """Return the text of `manifest.json`."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2) + "\n"
+        return json.dumps(asdict(self), indent=2) + "\n"
 
     @classmethod
     def parse(cls, text: str) -> BundleManifest:
@@ -238,125 +252,55 @@ class BundleManifest:
         Raises: DeploymentError, where it is not the manifest of a bundle.
         """
         try:
-            document = Fields("manifest", json.loads(text))
-        except ValueError as error:
-            raise broken("is not JSON") from error
-        found = document.whole("format")
-        if found != FORMAT:
-            raise broken(
-                f"has format {found}; this version of leukoflow reads format {FORMAT}: export it anew"
-            )
-        return cls(
-            name=document.text("name"),
-            version=document.text("version"),
-            classes=tuple(as_text(item) for item in document.items("classes")),
-            opset=document.whole("opset"),
-            segmenter=_segmenter(document.fields("segmenter")),
-            classifier=_classifier(document.fields("classifier")),
-            data_sets=tuple(_data_set(entry) for entry in document.entries("data_sets")),
-            recipes=tuple(
-                RecipeEntry(entry.text("name"), entry.text("sha256")) for entry in document.entries("recipes")
-            ),
-            thresholds=_thresholds(document),
-            figures=tuple(
-                Figure(entry.text("data_set"), entry.text("measure"), entry.number("value"))
-                for entry in document.entries("figures")
-            ),
-            timings=tuple(
-                Timing(_profile(entry.text("profile")), entry.text("measure"), entry.number("value"))
-                for entry in document.entries("timings")
-            ),
-            trained_on=document.text("trained_on"),
-            software=tuple(_pair(item) for item in document.items("software")),
-        )
+            found = _Head.model_validate_json(text).format
+            if found != FORMAT:
+                raise broken(
+                    f"has format {found}; this version of leukoflow reads format {FORMAT}: export it anew"
+                )
+            manifest = _adapter().validate_json(text)
+        except ValidationError as error:
+            raise broken(first_complaint(error)) from error
+        _check_segmenter(manifest.segmenter)
+        _check_names(manifest.classifier.members, "classifier")
+        _check_int8(manifest.members)
+        return manifest
 
 
-def _segmenter(entry: Fields) -> SegmenterEntry:
-    members = tuple(
-        SegmenterMember(*_member(member), stride_px=member.whole("stride_px"), int8=int8_of(member))
-        for member in entry.entries("members")
-    )
-    profiles = tuple(
-        ProfileEntry(_profile(item.text("profile")), tuple(as_text(name) for name in item.items("members")))
-        for item in entry.entries("profiles")
-    )
-    _check_names([member.name for member in members], "segmenter")
-    if any(member.stride_px < 1 for member in members):
-        raise broken("has a segmenter without a stride")
-    named = [item.profile for item in profiles]
+class _Head(BaseModel):
+    """What tells whether the rest can be read."""
+
+    model_config = ConfigDict(strict=True)
+
+    format: int
+
+
+@cache
+def _adapter() -> TypeAdapter[BundleManifest]:
+    return TypeAdapter(BundleManifest)
+
+
+def _check_segmenter(entry: SegmenterEntry) -> None:
+    _check_names(entry.members, "segmenter")
+    named = [item.profile for item in entry.profiles]
     if Profile.FAST not in named or len(named) != len(set(named)):
         raise broken(f"does not name the profile '{Profile.FAST}', and each profile once")
-    known = {member.name for member in members}
-    if not all(item.members and known.issuperset(item.members) for item in profiles):
+    known = {member.name for member in entry.members}
+    if not all(item.members and known.issuperset(item.members) for item in entry.profiles):
         raise broken("has a profile of segmenters that it does not list")
-    return SegmenterEntry(entry.number("working_mpp_um"), members, profiles)
 
 
-def _classifier(entry: Fields) -> ClassifierEntry:
-    members = tuple(
-        MemberEntry(*_member(member), int8=int8_of(member)) for member in entry.entries("members")
-    )
-    _check_names([member.name for member in members], "classifier")
-    return ClassifierEntry(entry.whole("crop_px"), entry.number("crop_mpp_um"), entry.whole("views"), members)
-
-
-def _member(entry: Fields) -> tuple[str, str, str, int, str, str]:
-    return (
-        entry.text("name"),
-        as_file_name(entry.text("file")),
-        entry.text("sha256"),
-        entry.whole("parameters"),
-        entry.text("recipe_sha256"),
-        entry.text("weights_sha256"),
-    )
-
-
-def _check_names(names: list[str], kind: str) -> None:
-    if not names:
+def _check_names(members: Sequence[MemberEntry], kind: str) -> None:
+    if not members:
         raise broken(f"names no {kind}")
-    if len(set(names)) < len(names):
+    if len({member.name for member in members}) < len(members):
         raise broken(f"names a {kind} twice")
 
 
-def _profile(name: str) -> Profile:
-    try:
-        return Profile(name)
-    except ValueError as error:
-        raise broken(f"has a profile that is none of {', '.join(Profile)}") from error
-
-
-def _thresholds(document: Fields) -> Thresholds | None:
-    if not document.has("thresholds"):
-        return None
-    entry = document.fields("thresholds")
-    return Thresholds(
-        entry.share("accept_probability"),
-        entry.share("leaf_probability"),
-        entry.share("max_disagreement"),
-        entry.share("risk"),
-    )
-
-
-def _data_set(entry: Fields) -> DataEntry:
-    return DataEntry(
-        folder=entry.text("folder"),
-        licence=entry.text("licence"),
-        train_images=entry.whole("train_images"),
-        val_images=entry.whole("val_images"),
-    )
-
-
-def _pair(item: Json) -> tuple[str, str]:
-    if not isinstance(item, list) or len(item) != 2:
-        raise broken("has no pair of names in software")
-    return as_text(item[0]), as_text(item[1])
+def _check_int8(members: Sequence[MemberEntry]) -> None:
+    if any(one.int8 and (one.int8.file is None) != (one.int8.sha256 is None) for one in members):
+        raise broken("names an int8 file without its sha256")
 
 
 def _sha256(identity: Json) -> str:
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def _plain(value: Mapping[str, object]) -> Json:
-    plain: Json = json.loads(json.dumps(value))
-    return plain

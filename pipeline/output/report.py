@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterable
 from typing import TypeAlias
 
-from pipeline.bundle.manifest_fields import Json
 from pipeline.model.domain import (
     CallStatus,
     Cell,
@@ -20,6 +19,7 @@ from pipeline.model.domain import (
     SlideResult,
 )
 from pipeline.model.geometry import Rect
+from pipeline.model.json_value import Json
 from pipeline.model.taxonomy import LOINC
 
 JsonObject: TypeAlias = "dict[str, Json]"

@@ -12,7 +12,6 @@ from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Size
 from pipeline.model.taxonomy import LEAVES
 from pipeline.runtime.engines.engine_port import GraphFile
-from pipeline.runtime.opset import opset_of
 
 SHIPPED = Path(__file__).resolve().parents[1] / "models" / "leukoflow-6"
 
@@ -72,7 +71,7 @@ def load_bundle(folder: Path | None = None, profile: Profile = Profile.FAST) -> 
     It is to be run in floats; `dataclasses.replace` its precision for what an engine asks else.
 
     Raises: DeploymentError: manifest missing or broken, a profile that it lacks, a file missing or with
-    another digest, other classes than `taxonomy.LEAVES`, another opset than the manifest's.
+    another digest, other classes than `taxonomy.LEAVES`.
     """
     place = SHIPPED if folder is None else folder
     try:
@@ -85,7 +84,7 @@ def load_bundle(folder: Path | None = None, profile: Profile = Profile.FAST) -> 
     _check_classes(manifest)
     stored = {member.stored(precision) for member in manifest.members for precision in Precision}
     for graph in sorted(stored, key=lambda graph: graph.file):
-        _check_file(place / graph.file, graph.sha256, manifest.opset)
+        _check_file(place / graph.file, graph.sha256)
     return bundle
 
 
@@ -104,7 +103,7 @@ def _check_classes(manifest: BundleManifest) -> None:
     )
 
 
-def _check_file(file: Path, sha256: str, opset: int) -> None:
+def _check_file(file: Path, sha256: str) -> None:
     try:
         body = file.read_bytes()
     except OSError as error:
@@ -113,10 +112,4 @@ def _check_file(file: Path, sha256: str, opset: int) -> None:
         raise DeploymentError(
             f"{file.name} of the model bundle is not the file that its manifest names: its sha256 differs.",
             code="bundle_digest",
-        )
-    found = opset_of(body)
-    if found != opset:
-        raise DeploymentError(
-            f"{file.name} of the model bundle has opset {found}, its manifest says {opset}.",
-            code="bundle_opset",
         )

@@ -47,28 +47,42 @@ def choose_engine(requested: EngineName, resources: EngineResources) -> EngineCh
 
     Raises: DeploymentError, naming what the engine lacks.
     """
+    name, why = _resolved(requested)
+    precision = _precision(name, resources.supports_int8)
+    if name is EngineName.TENSORRT:
+        return EngineChoice(name, why, precision, _tensorrt(resources))
+    if name is EngineName.ONNXRUNTIME:
+        return EngineChoice(name, why, precision, _onnx_runtime(resources))
+    if precision is Precision.FP32:
+        why = f"{why}; {IN_FP32}"
+    return EngineChoice(name, why, precision, _openvino(resources))
+
+
+def precision_in_use(requested: EngineName, supports_int8: bool) -> Precision:
+    """Return the precision of `choose_engine`'s choice, without loading an engine."""
+    name, _ = _resolved(requested)
+    return _precision(name, supports_int8)
+
+
+def _resolved(requested: EngineName) -> tuple[EngineName, str]:
+    """Return the engine, which is never `auto`, and why it was chosen."""
     if requested is not EngineName.AUTO:
-        return _chosen(requested, REQUESTED, resources)
+        return requested, REQUESTED
     missing = what_is_missing()
     if missing is None:
-        return _chosen(EngineName.TENSORRT, "auto: GPU and TensorRT found", resources)
-    return _chosen(EngineName.OPENVINO, f"auto: {missing.rstrip('.')}", resources)
+        return EngineName.TENSORRT, "auto: GPU and TensorRT found"
+    return EngineName.OPENVINO, f"auto: {missing.rstrip('.')}"
+
+
+def _precision(name: EngineName, supports_int8: bool) -> Precision:
+    """Return which of a bundle's files an engine loads: TensorRT and ONNX Runtime those of FP32."""
+    return Precision.INT8 if name is EngineName.OPENVINO and supports_int8 else Precision.FP32
 
 
 def engine_text(choice: EngineChoice, used: Iterable[EngineIdentity]) -> str:
     """Return the text for log and provenance: each engine in use, once, and why it was chosen."""
     names = dict.fromkeys(str(identity) for identity in used)
     return f"{' + '.join(names)} ({choice.why})"
-
-
-def _chosen(name: EngineName, why: str, resources: EngineResources) -> EngineChoice:
-    if name is EngineName.TENSORRT:
-        return EngineChoice(name, why, Precision.FP32, _tensorrt(resources))
-    if name is EngineName.OPENVINO:
-        if resources.supports_int8:
-            return EngineChoice(name, why, Precision.INT8, _openvino(resources))
-        return EngineChoice(name, f"{why}; {IN_FP32}", Precision.FP32, _openvino(resources))
-    return EngineChoice(name, why, Precision.FP32, _onnx_runtime(resources))
 
 
 def _onnx_runtime(resources: EngineResources) -> Opener:

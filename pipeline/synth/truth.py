@@ -8,10 +8,10 @@ from typing import cast
 
 import numpy as np
 
-from pipeline.bundle.manifest_fields import Json
 from pipeline.model.domain import Contour
 from pipeline.model.errors import InputError
 from pipeline.model.geometry import Mpp, Size
+from pipeline.model.json_value import Json
 from pipeline.model.taxonomy import CellClass
 
 FORMAT = "leukoflow-truth"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -233,6 +234,27 @@ def test_a_damaged_file_is_the_deployments_fault(
     assert caught.value.code == "bundle_graph"
     assert "damaged.onnx" in caught.value.sentence
     assert "\n" not in caught.value.sentence
+
+
+@pytest.mark.parametrize("location", ["../outside", "{folder}/outside", "link", "missing"])
+@pytest.mark.parametrize("reader", READERS, ids=_named)
+def test_weights_outside_the_bundles_folder_are_not_read(
+    reader: Case, location: str, graphs: Graphs, tmp_path: Path
+) -> None:
+    inside = tmp_path / "bundle"
+    inside.mkdir()
+    (tmp_path / "outside").write_bytes(graphs.segmenter(Precision.FP32).path.read_bytes())
+    (inside / "link").symlink_to(tmp_path / "outside")
+    model = onnx.load(graphs.segmenter(Precision.INT8).path, load_external_data=False)
+    for tensor in model.graph.initializer:
+        for entry in tensor.external_data:
+            if entry.key == "location":
+                entry.value = location.format(folder=tmp_path)
+    graph = GraphFile(inside / "graph.onnx", reader.precision, None, tiny_networks.STRIDE_PX)
+    graph.path.write_bytes(model.SerializeToString())
+    with pytest.raises(DeploymentError) as caught:
+        reader.opener(graph)
+    assert caught.value.code == "bundle_graph"
 
 
 def test_a_size_that_the_graph_cannot_join_is_refused(reader: Case, graphs: Graphs) -> None:

@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from pipeline.bundle.int8_figures import Precision
 from pipeline.bundle.manifest import FILE_NAME, BundleManifest, Profile
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
@@ -212,12 +213,6 @@ def test_other_classes(fresh: tuple[Path, BundleManifest], change: str) -> None:
     assert _fails(folder).code == "bundle_classes"
 
 
-def test_another_opset(fresh: tuple[Path, BundleManifest]) -> None:
-    folder, manifest = fresh
-    tiny_bundle.write_manifest(folder, replace(manifest, opset=tiny_bundle.OPSET + 1))
-    assert _fails(folder).code == "bundle_opset"
-
-
 def _renamed(model: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.input[0].name = model.graph.node[0].input[0] = "image"
     return model
@@ -269,6 +264,18 @@ def test_the_shipped_bundle_opens() -> None:
     assert segmenter.segment(_pictures(0, 2, side, side)).shape == (2, 3, side, side)
     crops = _pictures(0, 2, classifier.crop_px.height, classifier.crop_px.width)
     assert classifier.classify(crops).shape == (3, 2, len(LEAVES))
+
+
+def test_the_shipped_weights_are_stored_once_and_read_from_files_that_the_manifest_names() -> None:
+    shipped = load_bundle()
+    named = {member.stored(precision).file for member in shipped.manifest.members for precision in Precision}
+    assert {file.name for file in shipped.folder.iterdir()} == {*named, FILE_NAME}
+    assert sum(file.stat().st_size for file in shipped.folder.iterdir()) <= 36_000_000
+    for member in shipped.manifest.members:
+        graph = shipped.folder / member.stored(Precision.INT8).file
+        tensors = onnx.load(graph, load_external_data=False).graph.initializer
+        places = {entry.value for one in tensors for entry in one.external_data if entry.key == "location"}
+        assert places == ({member.file} if graph.name != member.file else set())
 
 
 SHORT_OF_MEMORY = """

@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline.bundle.int8_figures import Int8Entry
 from pipeline.bundle.manifest import (
     FILE_NAME,
     BundleManifest,
@@ -145,6 +146,22 @@ def write_bundle(folder: Path) -> BundleManifest:
     )
     write_manifest(folder, manifest)
     return manifest
+
+
+def write_int8(folder: Path) -> BundleManifest:
+    """Write a whole bundle; its light segmenter has an int8 file, its first classifier was refused one."""
+    manifest = write_bundle(folder)
+    light, *segmenters = manifest.segmenter.members
+    first, *classifiers = manifest.classifier.members
+    kept = Int8Entry("light.int8.onnx", _write(segmenter_model(99), folder / "light.int8.onnx"), "minmax", ())
+    refused = Int8Entry(None, None, "entropy", ())
+    told = replace(
+        manifest,
+        segmenter=replace(manifest.segmenter, members=(replace(light, int8=kept), *segmenters)),
+        classifier=replace(manifest.classifier, members=(replace(first, int8=refused), *classifiers)),
+    )
+    write_manifest(folder, told)
+    return told
 
 
 def write_manifest(folder: Path, manifest: BundleManifest) -> None:

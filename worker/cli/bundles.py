@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,8 @@ import typer
 from pipeline.bundle.manifest import Profile
 from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.bundle_loader import Bundle, load_bundle
+from pipeline.runtime.concurrency.machine import supports_int8
+from pipeline.runtime.engine_choice import precision_in_use
 from pipeline.runtime.engines.engine_port import EngineName
 from pipeline.runtime.slide_analyser import SlideAnalyser
 from worker.processing.analyser import open_analyser
@@ -67,6 +70,15 @@ def asked_bundle(folder: Path | None, profile: Profile = Profile.FAST) -> Bundle
         return load_bundle(folder, profile)
     except DeploymentError as error:
         raise _mistake(error) from error
+
+
+def bundle_in_use(settings: LocalSettings) -> Bundle:
+    """Return the verified bundle as an analysis here would use it: its digest is the one that results carry.
+
+    Raises: UsageError, where the bundle does not fit.
+    """
+    bundle = asked_bundle(settings.bundle, settings.profile)
+    return replace(bundle, precision=precision_in_use(settings.engine, supports_int8()))
 
 
 def _mistake(error: DeploymentError) -> UsageError:

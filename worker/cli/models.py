@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -9,8 +10,9 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from pipeline.bundle.int8_figures import Precision
 from pipeline.runtime.bundle_loader import SHIPPED, Bundle
-from worker.cli.bundles import asked_bundle, asked_settings
+from worker.cli.bundles import asked_settings, bundle_in_use
 from worker.cli.engines import build_engines
 from worker.cli.training import require_training_extra
 
@@ -20,10 +22,13 @@ models.command("build-engines")(build_engines)
 
 @models.command("list")
 def list_bundles() -> None:
-    """List the shipped bundles with their networks."""
+    """List the shipped bundles with their networks, and the digests that their results carry."""
     console = Console(markup=False)
     for folder in sorted(path.parent for path in SHIPPED.parent.glob("*/manifest.json")):
-        console.print(_bundle_table(asked_bundle(folder)))
+        bundle = bundle_in_use(asked_settings(folder, None))
+        console.print(_bundle_table(bundle))
+        for line in _digest_lines(bundle):
+            typer.echo(line)
 
 
 @models.command("verify")
@@ -31,8 +36,10 @@ def verify(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle; none: the one in use.")] = None,
 ) -> None:
     """Check every file of a bundle against its manifest; exit code 2 where it does not fit."""
-    manifest = asked_bundle(asked_settings(bundle, None).bundle).manifest
-    typer.echo(f"{manifest.name} {manifest.version} is whole: {manifest.digest}")
+    found = bundle_in_use(asked_settings(bundle, None))
+    typer.echo(f"{found.manifest.name} {found.manifest.version} is whole.")
+    for line in _digest_lines(found):
+        typer.echo(line)
 
 
 @models.command("export")
@@ -47,25 +54,38 @@ def export(
     name: Annotated[str, typer.Option(help="Name of the bundle.")] = "leukoflow",
     version: Annotated[str, typer.Option(help="Version of the bundle.")] = "0",
     views: Annotated[int, typer.Option(help="Views of a crop that are averaged: 1, 2 or 4.")] = 1,
-    halved: Annotated[
-        Literal["none", "heavy", "all"],
-        typer.Option(help="Networks whose weights are stored as float16; heavy: all but the fast profile's."),
-    ] = "heavy",
+    storage: Annotated[
+        Literal["float16", "float32"],
+        typer.Option(help="How files hold the weights; networks compute in float32 either way."),
+    ] = "float16",
 ) -> None:
     """Make a bundle of trained networks: ONNX files, and the manifest that says from what and how well."""
     require_training_extra()
     from pipeline.training.command import export_bundle
-    from pipeline.training.export.bundle_export import BundleName, ExportOptions, HalfPrecision, Runs
+    from pipeline.training.export.bundle_export import BundleName, ExportOptions, Runs
+    from pipeline.training.export.weight_storage import Storage
 
-    runs, making = Runs(tuple(segmenter), classifier), ExportOptions(views, HalfPrecision(halved))
+    runs, making = Runs(tuple(segmenter), classifier), ExportOptions(views, Storage(storage))
     manifest = export_bundle(runs, data, out, BundleName(name, version), making)
     typer.echo(f"{manifest.name} {manifest.version}: {manifest.digest}")
+
+
+def _digest_lines(bundle: Bundle) -> Iterator[str]:
+    """Yield a heading, then for each profile and precision the digest of results, whole, to be copied."""
+    yield "Results carry the digest of the profile and the precision; * is in use here:"
+    labels: dict[str, str] = {}
+    for entry in bundle.manifest.segmenter.profiles:
+        for precision in Precision:
+            label = f"{entry.profile:8} {precision}"
+            labels.setdefault(bundle.manifest.digest_of(entry.profile, precision), label)
+    for digest, label in labels.items():
+        yield f"{'*' if digest == bundle.digest else ' '} {label} {digest}"
 
 
 def _bundle_table(bundle: Bundle) -> Table:
     manifest = bundle.manifest
     table = Table(
-        title=f"{manifest.name} {manifest.version}  {manifest.digest[:16]}", title_justify="left",
+        title=f"{manifest.name} {manifest.version}", title_justify="left",
         caption=f"trained on {manifest.trained_on}", caption_justify="left",
     )  # fmt: skip
     for heading in ("network", "file", "parameters", "MB", "profiles"):

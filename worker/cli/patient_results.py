@@ -18,10 +18,10 @@ from db.database import Database
 from db.reads import cells_of_run, record_results_read, results_of_patient
 from db.records import PatientResult, RunReport, SlideReport
 from db.schema import require_current
-from pipeline.bundle.manifest_fields import Json
 from pipeline.count.conclusion import differential_flags
 from pipeline.model.domain import Differential
 from pipeline.model.errors import UsageError
+from pipeline.model.json_value import Json
 from pipeline.model.spec import PipelineSpec
 from pipeline.model.wording import counted
 from pipeline.output.report import (

@@ -20,7 +20,7 @@ from db.records import ScanFilter, ScanRow, SpecimenIdentity
 from db.registration import assign as assign_scan
 from db.registration import requeue as requeue_scan
 from db.states import ScanState
-from pipeline.bundle.manifest_fields import Json
+from pipeline.model.json_value import Json
 from worker.cli.result_tables import SCAN_HEADINGS, scan_fields, scans_table, tab_separated
 from worker.ingest.identification import UNSPECIFIED, checked_id
 from worker.settings import DatabaseSettings, load

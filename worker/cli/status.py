@@ -23,7 +23,7 @@ from db.queue_statistics import (
 )
 from db.reads import counts_by_state
 from db.states import ScanState
-from pipeline.bundle.manifest_fields import Json
+from pipeline.model.json_value import Json
 from worker.cli.result_tables import tab_separated
 from worker.settings import DatabaseSettings, load
 

@@ -7,7 +7,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import date
-from enum import StrEnum
 from importlib.metadata import version as package_version
 from pathlib import Path
 
@@ -30,7 +29,8 @@ from pipeline.model.errors import UsageError
 from pipeline.model.taxonomy import LEAVES
 from pipeline.networks.cenet import CENet, fit_float16
 from pipeline.training.data.sources import source_of
-from pipeline.training.export.onnx_export import OPSET, VIEWS, ExportForm, ExportShape, Storage, export_onnx
+from pipeline.training.export.onnx_export import OPSET, VIEWS, ExportForm, ExportShape, export_onnx
+from pipeline.training.export.weight_storage import Storage
 from pipeline.training.fit.run_folder import RUN_FILE, recipe_of, trained_members, trained_segmenter
 from pipeline.training.fit.training_loop import weights_digest
 from pipeline.training.recipe.architectures import LightUNetPlan
@@ -58,32 +58,14 @@ class BundleName:
     version: str
 
 
-class HalfPrecision(StrEnum):
-    """Which networks' weights are stored as float16."""
-
-    NONE = "none"
-    HEAVY = "heavy"
-    """those that are not in the profile `fast`"""
-    ALL = "all"
-
-    @property
-    def fast(self) -> Storage:
-        """Of the networks of the profile `fast`, the classifiers among them."""
-        return Storage.FLOAT16 if self is HalfPrecision.ALL else Storage.FLOAT32
-
-    @property
-    def heavy(self) -> Storage:
-        """Of all others."""
-        return Storage.FLOAT32 if self is HalfPrecision.NONE else Storage.FLOAT16
-
-
 @dataclass(frozen=True, slots=True)
 class ExportOptions:
     """How the files of a bundle are made."""
 
     views: int = 1
     """of a crop whose class probabilities each classifier's graph averages: 1, 2 or 4"""
-    halved: HalfPrecision = HalfPrecision.HEAVY
+    storage: Storage = Storage.FLOAT16
+    """of all networks' weights"""
 
 
 SHIPPED_OPTIONS = ExportOptions()
@@ -165,11 +147,10 @@ def _write_segmenters(
     members: list[SegmenterMember] = []
     for run, recipe in found:
         network = trained_segmenter(run, recipe)
-        light = isinstance(recipe.network, LightUNetPlan)
         entry = _entry(recipe.name, f"segmenter_{_plain(recipe.name)}.onnx", recipe, network)
         if isinstance(network, CENet):
             fit_float16(network)
-        if light:
+        if isinstance(recipe.network, LightUNetPlan):
             require_light("segmenter of the profile 'fast'", [entry], FAST_SEGMENTER_PARAMETERS)
         shape = ExportShape(recipe.input.side_px, recipe.network.stride_px)
         export_onnx(
@@ -177,7 +158,7 @@ def _write_segmenters(
             shape,
             1.0,
             target / entry.file,
-            ExportForm(making.halved.fast if light else making.halved.heavy),
+            ExportForm(making.storage),
         )
         members.append(SegmenterMember(**asdict(_signed(entry, target)), stride_px=recipe.network.stride_px))
     names = tuple(member.name for member in members)
@@ -196,7 +177,7 @@ def _write_classifiers(
         for name, network in networks.items()
     ]
     require_light("classifiers", members, CLASSIFIER_PARAMETERS)
-    form = ExportForm(making.halved.fast, making.views)
+    form = ExportForm(making.storage, making.views)
     for member in members:
         shape = ExportShape(recipe.input.side_px, None)
         export_onnx(networks[member.name], shape, temperature, target / member.file, form)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,6 +18,7 @@ from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
 from pipeline.runtime.concurrency.machine import available_cores
 from pipeline.runtime.engines.onnxruntime_engine import OnnxRuntimeEngine
+from pipeline.training.export.weight_storage import Storage, clean, halve
 
 OPSET = 20
 PARITY = 1e-4
@@ -26,19 +26,10 @@ PARITY = 1e-4
 PARITY_HALF = 0.02
 """the same where weights are stored as float16: what rounding each to 11 bits may change"""
 VIEWS = (1, 2, 4)
-_HALVED_LEAST = 1024
-"""numbers in a tensor; smaller ones, and biases and norms, stay as they are"""
 _EXAMPLE = 2
 _SEED = 7
 
 Dimensions: TypeAlias = "Mapping[int, object]"
-
-
-class Storage(StrEnum):
-    """As what a file holds its weights. Computed is in float32, always."""
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,41 +103,17 @@ def export_onnx(
         dynamic_shapes=({**_dimensions(shape)},),
         verbose=False,
     )
-    _strip(target)
+    _rewrite(target, clean)
     worst = check_parity(whole, shape, target)
     if form.storage is Storage.FLOAT32:
         return worst
-    _halve(target)
+    _rewrite(target, halve)
     return check_parity(whole, shape, target, PARITY_HALF)
 
 
-def _strip(file: Path) -> None:
-    """Forget where the exporter ran: its notes hold paths of this machine."""
+def _rewrite(file: Path, change: Callable[[onnx.ModelProto], None]) -> None:
     model = onnx.load(file)
-    for noted in (model, model.graph, *model.graph.node, *model.graph.initializer):
-        noted.ClearField("metadata_props")
-        noted.ClearField("doc_string")
-    for value in (*model.graph.input, *model.graph.output, *model.graph.value_info):
-        value.ClearField("metadata_props")
-    onnx.save(model, file)
-
-
-def _halve(file: Path) -> None:
-    """Store large tensors as float16, each with a cast to float32 behind it, which is folded at load."""
-    model = onnx.load(file)
-    casts: list[onnx.NodeProto] = []
-    for tensor in model.graph.initializer:
-        weights = onnx.numpy_helper.to_array(tensor)
-        if weights.dtype != np.float32 or weights.ndim < 2 or weights.size < _HALVED_LEAST:
-            continue
-        if np.abs(weights).max() > np.finfo(np.float16).max:
-            continue
-        name = tensor.name
-        tensor.CopyFrom(onnx.numpy_helper.from_array(weights.astype(np.float16), name + ".float16"))
-        casts.append(onnx.helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *model.graph.node]
-    model.graph.ClearField("node")
-    model.graph.node.extend(nodes)
+    change(model)
     onnx.save(model, file)
 
 

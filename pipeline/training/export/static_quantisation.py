@@ -19,6 +19,7 @@ from pipeline.runtime.engines.quantisation_without_telemetry import (
     quant_pre_process,
     quantize_static,
 )
+from pipeline.training.export.weight_storage import clean, drop_zero_points, share_weights
 
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _BETWEEN = ("Clip", "Relu", "Add", "Concat", "MaxPool", "Resize")
@@ -47,19 +48,20 @@ _METHODS = {
 
 
 def quantise(source: Path, target: Path, batches: Sequence[Rgb], calibration: Calibration) -> None:
-    """Write into `target` the graph of `source` with bytes from its first to its last product.
+    """Write into `target`, a file beside `source`, its graph in int8 from the first to the last product.
 
+    It holds no large weights of its own: it reads those of `source`.
     `batches`, uint8 (N, H, W, 3) each, are such as the graph will see. What comes before the first product,
     where colours are balanced, and behind the last, the softmax, stays in floats.
     """
     seen = batches if calibration is Calibration.MINMAX else _thinned(batches)
     with tempfile.TemporaryDirectory() as folder:
-        folded = Path(folder) / "folded.onnx"
+        folded, quantised = Path(folder) / "folded.onnx", Path(folder) / "quantised.onnx"
         # Folds the casts of weights that are stored as float16; what is quantised must be a constant.
         quant_pre_process(str(source), str(folded), skip_symbolic_shape=True, auto_merge=False)
         quantize_static(
             folded,
-            target,
+            quantised,
             CalibrationBatches(seen),
             quant_format=QuantFormat.QDQ,
             op_types_to_quantize=[*_PRODUCTS, *_BETWEEN],
@@ -70,6 +72,11 @@ def quantise(source: Path, target: Path, batches: Sequence[Rgb], calibration: Ca
             calibrate_method=_METHODS[calibration],
             extra_options={"CalibPercentile": _PERCENTILE, "WeightSymmetric": True},
         )
+        model = onnx.load(quantised)
+    clean(model)
+    drop_zero_points(model)
+    share_weights(model, source)
+    target.write_bytes(model.SerializeToString())
 
 
 def _thinned(batches: Sequence[Rgb]) -> list[Rgb]:

@@ -12,7 +12,7 @@ from pipeline.training.data.sources import Source
 FAST_SEGMENTER_PARAMETERS = 6_000_000
 CLASSIFIER_PARAMETERS = 12_000_000
 """of all members together"""
-BUNDLE_BYTES = 80_000_000
+BUNDLE_BYTES = 36_000_000
 """of all weights together"""
 
 

@@ -125,6 +125,13 @@ def test_the_digest_of_a_precision_follows_the_files_that_run_in_it() -> None:
     assert told.digest != MANIFEST.digest
 
 
+def test_an_int8_digest_follows_the_fp32_file_too_for_its_weights_are_there() -> None:
+    told = _quantised()
+    members = (replace(told.segmenter.members[0], sha256="ac"), UNET)
+    retrained = replace(told, segmenter=replace(told.segmenter, members=members))
+    assert retrained.digest_of(Profile.FAST, Precision.INT8) != told.digest_of(Profile.FAST, Precision.INT8)
+
+
 def test_what_the_gate_refused_runs_in_floats() -> None:
     light, lite0 = replace(LIGHT, int8=KEPT), replace(LITE0, int8=REFUSED)
     assert light.stored(Precision.INT8) == StoredGraph("light.int8.onnx", "8a", Precision.INT8)
@@ -166,6 +173,9 @@ def _segmenter(**changes: object) -> dict[str, object]:
         {"segmenter": _segmenter(profiles=[{"profile": "fast", "members": ["unet"]}] * 2)},
         {"classifier": {"crop_px": 128, "crop_mpp_um": 0.2, "views": 1, "members": []}},
         {"classifier": {"crop_px": 128, "crop_mpp_um": 0.2, "members": [asdict(LITE0)]}},
+        {"segmenter": _segmenter(members=[asdict(replace(LIGHT, int8=replace(KEPT, sha256=None)))])},
+        {"segmenter": _segmenter(members=[asdict(LIGHT) | {"licence": "MIT"}])},
+        {"licences": []},
         {"software": [["torch"]]},
         {"figures": [{"data_set": "bccd", "measure": "dice", "value": "high"}]},
     ],
@@ -174,6 +184,30 @@ def test_a_broken_manifest_is_a_deployment_error(change: dict[str, object]) -> N
     document = json.loads(MANIFEST.render()) | change
     with pytest.raises(DeploymentError, match="manifest"):
         BundleManifest.parse(json.dumps(document))
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"opset": "20"}, "has no whole number as opset"),
+        ({"segmenter": None}, "has no object as segmenter"),
+        ({"classes": "lymphocyte"}, "has no list as classes"),
+        ({"figures": [{"data_set": "bccd", "measure": "dice"}]}, "has no value in figures"),
+        ({"thresholds": asdict(Thresholds(1.5, 0, 0, 0))}, "has no number from 0 to 1 as accept_probability"),
+        ({"segmenter": _segmenter(members=[asdict(LIGHT) | {"file": 3}])}, "has no text as file"),
+        (
+            {"segmenter": _segmenter(members=[asdict(LIGHT) | {"file": "../x.onnx"}])},
+            "names a file outside its own folder",
+        ),
+        ({"licences": []}, "has an unknown licences in manifest"),
+        ({"format": 3}, "has format 3; this version of leukoflow reads format 2: export it anew"),
+    ],
+)
+def test_a_sentence_says_what_is_wrong(change: dict[str, object], sentence: str) -> None:
+    document = json.loads(MANIFEST.render()) | change
+    with pytest.raises(DeploymentError) as caught:
+        BundleManifest.parse(json.dumps(document))
+    assert caught.value.sentence == f"The manifest of the model bundle {sentence}."
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '"text"', "{}"])

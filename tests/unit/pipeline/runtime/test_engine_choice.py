@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.bundle.int8_figures import Int8Entry, Precision
+from pipeline.bundle.int8_figures import Precision
 from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Size
 from pipeline.runtime import engine_choice
@@ -19,6 +19,7 @@ from pipeline.runtime.engine_choice import (
     EngineResources,
     choose_engine,
     engine_text,
+    precision_in_use,
     shapes_of,
 )
 from pipeline.runtime.engines.engine_port import EngineIdentity, EngineName, GraphFile
@@ -114,18 +115,7 @@ def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(
 ) -> None:
     """The light segmenter has an int8 file, the first classifier was refused one."""
     manifest = tiny_bundle.write_bundle(folder)
-    light, *segmenters = manifest.segmenter.members
-    first, *classifiers = manifest.classifier.members
-    other = tiny_bundle.segmenter_model(seed=99).SerializeToString()
-    (folder / "light.int8.onnx").write_bytes(other)
-    kept = Int8Entry("light.int8.onnx", tiny_bundle.sha256_of(other), "minmax", ())
-    refused = Int8Entry(None, None, "entropy", ())
-    told = replace(
-        manifest,
-        segmenter=replace(manifest.segmenter, members=(replace(light, int8=kept), *segmenters)),
-        classifier=replace(manifest.classifier, members=(replace(first, int8=refused), *classifiers)),
-    )
-    tiny_bundle.write_manifest(folder, told)
+    light = tiny_bundle.write_int8(folder).segmenter.members[0]
     whole = load_bundle(folder)
     choice = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=True))
     quick = replace(whole, precision=choice.precision)
@@ -138,7 +128,8 @@ def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(
     assert [graph.path.name for graph in whole.segmenter_graphs] == [light.file]
     assert whole.digest == manifest.digest_of(whole.profile)
     assert quick.digest != whole.digest
-    (folder / "light.int8.onnx").write_bytes(other + b"\0")
+    assert precision_in_use(EngineName.OPENVINO, supports_int8=True) is quick.precision
+    (folder / "light.int8.onnx").write_bytes(b"another")
     with pytest.raises(DeploymentError) as caught:
         load_bundle(folder)
     assert caught.value.code == "bundle_digest"

@@ -11,6 +11,7 @@ import pytest
 from pipeline.bundle.manifest import Profile, Thresholds
 from pipeline.model.errors import UsageError
 from pipeline.model.spec import PipelineSpec
+from pipeline.runtime.engines.engine_port import EngineName
 from tests.support import tiny_bundle
 from worker.cli import main
 from worker.cli.bundles import asked_analyser, asked_bundle, asked_profile, asked_settings
@@ -64,7 +65,7 @@ def test_a_profile_that_the_bundle_lacks_is_the_persons_mistake(folder: Path) ->
 
 
 @pytest.mark.parametrize("command", ["analyse", "verify"])
-@pytest.mark.parametrize("broken", ["digest", "classes", "opset", "format", "missing"])
+@pytest.mark.parametrize("broken", ["digest", "classes", "format", "missing"])
 def test_a_bundle_that_does_not_fit_is_one_line_and_exit_code_2(
     folder: Path,
     command: str,
@@ -77,8 +78,6 @@ def test_a_bundle_that_does_not_fit_is_one_line_and_exit_code_2(
         (folder / manifest.segmenter.members[1].file).write_bytes(b"other")
     elif broken == "classes":
         tiny_bundle.write_manifest(folder, replace(manifest, classes=manifest.classes[::-1]))
-    elif broken == "opset":
-        tiny_bundle.write_manifest(folder, replace(manifest, opset=manifest.opset - 1))
     elif broken == "format":
         text = manifest.render().replace('"format": 2', '"format": 1')
         (folder / "manifest.json").write_text(text, encoding="utf-8")
@@ -97,3 +96,36 @@ def test_a_bundle_that_does_not_fit_is_one_line_and_exit_code_2(
     assert ended.value.code == 2
     assert said.startswith("leukoflow: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("engine", [EngineName.OPENVINO, EngineName.ONNXRUNTIME])
+@pytest.mark.parametrize("profile", list(Profile))
+def test_verify_tells_the_digest_that_results_carry(
+    folder: Path,
+    engine: EngineName,
+    profile: Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    tiny_bundle.write_int8(folder)
+    monkeypatch.setenv(variable_of("engine"), engine)
+    monkeypatch.setenv(variable_of("profile"), profile)
+    monkeypatch.setattr(sys, "argv", ["leukoflow", "models", "verify", str(folder)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    (in_use,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("*"))
+    with asked_analyser(folder, profile, engine) as analyser:
+        assert in_use.split()[1] == profile
+        assert in_use.split()[3] == analyser.run_key("scan").bundle_digest
+
+
+def test_list_tells_the_digest_of_the_shipped_bundle_in_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["leukoflow", "models", "list"])
+    with pytest.raises(SystemExit):
+        main()
+    said = capsys.readouterr().out.splitlines()
+    with asked_analyser(None, None) as analyser:
+        assert [line.split()[-1] for line in said if line.startswith("*")] == [analyser.bundle.digest]

@@ -82,9 +82,8 @@ def test_the_light_one_is_fast_and_all_are_accurate(made: tuple[Path, BundleMani
     assert (manifest.stride_px(Profile.FAST), manifest.stride_px(Profile.ACCURATE)) == (16, 32)
     assert manifest.classifier.views == 2
     assert BundleManifest.parse((folder / "manifest.json").read_text()) == manifest
-    heavy, light = manifest.segmenter.members
-    sizes = [(folder / member.file).stat().st_size / member.parameters for member in (heavy, light)]
-    assert sizes[0] < 3 < sizes[1]
+    for member in manifest.members:
+        assert (folder / member.file).stat().st_size < 3 * member.parameters, "weights take two bytes each"
 
 
 def test_each_network_names_its_recipe_and_its_weights(made: tuple[Path, BundleManifest], runs: Runs) -> None:

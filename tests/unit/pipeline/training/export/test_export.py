@@ -25,10 +25,10 @@ from pipeline.training.export.onnx_export import (  # noqa: E402
     ExportForm,
     ExportShape,
     Probabilities,
-    Storage,
     check_parity,
     export_onnx,
 )
+from pipeline.training.export.weight_storage import Storage  # noqa: E402
 
 
 class _TinyUNet(torch.nn.Module):

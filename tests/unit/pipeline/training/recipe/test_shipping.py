@@ -45,5 +45,5 @@ def test_files_count_together(tmp_path: Path) -> None:
     require_small(files)
     with files[0].open("ab") as sparse:
         sparse.write(b"\0")
-    with pytest.raises(UsageError, match=r"at most 80 MB, not 80\.0 .*heavy\.onnx 80\.0"):
+    with pytest.raises(UsageError, match=r"at most 36 MB, not 36\.0 .*heavy\.onnx 36\.0"):
         require_small(files)
