@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -98,15 +98,30 @@ def test_views_are_averaged_inside_the_file(views: int, tmp_path: Path) -> None:
     assert np.allclose(given, expected, atol=PARITY)
 
 
-@pytest.mark.parametrize(("build", "step_px"), [(lambda: UNet(8), 16), (lambda: CENet(8), 32)])
-def test_weights_stored_as_float16_give_the_same_tissues(
-    build: Callable[[], torch.nn.Module], step_px: int, tmp_path: Path
-) -> None:
+@dataclass(frozen=True)
+class Learnt:
+    """A network that tells discs from ground, and its file with weights in float32."""
+
+    network: torch.nn.Module
+    shape: ExportShape
+    file: Path
+
+
+@pytest.fixture(scope="module", params=[(UNet, 16), (CENet, 32)], ids=["unet", "cenet"])
+def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
+    build, step_px = request.param
     torch.manual_seed(3)
-    network, shape = _learnt(build()), ExportShape(64, step_px)
-    whole, halved = tmp_path / "whole.onnx", tmp_path / "halved.onnx"
-    export_onnx(network, shape, 1.0, whole)
-    assert 0 < export_onnx(network, shape, 1.0, halved, ExportForm(Storage.FLOAT16)) <= PARITY_HALF
+    made = Learnt(
+        _learnt(build(8)), ExportShape(128, step_px), tmp_path_factory.mktemp("onnx") / "whole.onnx"
+    )
+    export_onnx(made.network, made.shape, 1.0, made.file)
+    return made
+
+
+def test_weights_stored_as_float16_give_the_same_tissues(learnt: Learnt, tmp_path: Path) -> None:
+    whole, halved = learnt.file, tmp_path / "halved.onnx"
+    form = ExportForm(Storage.FLOAT16)
+    assert 0 < export_onnx(learnt.network, learnt.shape, 1.0, halved, form) <= PARITY_HALF
     assert halved.stat().st_size < 0.6 * whole.stat().st_size
     assert {value.type.tensor_type.elem_type for value in onnx.load(halved).graph.output} == {
         onnx.TensorProto.FLOAT
@@ -119,13 +134,8 @@ def test_weights_stored_as_float16_give_the_same_tissues(
     assert agreement > 0.998
 
 
-@pytest.mark.parametrize(("build", "step_px"), [(lambda: UNet(8), 16), (lambda: CENet(8), 32)])
-def test_small_pictures_have_the_same_tissues_on_every_engine(
-    build: Callable[[], torch.nn.Module], step_px: int, tmp_path: Path
-) -> None:
-    torch.manual_seed(5)
-    network, file = build().eval(), tmp_path / "small.onnx"
-    export_onnx(network, ExportShape(128, step_px), 1.0, file)
+def test_small_pictures_have_the_same_tissues_on_every_engine(learnt: Learnt) -> None:
+    network, file = learnt.network, learnt.file
     with OnnxRuntimeEngine(file, 1) as reference, OpenVinoEngine(file, StreamCounts(1, 1)) as engine:
         for height, width in ((32, 32), (64, 96), (160, 32), (192, 224)):
             pictures = np.random.default_rng(6).integers(0, 256, (1, height, width, 3), np.uint8)
