@@ -4,15 +4,13 @@ PY     := $(VENV)/bin/python
 PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 RUN    := $(VENV)/.run.stamp
 DEV    := $(VENV)/.dev.stamp
-BENCH  := $(VENV)/.bench.stamp
-SBOM   := $(VENV)-sbom
 PYTEST_ARGS ?=
 WORKERS ?= 2
 # Each process takes whole files, has an embedded set of its own, and one thread: there are as many as cores.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check bench chaos docs sbom train evaluate clean
+.PHONY: help demo test test-all check bench chaos docs sbom clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +25,7 @@ $(RUN): $(PY) requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --editable .
 	@touch $@
 
+# Lock files are made by `uv pip compile --universal --generate-hashes`, with the extras dev, docs and train for this one.
 # torch has lock files of its own. The first names its CPU build, 190 MB, for machines whose pip finds one; the
 # second names PyPI's own build with the CUDA libraries it insists on, some gigabytes: slow, and right as well.
 $(DEV): $(RUN) requirements-dev.lock requirements-train.lock requirements-train-pypi.lock
@@ -52,12 +51,7 @@ check: $(DEV)  ## ruff, mypy --strict, import-linter, bandit
 	@$(VENV)/bin/lint-imports --cache-dir build/import-linter
 	@$(PY) -m bandit --quiet --configfile pyproject.toml --recursive worker db pipeline
 
-# MONAI is what leukoflow is measured against; of what it needs, torch and numpy are here.
-$(BENCH): $(DEV) requirements-bench.lock
-	@$(PIP) install --require-hashes --no-deps -r requirements-bench.lock
-	@touch $@
-
-bench: $(BENCH)  ## how fast, in one run; writes build/bench.json; PARTS="peak memory" for some of it
+bench: $(DEV)  ## how fast, in one run; writes build/bench.json; PARTS="peak memory" for some of it
 	@$(PY) -m tests.bench $(PARTS)
 
 chaos: $(DEV)  ## kill everything while scans come, and count; writes build/chaos.json
@@ -67,16 +61,10 @@ docs: $(DEV)  ## the pages of docs/ and the API reference as a site, in build/do
 	@NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet
 	@echo "build/docs/index.html; with search: $(PY) -m http.server --directory build/docs"
 
-# In an environment of its own: what lists the parts is no part.
-$(SBOM)/.stamp: requirements-sbom.lock
-	@$(PYTHON) -m venv $(SBOM)
-	@$(SBOM)/bin/python -m pip --disable-pip-version-check --quiet install --require-hashes -r requirements-sbom.lock
-	@touch $@
-
-sbom: $(SBOM)/.stamp  ## what leukoflow is made of, by CycloneDX; writes build/sbom.json
+sbom: $(DEV)  ## what leukoflow is made of, by CycloneDX; writes build/sbom.json
 	@mkdir -p build
-	@$(SBOM)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
+	@$(VENV)/bin/cyclonedx-py requirements --pyproject pyproject.toml --output-reproducible \
 	  --output-file build/sbom.json requirements.lock
 
 clean:  ## remove what the targets made
-	rm -rf $(VENV) $(SBOM) build .mypy_cache .ruff_cache .pytest_cache
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache
