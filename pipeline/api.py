@@ -132,7 +132,7 @@ class Analyser(Closing):
         if self._slides is None:
             raise UsageError("This analyser is closed: open another.", code="closed")
         source = scan_source(scan, mpp_um, self._slides.limits)
-        monitor = AnalysisMonitor() if progress is None else AnalysisMonitor(told=progress)
+        monitor = AnalysisMonitor() if progress is None else AnalysisMonitor(on_progress=progress)
         with source.opened() as reader:
             return Result(self._slides.analyse(reader, source.digest(), monitor), source)
 

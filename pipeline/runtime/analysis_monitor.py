@@ -25,32 +25,32 @@ class AnalysisProgress:
 
 
 class AnalysisMonitor:
-    """An `Observer`: measures stages, keeps and tells the progress, and asks `check` whether to go on.
+    """An `Observer`: measures stages, keeps and reports the progress, and asks `check` whether to go on.
 
-    Each stage runs within what `around` gives for it. `told` hears of each stage as it begins, and of each
-    tile. Both are called in the thread that analyses; what they raise ends the analysis.
+    Each stage runs within what `around` gives for it. `on_progress` is called as each stage begins and
+    after each tile. Both are called in the thread that analyses; what they raise ends the analysis.
     """
 
     def __init__(
         self,
         check: Callable[[], None] = lambda: None,
         around: StageSpans = lambda _stage: nullcontext(),
-        told: Callable[[AnalysisProgress], None] = lambda _progress: None,
+        on_progress: Callable[[AnalysisProgress], None] = lambda _progress: None,
     ) -> None:
         self._check = check
         self._around = around
-        self._told = told
+        self._on_progress = on_progress
         self._seconds: dict[Stage, float] = {}
         self._progress = AnalysisProgress(next(iter(Stage)))
         self._moved_s = monotonic()
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Measure the stage; raises what `check` and `told` raise before it begins."""
+        """Measure the stage; raises what `check` and `on_progress` raise before it begins."""
         self._check()
         self._progress = replace(self._progress, stage=stage)
         self._moved_s = monotonic()
-        self._told(self._progress)
+        self._on_progress(self._progress)
         start = perf_counter()
         try:
             with self._around(stage):
@@ -60,11 +60,11 @@ class AnalysisMonitor:
             self._seconds[stage] = self._seconds.get(stage, 0.0) + perf_counter() - start
 
     def advanced(self, tiles_done: int, tiles_planned: int, cells_found: int) -> None:
-        """Note the progress; raises what `check` and `told` raise."""
+        """Note the progress; raises what `check` and `on_progress` raise."""
         self._progress = AnalysisProgress(self._progress.stage, tiles_done, tiles_planned, cells_found)
         self._moved_s = monotonic()
         self._check()
-        self._told(self._progress)
+        self._on_progress(self._progress)
 
     @property
     def progress(self) -> AnalysisProgress:

@@ -16,7 +16,7 @@ import pytest
 from pipeline.runtime.bundle_loader import load_bundle
 from pipeline.runtime.engine_choice import shapes_of
 from pipeline.runtime.engines.onnxruntime_without_telemetry import ort
-from pipeline.runtime.tensorrt.batch_shapes import Precision
+from pipeline.runtime.tensorrt.batch_shapes import PlanPrecision
 from pipeline.runtime.tensorrt.libraries import what_is_missing
 from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt
 
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.gpu
 MISSING = what_is_missing()
 BUNDLE = load_bundle()
 GRAPHS = [*BUNDLE.segmenter_graphs, *BUNDLE.classifier_graphs]
-PARITY = {Precision.FP32: 2e-3, Precision.FP16: 0.03, Precision.INT8: 0.25}
+PARITY = {PlanPrecision.FP32: 2e-3, PlanPrecision.FP16: 0.03, PlanPrecision.INT8: 0.25}
 """the largest difference in probability from ONNX Runtime. fp32 computes in TF32 where a GPU has it."""
 MEASURED_S = 3.0
 BATCHES_AT_ONCE = 4
@@ -51,11 +51,11 @@ def pictures(graph, count):
 
 
 def opened(graph, precision, plans):
-    calibration = [pictures(graph, 4)] if precision is Precision.INT8 else ()
+    calibration = [pictures(graph, 4)] if precision is PlanPrecision.INT8 else ()
     return open_tensorrt(graph.path, PlanRequest(shapes_of(graph), plans, precision, calibration))
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", PlanPrecision)
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.path.stem)
 def test_a_plan_answers_as_onnx_runtime_does(graph, precision, plans):
     batch = pictures(graph, 5)
@@ -70,7 +70,7 @@ def test_a_plan_answers_as_onnx_runtime_does(graph, precision, plans):
     assert agree >= 0.98
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", PlanPrecision)
 @pytest.mark.parametrize("graph", GRAPHS, ids=lambda graph: graph.path.stem)
 def test_how_fast_a_plan_is(graph, precision, plans):
     optimum = shapes_of(graph).optimum.count

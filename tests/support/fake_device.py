@@ -214,7 +214,7 @@ class FakeHostBuffer:
 
 @dataclass(frozen=True, slots=True)
 class FakeEvent:
-    """Implements `device.Event`."""
+    """Implements `device.StreamEvent`."""
 
     device: FakeDevice
     stream: FakeStream

@@ -12,7 +12,7 @@ import typer
 from pipeline.model.errors import DeploymentError, UsageError
 from pipeline.runtime.engine_choice import shapes_of
 from pipeline.runtime.engines.engine_port import GraphFile
-from pipeline.runtime.tensorrt.batch_shapes import Precision
+from pipeline.runtime.tensorrt.batch_shapes import PlanPrecision
 from pipeline.runtime.tensorrt.bindings import TensorRt
 from pipeline.runtime.tensorrt.calibration_pictures import calibration_pictures
 from pipeline.runtime.tensorrt.libraries import BUILD_FOR_OTHER_GPUS, find_gpu, find_tensorrt
@@ -32,7 +32,7 @@ class _Gpu:
 def build_engines(
     bundle: Annotated[Path | None, typer.Argument(help="Folder of the bundle; none: the one in use.")] = None,
     profile: ProfileOption = None,
-    precision: Annotated[Precision, typer.Option(help="What the plans compute in.")] = Precision.FP16,
+    precision: Annotated[PlanPrecision, typer.Option(help="What the plans compute in.")] = PlanPrecision.FP16,
     calibration: Annotated[
         Path | None, typer.Option(help="Folder of pictures of single cells, which int8 needs.")
     ] = None,
@@ -41,7 +41,7 @@ def build_engines(
     ] = None,
 ) -> None:
     """Build TensorRT's plans of a bundle; exit code 2 where TensorRT or a GPU is missing."""
-    if precision is Precision.INT8 and calibration is None:
+    if precision is PlanPrecision.INT8 and calibration is None:
         raise UsageError("int8 is calibrated on pictures: name a folder with --calibration.", code="usage")
     settings = asked_settings(bundle, profile)
     whole = asked_bundle(settings.bundle, settings.profile)
@@ -61,7 +61,9 @@ def _gpu(compute_capability: str | None) -> _Gpu:
     return _Gpu(trt, f"{major}.{minor}", is_here=True)
 
 
-def _request(graph: GraphFile, plans: Path, precision: Precision, calibration: Path | None) -> PlanRequest:
+def _request(
+    graph: GraphFile, plans: Path, precision: PlanPrecision, calibration: Path | None
+) -> PlanRequest:
     pictures = calibration_pictures(calibration, graph) if calibration is not None else []
     return PlanRequest(shapes_of(graph), plans, precision, pictures)
 

@@ -10,7 +10,7 @@ from pipeline.model.geometry import Size
 CHANNELS = 3
 
 
-class Precision(StrEnum):
+class PlanPrecision(StrEnum):
     """The number format of a plan. The graph decides it, before the plan is built."""
 
     FP32 = "fp32"

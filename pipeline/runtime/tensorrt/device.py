@@ -45,7 +45,7 @@ class Stream(Protocol):
         ...
 
 
-class Event(Protocol):
+class StreamEvent(Protocol):
     """A point in a stream."""
 
     def wait(self) -> None:
@@ -84,7 +84,7 @@ class Device(Protocol):
 
     def download(self, source: DeviceBuffer, target: HostBuffer, size_bytes: int, stream: Stream) -> None: ...
 
-    def record(self, stream: Stream) -> Event: ...
+    def record(self, stream: Stream) -> StreamEvent: ...
 
     def capture(self, stream: Stream, work: Callable[[], None]) -> CapturedGraph:
         """Return what `work` enqueues on `stream` as a graph, without running it."""

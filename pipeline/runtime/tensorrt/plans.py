@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
-from pipeline.runtime.tensorrt.batch_shapes import Precision, ShapeProfile
+from pipeline.runtime.tensorrt.batch_shapes import PlanPrecision, ShapeProfile
 from pipeline.runtime.tensorrt.bindings import TensorRt
 from pipeline.runtime.tensorrt.builder import Graph, Target, build
 from pipeline.runtime.tensorrt.plan_cache import PlanCache, PlanKey
 
-_Prepare = Callable[[bytes, Precision, Iterable[Rgb]], bytes]
+_Prepare = Callable[[bytes, PlanPrecision, Iterable[Rgb]], bytes]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -24,7 +24,7 @@ class PlanRequest:
 
     shapes: ShapeProfile
     plans: Path
-    precision: Precision = Precision.FP16
+    precision: PlanPrecision = PlanPrecision.FP16
     calibration: Sequence[Rgb] = ()
     """uint8 (N, H, W, 3) batches like those in use, needed for int8"""
 
@@ -59,7 +59,7 @@ def key_of(trt: TensorRt, stored: bytes, request: PlanRequest, gpu: str) -> Plan
         compute_capability=gpu,
         profile=str(request.shapes),
         precision=request.precision.value,
-        calibration_sha256=_digest(request.calibration) if request.precision is Precision.INT8 else "",
+        calibration_sha256=_digest(request.calibration) if request.precision is PlanPrecision.INT8 else "",
     )
 
 

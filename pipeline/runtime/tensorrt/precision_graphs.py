@@ -19,7 +19,7 @@ from pipeline.model.domain import Rgb
 from pipeline.model.errors import DeploymentError
 from pipeline.runtime.engines.calibration_batches import CalibrationBatches
 from pipeline.runtime.engines.quantisation_without_telemetry import QuantFormat, QuantType, quantize_static
-from pipeline.runtime.tensorrt.batch_shapes import Precision
+from pipeline.runtime.tensorrt.batch_shapes import PlanPrecision
 from pipeline.runtime.tensorrt.float16_conversion import converted_to_float16
 
 _QUANTISED = ("Conv", "Gemm")
@@ -33,16 +33,16 @@ _OPTIONS: Mapping[str, bool | list[str]] = {
 }
 
 
-def prepared(graph: bytes, precision: Precision, calibration: Iterable[Rgb] = ()) -> bytes:
+def prepared(graph: bytes, precision: PlanPrecision, calibration: Iterable[Rgb] = ()) -> bytes:
     """Return the ONNX graph that computes in `precision`: uint8 in and float32 probabilities out, as before.
 
     `calibration`: uint8 (N, H, W, 3) batches like those in use; int8 needs them.
     Raises: DeploymentError, where `graph` is not an ONNX file, or int8 has no calibration pictures.
     """
     model = _cast_first(_folded(_parsed(graph)))
-    if precision is Precision.FP16:
+    if precision is PlanPrecision.FP16:
         model = _in_float16(model)
-    if precision is Precision.INT8:
+    if precision is PlanPrecision.INT8:
         model = _quantised(model, calibration)
     return bytes(model.SerializeToString())
 

@@ -13,7 +13,7 @@ from pipeline.bundle.manifest import INPUT_NAME, OUTPUT_NAME
 from pipeline.model.domain import Probabilities, Rgb
 from pipeline.model.errors import CapacityError, DeploymentError, LeukoflowError
 from pipeline.runtime.tensorrt.bindings import ExecutionContext
-from pipeline.runtime.tensorrt.device import CapturedGraph, Device, DeviceBuffer, Event, HostBuffer
+from pipeline.runtime.tensorrt.device import CapturedGraph, Device, DeviceBuffer, HostBuffer, StreamEvent
 
 MAX_CUDA_GRAPHS = 8
 """batch shapes whose CUDA graphs are kept: full batches, and the remainders that occur often"""
@@ -59,7 +59,7 @@ class StreamExecutor:
         self._scratch = device.allocate(max(1, plan.scratch_bytes))
         self._buffers: _Buffers | None = None
         self._prepared: OrderedDict[tuple[int, ...], _Prepared] = OrderedDict()
-        self._running: tuple[Event, tuple[int, ...]] | None = None
+        self._running: tuple[StreamEvent, tuple[int, ...]] | None = None
 
     def start(self, batch: Rgb) -> None:
         """Start a uint8 (N, H, W, 3) batch; its pixels are copied before the call returns.

@@ -56,7 +56,7 @@ class TorchStream:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TorchEvent:
-    """Implements `device.Event`."""
+    """Implements `device.StreamEvent`."""
 
     event: torch.cuda.Event
 

@@ -29,7 +29,7 @@ ItemValues = NDArray[np.float64]
 MEAN = "mean"
 
 
-class Verdict(StrEnum):
+class ComparisonOutcome(StrEnum):
     """Whether the mean is better than the best member, by the interval of their difference."""
 
     YES = "yes"
@@ -73,7 +73,7 @@ class Comparison:
     """of each seed, the member with the best figure on these same items: an optimistic choice"""
     difference: Estimate
     """mean minus best member, of the same seed"""
-    better: Verdict
+    better: ComparisonOutcome
 
 
 def compare(seeds: Sequence[MemberValues]) -> tuple[Comparison, ...]:
@@ -142,13 +142,13 @@ def _mean_over_seeds(values: NDArray[np.float64]) -> Statistic:
     return mean
 
 
-def verdict_of(difference: Estimate) -> Verdict:
+def verdict_of(difference: Estimate) -> ComparisonOutcome:
     """Return yes where the whole interval lies above 0, no where it lies below, else undecided."""
     if difference.low is not None and difference.low > 0:
-        return Verdict.YES
+        return ComparisonOutcome.YES
     if difference.high is not None and difference.high < 0:
-        return Verdict.NO
-    return Verdict.UNDECIDED
+        return ComparisonOutcome.NO
+    return ComparisonOutcome.UNDECIDED
 
 
 def by_measure(ensembles: Sequence[Sequence[MemberValues]]) -> Iterator[tuple[MemberValues, ...]]:

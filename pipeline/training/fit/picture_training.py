@@ -32,7 +32,7 @@ _BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
-class PictureScore:
+class MemberConfusion:
     """The confusion matrix of a member, or of the mean of all, on one split."""
 
     member: str
@@ -125,10 +125,10 @@ def trainable_networks(recipe: PictureRecipe) -> list[TrainableNetwork]:
 
 def evaluated(
     networks: Sequence[TrainableNetwork], samples: Mapping[Split, PictureSamples], recipe: PictureRecipe
-) -> tuple[PictureScore, ...]:
+) -> tuple[MemberConfusion, ...]:
     """Return the scores of each member and of the mean of their probabilities, on val and test."""
     names = tuple(one.name for one in recipe.classes)
-    scores: list[PictureScore] = []
+    scores: list[MemberConfusion] = []
     for split, part in samples.items():
         if split is Split.TRAIN:
             continue
@@ -138,7 +138,7 @@ def evaluated(
         truth = [names[index] for index in part.class_indices]
         for member, predicted in by_member.items():
             classes = [names[index] for index in predicted.argmax(axis=1)]
-            scores.append(PictureScore(member, split, confusion(truth, classes, names)))
+            scores.append(MemberConfusion(member, split, confusion(truth, classes, names)))
     return tuple(scores)
 
 

@@ -14,7 +14,7 @@ from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Size
 from pipeline.runtime.bundle_loader import SHIPPED, load_bundle
 from pipeline.runtime.tensorrt import bindings
-from pipeline.runtime.tensorrt.batch_shapes import BatchShape, Precision, ShapeProfile, squares
+from pipeline.runtime.tensorrt.batch_shapes import BatchShape, PlanPrecision, ShapeProfile, squares
 from pipeline.runtime.tensorrt.builder import Graph, Target, build, network_flags
 from pipeline.runtime.tensorrt.log_capture import log_listener_of
 from pipeline.runtime.tensorrt.plans import PlanRequest, plan_of
@@ -48,7 +48,7 @@ def calibration_of(name):
 
 
 @needs_rtx
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", PlanPrecision)
 @pytest.mark.parametrize("name", GRAPHS)
 def test_every_shipped_graph_is_built_with_its_profile(rtx, name, precision):
     shipped = (SHIPPED / name).read_bytes()
@@ -121,7 +121,7 @@ def test_an_unknown_compute_capability_is_refused(rtx):
 def test_a_plan_is_built_once_and_then_read(rtx, tmp_path):
     file = tmp_path / "small.onnx"
     file.write_bytes(graph_of("Relu"))
-    request = PlanRequest(squares(16, 2, 4), tmp_path / "plans", Precision.FP32)
+    request = PlanRequest(squares(16, 2, 4), tmp_path / "plans", PlanPrecision.FP32)
     plan = plan_of(rtx, file, request, GPU, is_here=False)
     kept = next((tmp_path / "plans").glob("*.plan"))
     written_at = kept.stat().st_mtime_ns

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.model.errors import DeploymentError
 from pipeline.runtime.tensorrt import libraries
-from pipeline.runtime.tensorrt.batch_shapes import BatchShape, Precision, ShapeProfile, Size, squares
+from pipeline.runtime.tensorrt.batch_shapes import BatchShape, PlanPrecision, ShapeProfile, Size, squares
 from pipeline.runtime.tensorrt.tensorrt_engine import PlanRequest, open_tensorrt
 
 
@@ -87,4 +87,4 @@ def test_a_profile_out_of_order_is_no_profile(counts):
 
 
 def test_precisions_are_written_as_the_engine_says_them():
-    assert [str(precision) for precision in Precision] == ["fp32", "fp16", "int8"]
+    assert [str(precision) for precision in PlanPrecision] == ["fp32", "fp16", "int8"]

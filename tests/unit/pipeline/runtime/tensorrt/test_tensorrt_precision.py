@@ -14,7 +14,7 @@ from pipeline.model.errors import DeploymentError
 from pipeline.model.geometry import Mpp, Rect, Size
 from pipeline.runtime.bundle_loader import SHIPPED, load_bundle
 from pipeline.runtime.engines.onnxruntime_without_telemetry import ort
-from pipeline.runtime.tensorrt.batch_shapes import Precision
+from pipeline.runtime.tensorrt.batch_shapes import PlanPrecision
 from pipeline.runtime.tensorrt.precision_graphs import prepared
 from pipeline.sampling.crops import read_crop, resized
 from pipeline.synth.smear import draw_smear
@@ -24,12 +24,12 @@ from tests.support.drawn import DrawnSlide
 CROP = Size(128, 128)
 CROP_MPP_UM, TILE_MPP_UM = 0.18, 0.25
 CROPS_PX, TILE_PX = 500, 192
-LARGEST = {Precision.FP16: 0.03, Precision.INT8: 0.25}
+LARGEST = {PlanPrecision.FP16: 0.03, PlanPrecision.INT8: 0.25}
 """difference in a probability"""
-NEARLY_ALL = {Precision.FP16: 1.0, Precision.INT8: 0.99}
+NEARLY_ALL = {PlanPrecision.FP16: 1.0, PlanPrecision.INT8: 0.99}
 """part of the probabilities for which that holds; with 7 bits an undecided cell moves farther"""
-MEAN = {Precision.FP16: 0.002, Precision.INT8: 0.02}
-AGREE = {Precision.FP16: 0.99, Precision.INT8: 0.95}
+MEAN = {PlanPrecision.FP16: 0.002, PlanPrecision.INT8: 0.02}
+AGREE = {PlanPrecision.FP16: 0.99, PlanPrecision.INT8: 0.95}
 """least share of crops, or of pixels, that keep their class; one whose two best are close may turn"""
 CROPS, REAL_FIELDS = 64, 2
 CELLS_A_SMEAR = 8
@@ -132,7 +132,7 @@ def check(name, precision, batch, folder=None):
     assert agree >= AGREE[precision], found
 
 
-REDUCED = pytest.mark.parametrize("precision", [Precision.FP16, Precision.INT8])
+REDUCED = pytest.mark.parametrize("precision", [PlanPrecision.FP16, PlanPrecision.INT8])
 
 
 @REDUCED
@@ -162,7 +162,7 @@ def test_segmenters_agree_on_real_fields(shared_data, name, precision):
 @pytest.mark.parametrize("name", [*CLASSIFIERS, *SEGMENTERS])
 def test_float32_is_the_shipped_graph(name):
     batch = drawn_tile(1) if name in SEGMENTERS else smear_crops(1)
-    assert np.abs(answers(name, Precision.FP32, batch) - answers(name, None, batch)).max() < 1e-5
+    assert np.abs(answers(name, PlanPrecision.FP32, batch) - answers(name, None, batch)).max() < 1e-5
 
 
 @cache
@@ -171,7 +171,7 @@ def graph_of(precision):
     return onnx.load_model_from_string(prepared(stored, precision, [smear_crops(11)])).graph
 
 
-@pytest.mark.parametrize("precision", Precision)
+@pytest.mark.parametrize("precision", PlanPrecision)
 def test_bytes_are_cast_before_anything_else(precision):
     graph = graph_of(precision)
     assert [node.op_type for node in graph.node if "rgb" in node.input] == ["Cast"]
@@ -180,7 +180,7 @@ def test_bytes_are_cast_before_anything_else(precision):
 
 
 def test_int8_has_no_zero_points_and_no_integer_bias():
-    graph = graph_of(Precision.INT8)
+    graph = graph_of(PlanPrecision.INT8)
     held = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
     pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert len(pairs) > 50
@@ -192,7 +192,7 @@ def test_int8_has_no_zero_points_and_no_integer_bias():
 
 
 def test_float16_computes_convolutions_in_float16_and_the_balance_of_colours_in_float32():
-    body = prepared((SHIPPED / CLASSIFIERS[-1]).read_bytes(), Precision.FP16)
+    body = prepared((SHIPPED / CLASSIFIERS[-1]).read_bytes(), PlanPrecision.FP16)
     graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(body), strict_mode=True).graph
     values = (*graph.value_info, *graph.output)
     kinds = {value.name: value.type.tensor_type.elem_type for value in values}
@@ -212,7 +212,7 @@ def test_weights_stored_as_float16_are_folded():
     tensor.CopyFrom(numpy_helper.from_array(weights.astype(np.float16), f"{name}.float16"))
     cast = onnx.helper.make_node("Cast", [f"{name}.float16"], [name], to=TensorProto.FLOAT)
     stored.graph.node.insert(0, cast)
-    graph = onnx.load_model_from_string(prepared(stored.SerializeToString(), Precision.FP32)).graph
+    graph = onnx.load_model_from_string(prepared(stored.SerializeToString(), PlanPrecision.FP32)).graph
     held = {tensor.name: tensor.data_type for tensor in graph.initializer}
     assert held[name] == TensorProto.FLOAT
     assert f"{name}.float16" not in held
@@ -221,10 +221,10 @@ def test_weights_stored_as_float16_are_folded():
 
 def test_int8_without_pictures_is_refused():
     with pytest.raises(DeploymentError, match="calibrate"):
-        prepared((SHIPPED / CLASSIFIERS[0]).read_bytes(), Precision.INT8)
+        prepared((SHIPPED / CLASSIFIERS[0]).read_bytes(), PlanPrecision.INT8)
 
 
 @pytest.mark.parametrize("body", [b"", b"no graph", bytes(range(256))])
 def test_what_is_no_graph_is_refused(body):
     with pytest.raises(DeploymentError, match="not an ONNX graph"):
-        prepared(body, Precision.FP32)
+        prepared(body, PlanPrecision.FP32)
