@@ -12,8 +12,8 @@ from pipeline.training.data.intervals import Estimate, ImageGroup
 from pipeline.training.evaluate.members import (
     MEAN,
     Comparison,
+    ComparisonOutcome,
     MemberValues,
-    Verdict,
     by_measure,
     compare,
     verdict_of,
@@ -39,7 +39,7 @@ def test_the_mean_wins_where_it_is_right_more_often_on_the_same_cells() -> None:
     # Each member errs on a quarter of the cells of its own; the mean on none of them.
     members = {name: (np.arange(count) % 4 != index) * 1.0 for index, name in enumerate(("a", "b", "c"))}
     (comparison,) = compare_one(_values(**members, mean=np.ones(count)))
-    assert comparison.better is Verdict.YES
+    assert comparison.better is ComparisonOutcome.YES
     assert comparison.difference.value == pytest.approx(0.25)
     assert (comparison.n, comparison.groups) == (200, 200)
     assert [figure.name for figure in comparison.members] == ["a", "b", "c"]
@@ -50,7 +50,7 @@ def test_the_pairing_sees_a_small_difference_that_the_plain_intervals_hide() -> 
     hard = rng.random(400) < 0.3
     member = np.where(hard, 0.5, 0.9)
     (comparison,) = compare_one(_values(a=member, mean=member + 0.01))
-    assert comparison.better is Verdict.YES
+    assert comparison.better is ComparisonOutcome.YES
     (figure,) = comparison.members
     assert figure.estimate.high is not None
     assert comparison.mean.low is not None
@@ -61,16 +61,16 @@ def test_chance_is_undecided_and_a_worse_mean_is_said_to_be_worse() -> None:
     rng = np.random.default_rng(6)
     noise = rng.random((2, 100)).round()
     (even,) = compare_one(_values(a=noise[0], mean=noise[1]))
-    assert even.better is Verdict.UNDECIDED
+    assert even.better is ComparisonOutcome.UNDECIDED
     (worse,) = compare_one(_values(a=np.ones(100), mean=(np.arange(100) % 3 > 0) * 1.0))
-    assert worse.better is Verdict.NO
+    assert worse.better is ComparisonOutcome.NO
 
 
 def test_the_best_member_is_the_one_to_beat() -> None:
     (comparison,) = compare_one(_values(weak=np.zeros(10), strong=np.ones(10), mean=np.ones(10)))
     assert comparison.best == ("strong",)
     assert comparison.difference == Estimate(0.0, 0.0, 0.0)
-    assert comparison.better is Verdict.UNDECIDED
+    assert comparison.better is ComparisonOutcome.UNDECIDED
 
 
 def test_each_set_has_its_comparison_and_all_together_one() -> None:
@@ -94,7 +94,7 @@ def test_each_seed_has_its_own_best_member_to_beat() -> None:
     (together,) = compare((one, two))
     assert together.best == ("a", "b")
     assert together.difference.value == pytest.approx(0.1)
-    assert together.better is Verdict.YES
+    assert together.better is ComparisonOutcome.YES
 
 
 def test_seeds_that_disagree_widen_the_interval() -> None:
@@ -102,12 +102,16 @@ def test_seeds_that_disagree_widen_the_interval() -> None:
     member = rng.random(300) / 2
     gains = (0.06, 0.05, -0.05)
     seeds = [_values(a=member, mean=member + gain) for gain in gains]
-    assert [compare_one(seed)[0].better for seed in seeds] == [Verdict.YES, Verdict.YES, Verdict.NO]
+    assert [compare_one(seed)[0].better for seed in seeds] == [
+        ComparisonOutcome.YES,
+        ComparisonOutcome.YES,
+        ComparisonOutcome.NO,
+    ]
     (together,) = compare(seeds)
     assert together.difference.value == pytest.approx(0.02)
     assert together.difference.low == pytest.approx(-0.05)
     assert together.difference.high == pytest.approx(0.06)
-    assert together.better is Verdict.UNDECIDED
+    assert together.better is ComparisonOutcome.UNDECIDED
 
 
 def test_the_interval_over_seeds_holds_that_over_groups_too() -> None:
@@ -131,4 +135,4 @@ def test_other_members_or_other_pictures_are_no_seeds() -> None:
 
 
 def test_one_group_leaves_the_verdict_open() -> None:
-    assert verdict_of(Estimate(0.3)) is Verdict.UNDECIDED
+    assert verdict_of(Estimate(0.3)) is ComparisonOutcome.UNDECIDED
