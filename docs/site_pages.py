@@ -10,7 +10,7 @@ from mkdocs.structure.files import File, Files
 from typer.cli import get_docs_for_click
 from typer.core import TyperCommand, TyperGroup
 
-from worker.cli.application import app
+from worker.cli.application import application
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def _readme() -> str:
 
 
 def _commands() -> str:
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(application())
     _unabridged(command)
     context = typer.Context(command, info_name="leukoflow")
     return get_docs_for_click(obj=command, ctx=context, name="leukoflow", title="Commands")

@@ -19,9 +19,9 @@ from db.states import ScanState
 from pipeline.model.taxonomy import LEAVES
 from pipeline.synth.truth import parse_truth
 from tests.acceptance.pictures import field_jpeg
+from tests.support.command_line import app
 from tests.support.deployment import Deployment
 from worker.cli import main
-from worker.cli.application import app
 from worker.embedded import Principal
 from worker.settings import variable_of
 

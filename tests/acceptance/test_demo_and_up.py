@@ -14,8 +14,8 @@ import psutil
 from typer.testing import CliRunner
 
 from tests.acceptance.pictures import field_jpeg
+from tests.support.command_line import app
 from tests.support.log_check import note
-from worker.cli.application import app
 from worker.embedded.free_ports import is_free
 
 LEUKOFLOW = [sys.executable, "-m", "worker"]

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import typer
 
+from tests.support.command_line import app
 from tests.support.deployment import Deployment
 from tests.support.pages import ROOT, Page, anchors, page, pages
-from worker.cli.application import app
 from worker.settings_table import settings_table
 
 RUN_ELSEWHERE = {"docs/restore.md": ROOT / "tests" / "integration" / "test_restore.py"}

@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from db.states import Priority, ScanState
 from tests.acceptance.pictures import field_jpeg
+from tests.support.command_line import app
 from tests.support.deployment import Deployment, deployment_on
-from worker.cli.application import app
 
 
 @pytest.fixture(scope="module")

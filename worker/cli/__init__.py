@@ -24,10 +24,11 @@ def main() -> None:
         # At once: the commands load all that analyses.
         print(version("leukoflow"))
         sys.exit(0)
-    from worker.cli.application import app
+    from worker.cli.application import Command, application
 
+    first = sys.argv[1] if len(sys.argv) > 1 else None
     try:
-        app()
+        application(Command(first) if first in list(Command) else None)()
     except LeukoflowError as error:
         print(f"leukoflow: {error.sentence}", file=sys.stderr)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))

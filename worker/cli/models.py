@@ -12,12 +12,18 @@ from rich.table import Table
 
 from pipeline.bundle.int8_figures import Precision
 from pipeline.runtime.bundle_loader import SHIPPED, Bundle
+from worker.cli import model_figures
 from worker.cli.bundles import asked_settings, bundle_in_use
 from worker.cli.engines import build_engines
+from worker.cli.quantise import quantise
 from worker.cli.training import require_training_extra
 
 models = typer.Typer(help="Model bundles.", no_args_is_help=True)
 models.command("build-engines")(build_engines)
+models.command("card")(model_figures.card)
+models.command("threshold")(model_figures.threshold)
+models.command("time")(model_figures.time)
+models.command("quantise")(quantise)
 
 
 @models.command("list")

@@ -13,7 +13,7 @@ from db import ledger, reads, reanalysis, registration, results
 from db.reanalysis import ReanalysisFilter
 from db.states import Priority
 from pipeline.model.errors import UsageError
-from worker.cli.application import app
+from tests.support.command_line import app
 
 pytestmark = pytest.mark.services
 

@@ -22,9 +22,9 @@ from db.records import Arrival, Artefact, ScanRef, SpecimenIdentity
 from db.retention import RetentionLimit, delete_unreferenced_patients, expired_counts
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError
+from tests.support.command_line import app
 from tests.support.deployment import Deployment, deployment_on
 from tests.support.one_upload import register
-from worker.cli.application import app
 from worker.embedded import Principal
 from worker.ingest.watcher import Watcher
 from worker.observability.watcher_metrics import WatcherMetrics

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from db.roles import Role
 from pipeline.model.errors import DeploymentError
-from worker.cli.application import app
+from tests.support.command_line import app
 from worker.embedded import EmbeddedSet, Principal
 
 pytestmark = pytest.mark.services

