@@ -5,8 +5,9 @@ PIP    := $(PY) -m pip --disable-pip-version-check --quiet
 RUN    := $(VENV)/.run.stamp
 DEV    := $(VENV)/.dev.stamp
 PYTEST_ARGS ?=
-WORKERS ?= 2
-# Each process takes whole files, has an embedded set of its own, and one thread: there are as many as cores.
+WORKERS ?= 3
+# Each process takes whole files, has an embedded set of its own, and one thread. On two cores a third one computes
+# while others wait for servers.
 PYTEST := OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --durations 20
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ $(DEV): $(RUN) requirements-dev.lock requirements-train.lock requirements-train-
 demo: $(RUN)  ## scans into the bucket, differentials out; SCANS=dir for your own
 	@$(VENV)/bin/leukoflow demo $(if $(SCANS),--scans "$(SCANS)")
 
-test: $(DEV)  ## all but the long tests, on embedded servers; WORKERS=n for other than 2 processes
+test: $(DEV)  ## all but the long tests, on embedded servers; WORKERS=n for other than 3 processes
 	@$(PYTEST) -m "not long" $(PYTEST_ARGS)
 
 test-all: $(DEV)  ## every test: with chaos, the upgrade from the release before, and the long ones

@@ -27,6 +27,7 @@ def test_the_demo_takes_ones_own_scans_and_stops_what_it_started(tmp_path: Path)
     for number in range(4):
         (scans / f"field {number}.jpg").write_bytes(field_jpeg(60 + number))
     (scans / "notes.txt").write_text("no scan")
+    (scans / "torn.jpg").write_bytes(field_jpeg(64)[:200])
     out = tmp_path / "out"
 
     result = subprocess.run(
@@ -39,6 +40,7 @@ def test_the_demo_takes_ones_own_scans_and_stops_what_it_started(tmp_path: Path)
 
     note(["DEMO-001", "DEMO-002", "S001-1", "S002-1"])
     assert result.returncode == 0, result.stderr
+    assert "1 file that is no picture was skipped" in result.stderr
     assert "5 scans registered = 4 completed + 0 unassigned + 1 quarantined" in result.stdout
     assert "Patient DEMO-001" in result.stdout
     assert "Patient DEMO-002" in result.stdout

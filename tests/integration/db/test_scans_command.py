@@ -15,6 +15,9 @@ from tests.support.terminal import command_line, on_terminal, piped
 
 pytestmark = pytest.mark.services
 
+HEARS_SIGINT = ("env", "--default-signal=INT")
+"""A shell that runs the tests in the background has its children ignore it."""
+
 
 @pytest.fixture
 def environment(migrated, database_url):  # noqa: ARG001 - with its tables
@@ -64,7 +67,10 @@ def test_an_id_that_is_not_clear_is_one_line_and_exit_code_2(database, environme
 def test_following_into_a_pipe_writes_each_change_at_once(database, environment):
     (scan_id,) = registered(database, arrival("P-1"))
     with subprocess.Popen(
-        command_line("scans", "--follow"), env=environment, stdout=subprocess.PIPE, text=True
+        [*HEARS_SIGINT, *command_line("scans", "--follow")],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as following:
         assert following.stdout is not None
         assert following.stdout.readline().startswith("scan\tpatient")

@@ -203,7 +203,7 @@ def test_other_data_in_the_same_run_folder_are_refused(two: Path, tmp_path: Path
     root = cnmc_tree(tmp_path / "data")
     _train(two, root, tmp_path / "run", Overrides(epochs=1))
     (root / "C-NMC_training_data" / "fold_1" / "all" / "UID_4_7_1_all.bmp").unlink()
-    with pytest.raises(UsageError, match="not those that the run was begun with"):
+    with pytest.raises(UsageError, match="data have changed since the run was started"):
         _train(two, root, tmp_path / "run", Overrides(epochs=1))
     with pytest.raises(UsageError, match="another recipe"):
         _train(two, root, tmp_path / "run", Overrides(epochs=2))
@@ -253,7 +253,7 @@ def test_no_bundle_is_made_of_classifiers_of_pictures(made: Made) -> None:
 
 def test_runs_on_research_data_say_so(shared_data: Path, two: Path, tmp_path: Path) -> None:
     _, heard = _train(two, shared_data, tmp_path / "run", Overrides(epochs=1, folders=("all_idb2",)))
-    assert "not to be shipped" in (tmp_path / "run" / "RESEARCH_ONLY.txt").read_text()
+    assert "must not be shipped" in (tmp_path / "run" / "RESEARCH_ONLY.txt").read_text()
     assert "116 pictures to learn from, 24 to validate on" in heard.sentences[0]
 
 

@@ -97,13 +97,13 @@ def test_what_ran_and_why_is_told(name: EngineName, folder: Path, monkeypatch: p
     monkeypatch.setenv(variable_of("engine"), name)
     with open_analyser(load(LocalSettings, bundle=folder)) as analyser:
         assert analyser.engine.startswith(f"{name} ")
-        assert " CPU fp32 (asked for" in analyser.engine
+        assert " CPU fp32 (requested" in analyser.engine
 
 
 def test_each_precision_that_ran_is_told_once() -> None:
-    choice = EngineChoice(EngineName.OPENVINO, "asked for", Precision.INT8, lambda graph: _never(graph))
+    choice = EngineChoice(EngineName.OPENVINO, "requested", Precision.INT8, lambda graph: _never(graph))
     ran = [EngineIdentity("openvino", "1", "CPU", precision) for precision in ("int8", "fp32", "int8")]
-    assert engine_text(choice, ran) == "openvino 1 CPU int8 + openvino 1 CPU fp32 (asked for)"
+    assert engine_text(choice, ran) == "openvino 1 CPU int8 + openvino 1 CPU fp32 (requested)"
 
 
 def _never(graph: GraphFile) -> None:
@@ -137,10 +137,10 @@ def test_bytes_run_where_the_gate_let_them_and_the_runs_key_tells(
 
 def test_a_processor_that_would_overflow_computes_in_floats(resources: EngineResources) -> None:
     exact = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=True))
-    assert (exact.precision, exact.why) == (Precision.INT8, "asked for")
+    assert (exact.precision, exact.why) == (Precision.INT8, "requested")
     clipped = choose_engine(EngineName.OPENVINO, replace(resources, supports_int8=False))
     assert clipped.precision is Precision.FP32
-    assert "in floats" in clipped.why
+    assert "FP32" in clipped.why
 
 
 def test_a_plan_takes_what_the_batcher_gives(tmp_path: Path) -> None:
