@@ -41,7 +41,7 @@ from pipeline.training.fit.run_folder import (
 from pipeline.training.fit.segmenting import STORE_MPP_UM, SegmenterTask
 from pipeline.training.fit.self_training import fit_teacher_and_student, pseudo_labelled, require_teacher
 from pipeline.training.fit.trained_networks import TrainedNetwork, fit_all
-from pipeline.training.fit.training_loop import Task, TrainableNetwork, make_deterministic
+from pipeline.training.fit.training_loop import Task, TrainableNetwork, limit_threads, make_deterministic
 from pipeline.training.recipe.overrides import NO_OVERRIDES, Overrides, Teacher
 from pipeline.training.recipe.pretrained import imagenet_weights
 from pipeline.training.recipe.recipes import ClassifierRecipe, PictureRecipe, SegmenterRecipe, read_recipe
@@ -154,7 +154,7 @@ def export_bundle(
     Raises: UsageError, where a run or a data set is missing or may not be shipped, or the bundle is too
     large; DeploymentError, where an ONNX file is not equal to its network.
     """
-    torch.set_num_threads(THREADS)
+    limit_threads(THREADS)
     manifest = write_bundle(runs, target, name, _temperature(runs.classifier, data_root), options)
     report = evaluate(target, data_root)
     evaluated = replace(manifest, figures=figures_of(report.scores()))

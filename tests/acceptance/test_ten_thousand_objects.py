@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import psutil
+import pytest
 
 from db.states import ScanState
 from tests.support.deployment import deployment_on
@@ -18,6 +19,7 @@ OBJECTS = 10_000
 MEMORY_BYTES = 150 * 2**20
 
 
+@pytest.mark.long
 def test_one_sweep_registers_ten_thousand(embedded, tmp_path, record_property):
     # On a busy machine sending takes minutes; what was sent may not fall due again meanwhile.
     with deployment_on(embedded, tmp_path, settle_s="0", resend_after_s="3600") as deployment:

@@ -16,13 +16,12 @@ from tests.chaos.run import RECOVERY_DEADLINE_S, run_chaos
 from tests.chaos.scans import DroppedScan, drawn_scans
 from tests.support.deployment import logs_in
 
-pytestmark = [pytest.mark.services, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.services, pytest.mark.long, pytest.mark.timeout(900)]
 
 NOTHING = Verdict((), (), ())
 SEED = 20261125
 
 
-@pytest.mark.long
 def test_every_kind_of_fault_once_loses_doubles_and_falsifies_nothing(tmp_path):
     with laboratory_in(tmp_path / "lab") as lab:
         scans = list(drawn_scans(150, frozenset({20}), tmp_path))

@@ -127,12 +127,14 @@ def weights_digest(weights: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def make_deterministic(threads: int) -> None:
-    """Make torch bit-reproducible on this machine for the same number of threads.
-
-    It uses fewer than `threads` where the process was started with fewer (OMP_NUM_THREADS).
-    """
+def limit_threads(threads: int) -> None:
+    """Let torch use at most `threads`; fewer where the process was started with fewer (OMP_NUM_THREADS)."""
     torch.set_num_threads(min(threads, torch.get_num_threads()))
+
+
+def make_deterministic(threads: int) -> None:
+    """Make torch bit-reproducible on this machine for the same number of threads, at most `threads`."""
+    limit_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Filling memory that is overwritten at once only costs time.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]

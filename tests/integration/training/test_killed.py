@@ -17,6 +17,8 @@ from pipeline.training.command import train
 from pipeline.training.recipe.recipes import read_recipe
 from tests.support.dataset_trees import cnmc_tree
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[3]
 CHILD = """
 import sys

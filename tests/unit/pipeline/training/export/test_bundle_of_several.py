@@ -24,6 +24,8 @@ from pipeline.training.fit.training_loop import weights_digest  # noqa: E402
 from pipeline.training.recipe.recipes import ClassifierRecipe, SegmenterRecipe, parse_recipe, read_recipe  # noqa: E402
 from tests.support.drawn_pack import MEMBER_TABLES  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 SEEN = {
     "light-unet": {"draaslan": {"train": 5, "val": 1}, "bccd": {"train": 9, "val": 1}},
     "cenet": {"bccd": {"train": 3, "val": 2}},

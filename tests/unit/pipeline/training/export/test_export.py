@@ -107,7 +107,13 @@ class Learnt:
     file: Path
 
 
-@pytest.fixture(scope="module", params=[(UNet, 16), (CENet, 32)], ids=["unet", "cenet"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((UNet, 16), id="unet"),
+        pytest.param((CENet, 32), id="cenet", marks=pytest.mark.long),
+    ],
+)
 def learnt(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Learnt:
     build, step_px = request.param
     torch.manual_seed(3)
