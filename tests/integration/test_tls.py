@@ -20,7 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import text
 
 from db.database import Database
-from db.schema import current_revision
+from db.revision import current_revision
 from db.states import ScanState
 from pipeline.model.errors import DeploymentError, TransientError
 from tests.acceptance.pictures import field_jpeg

@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from db import reanalysis, schema
+from db import reanalysis, revision, schema
 from db.reanalysis import ReanalysisFilter
 from db.states import ScanState
 from tests.acceptance.pictures import field_jpeg
@@ -100,7 +100,7 @@ def revision_of(previous: Path) -> str:
 
 
 def test_the_release_before_is_one_with_an_older_schema(previous):
-    assert revision_of(previous) < schema.head_revision()
+    assert revision_of(previous) < revision.head_revision()
 
 
 def test_the_release_before_does_all_its_work_on_the_new_schema(before):

@@ -9,8 +9,9 @@ import typer
 from sqlalchemy import make_url
 
 from db.granting import roles_sql
+from db.revision import require_current
 from db.roles import Role
-from db.schema import add_login, apply_roles, require_current, upgrade
+from db.schema import add_login, apply_roles, upgrade
 from pipeline.model.errors import UsageError
 from worker.settings import DatabaseSettings, load
 

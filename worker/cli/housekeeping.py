@@ -12,7 +12,7 @@ from db.database import Database
 from db.reanalysis import KnownBundle, ReanalysisFilter, count_reanalysable, database_time, known_bundles
 from db.reanalysis import reanalyse as reanalyse_scans
 from db.retention import ENDED, ExpiredCounts, RetentionLimit, expired_counts
-from db.schema import require_current
+from db.revision import require_current
 from db.states import ScanState
 from pipeline.model.errors import UsageError
 from pipeline.model.wording import counted

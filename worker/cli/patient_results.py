@@ -17,7 +17,7 @@ from sqlalchemy import Connection
 from db.database import Database
 from db.reads import cells_of_run, record_results_read, results_of_patient
 from db.records import PatientResult, RunReport, SlideReport
-from db.schema import require_current
+from db.revision import require_current
 from pipeline.count.conclusion import differential_flags
 from pipeline.model.domain import Differential
 from pipeline.model.errors import UsageError

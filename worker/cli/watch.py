@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from db.database import Database
-from db.schema import require_current
+from db.revision import require_current
 from worker.cli.stop_event import stop_event
 from worker.ingest.watcher import Watcher
 from worker.observability import logs

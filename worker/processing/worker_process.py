@@ -15,7 +15,7 @@ import structlog
 
 from db.database import Database
 from db.results import register_bundle
-from db.schema import require_current
+from db.revision import require_current
 from pipeline.runtime.slide_analyser import SlideAnalyser
 from worker.exit_codes import EXIT_STALLED
 from worker.observability.health import MonitoredWorker, Services, WorkerHealth

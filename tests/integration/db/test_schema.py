@@ -8,10 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from made_results import arrival, registered
 from sqlalchemy import exc, text
 
-from db import schema
+from db import revision, schema
 from db.database import Database
 from db.tables import Base
 from pipeline.model.errors import DeploymentError, TransientError
@@ -29,7 +30,7 @@ NAMES = {
 
 def test_an_upgrade_is_needed_once_and_changes_nothing_twice(database_url):
     with pytest.raises(DeploymentError) as refused:
-        schema.require_current(database_url)
+        revision.require_current(database_url)
     assert refused.value.code == "schema_missing"
     # Two processes at once: the second waits, and finds nothing to do.
     script = "import sys; from db.schema import upgrade; upgrade(sys.argv[1])"
@@ -39,10 +40,10 @@ def test_an_upgrade_is_needed_once_and_changes_nothing_twice(database_url):
     ]
     errors = [process.communicate(timeout=60)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
-    assert schema.current_revision(database_url) == schema.head_revision()
+    assert revision.current_revision(database_url) == revision.head_revision()
     with ThreadPoolExecutor(4) as pool:
-        assert set(pool.map(schema.upgrade, [database_url] * 4)) == {schema.head_revision()}
-    schema.require_current(database_url)
+        assert set(pool.map(schema.upgrade, [database_url] * 4)) == {revision.head_revision()}
+    revision.require_current(database_url)
 
 
 @pytest.fixture
@@ -56,19 +57,19 @@ def at_revision(migrated):
             )
 
     yield say
-    say(schema.head_revision())
+    say(revision.head_revision())
 
 
 def test_an_older_schema_is_refused(at_revision, database_url):
     at_revision("0001")
     with pytest.raises(DeploymentError) as refused:
-        schema.require_current(database_url)
+        revision.require_current(database_url)
     assert refused.value.code == "schema_old"
 
 
 def test_a_newer_schema_is_good_enough(at_revision, database_url):
     at_revision("9999")
-    schema.require_current(database_url)
+    revision.require_current(database_url)
 
 
 def test_the_migrations_make_the_tables_that_the_code_knows(database):
@@ -131,7 +132,7 @@ def test_a_row_that_cannot_be_is_refused(database, change, constraint):
 def test_a_database_that_is_away_is_transient(database_url):
     away = re.sub(r":\d+/", ":1/", database_url)
     with pytest.raises(TransientError):
-        schema.current_revision(away)
+        revision.current_revision(away)
     with (
         Database(away) as database,
         pytest.raises(TransientError) as failed,
@@ -146,3 +147,9 @@ def test_a_connection_cut_in_mid_transaction_is_transient_and_the_next_one_works
         connection.execute(text("SELECT pg_terminate_backend(pg_backend_pid())"))
     assert failed.value.code == "database_away"
     assert rows("SELECT 1") == [(1,)]
+
+
+def test_the_revisions_that_are_known_are_those_of_alembic():
+    scripts = list(ScriptDirectory(str(revision.MIGRATIONS)).walk_revisions())
+    assert revision.known_revisions() == {script.revision for script in scripts}
+    assert revision.head_revision() == scripts[0].revision

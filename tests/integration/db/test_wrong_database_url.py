@@ -10,7 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from sqlalchemy import text
 
-from db import schema
+from db import revision
 from db.database import Database
 from pipeline.model.errors import DeploymentError
 from worker.exit_codes import EXIT_CONFIG
@@ -47,7 +47,7 @@ def wrong(request: pytest.FixtureRequest, database_url: str) -> tuple[str, str, 
 def test_who_is_not_let_in_is_told_so(wrong: tuple[str, str, str]) -> None:
     url, code, sentence = wrong
     with pytest.raises(DeploymentError) as failed:
-        schema.current_revision(url)
+        revision.current_revision(url)
     assert (failed.value.code, failed.value.sentence) == (code, sentence)
     with Database(url) as database, pytest.raises(DeploymentError) as failed, database.transaction() as asked:
         asked.execute(text("SELECT 1"))
