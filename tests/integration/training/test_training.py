@@ -22,6 +22,8 @@ from pipeline.training.fit.progress import EpochRecord  # noqa: E402
 from pipeline.training.recipe.recipes import read_recipe  # noqa: E402
 from tests.support.drawn_pack import MEMBER_TABLES, DrawnPack  # noqa: E402
 
+pytestmark = pytest.mark.long
+
 FOLDERS = 'folders = ["zheng_d1_jtsc", "pbc_barcelona"]'
 
 

@@ -88,7 +88,7 @@ def _settle(network: torch.nn.Module) -> torch.nn.Module:
 @pytest.mark.parametrize(
     "case",
     [
-        pytest.param(case, id=name, marks=[pytest.mark.long] * (name == "cenet"))
+        pytest.param(case, id=name, marks=[pytest.mark.long] * name.startswith("cenet"))
         for name, case in CASES.items()
     ],
 )
